@@ -1,0 +1,68 @@
+// The OS contract for memory: the only way the rest of rtpool speaks to the kernel about memory.
+//
+// Every function that can fail returns an errno value, 0 for success, and leaves `errno` alone. Sizes are bytes. Unless
+// said otherwise addresses and sizes are multiples of the OS page (4096). Thread rule: every function may be called by
+// any thread. Cost: at least one kernel call each, so none of them belongs on a hit path. Tests replace this class by a
+// fake that fails on call N (tests/cpp/fake_os.hpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rtpool::os {
+
+inline constexpr std::size_t k_page_size = 4096;
+inline constexpr std::size_t k_huge_page_size = std::size_t{2} << 20;
+inline constexpr std::size_t k_gigantic_page_size = std::size_t{1} << 30;
+
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  virtual ~Memory() = default;
+
+  // Reserves address space without memory behind it, aligned to `alignment` (a power of two >= the page).
+  // Not charged by the kernel until committed. ENOMEM when the address space or RLIMIT_AS is exhausted.
+  virtual int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept = 0;
+  // Gives reserved address space back, with whatever memory is behind it.
+  virtual int release(void* address, std::size_t bytes) noexcept = 0;
+  // Makes a reserved range readable and writable; it reads as zeros, pages appear at first touch. ENOMEM: overcommit refused.
+  virtual int commit(void* address, std::size_t bytes) noexcept = 0;
+  // Undoes commit: contents are lost, the range stays reserved.
+  virtual int decommit(void* address, std::size_t bytes) noexcept = 0;
+  // Replaces a reserved range by explicit huge pages of `page` bytes (2 MiB or 1 GiB), resident at once.
+  // ENOMEM when the kernel's hugetlb pool does not have them; the range is then reserved as before.
+  virtual int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept = 0;
+  // Makes a committed range resident without changing contents. ENOMEM, EHWPOISON: reported, never a signal.
+  virtual int prefault(void* address, std::size_t bytes) noexcept = 0;
+  // Locks a committed range in memory / unlocks it. ENOMEM or EPERM: RLIMIT_MEMLOCK.
+  virtual int lock(void* address, std::size_t bytes) noexcept = 0;
+  virtual int unlock(void* address, std::size_t bytes) noexcept = 0;
+  // Asks for (or refuses) transparent huge pages in a range; EINVAL where the kernel has none.
+  virtual int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept = 0;
+  // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards.
+  virtual int discard(void* address, std::size_t bytes, bool locked) noexcept = 0;
+  // Counts the resident bytes of a range.
+  virtual int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept = 0;
+  // A full memory barrier on every running thread of this process (membarrier). ENOSYS where there is none;
+  // `process_barrier_available` then says false and callers use fences on both sides instead.
+  virtual int process_barrier() noexcept = 0;
+  virtual bool process_barrier_available() noexcept = 0;
+
+  // Bytes of physical memory of this machine (or of this process's memory cgroup where that is less). 0 if unknown.
+  virtual std::size_t physical_memory() noexcept = 0;
+  // Bytes the kernel believes can still be had without swapping (MemAvailable, bounded by the cgroup). 0 if unknown.
+  virtual std::size_t available_memory() noexcept = 0;
+  // RLIMIT_MEMLOCK of this process in bytes; SIZE_MAX for unlimited (or CAP_IPC_LOCK).
+  virtual std::size_t lockable_memory() noexcept = 0;
+  // Transparent huge pages: 'a'lways, 'm'advise, 'n'ever, '?' unknown.
+  virtual char transparent_huge_pages() noexcept = 0;
+  // Free explicit huge pages of `page` bytes in the kernel's pool right now.
+  virtual std::size_t free_huge_pages(std::size_t page) noexcept = 0;
+};
+
+// The kernel itself. One instance, never destroyed.
+Memory& memory() noexcept;
+
+}  // namespace rtpool::os

@@ -1,0 +1,289 @@
+// Linux: mmap, mprotect, madvise, mlock, membarrier. The reasons for each choice stand at each function.
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "base/bits.hpp"
+#include "os/memory.hpp"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24  // Linux 5.18
+#endif
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
+
+namespace rtpool::os {
+namespace {
+
+// Every public function keeps the caller's errno: allocation must not change it behind NumPy's back.
+class KeepErrno {
+ public:
+  KeepErrno() noexcept : saved_(errno) {}
+  ~KeepErrno() { errno = saved_; }
+  KeepErrno(const KeepErrno&) = delete;
+  KeepErrno& operator=(const KeepErrno&) = delete;
+
+ private:
+  int saved_;
+};
+
+int result(long rc) noexcept { return rc == 0 ? 0 : errno; }
+
+// Reads a small text file into `buffer`; false if it cannot be read. No allocation: open(2) and read(2).
+bool read_file(const char* path, char* buffer, std::size_t capacity) noexcept {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  std::size_t used = 0;
+  while (used + 1 < capacity) {
+    const ssize_t n = ::read(fd, buffer + used, capacity - 1 - used);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    used += static_cast<std::size_t>(n);
+  }
+  ::close(fd);
+  buffer[used] = '\0';
+  return used != 0;
+}
+
+std::size_t number_in_file(const char* path, std::size_t otherwise) noexcept {
+  char text[64];
+  if (!read_file(path, text, sizeof text)) return otherwise;
+  char* end = nullptr;
+  const unsigned long long value = std::strtoull(text, &end, 10);
+  return end == text ? otherwise : static_cast<std::size_t>(value);
+}
+
+// The memory limit of this process's own cgroup (v2 unified path, v1 as it is mounted in containers); SIZE_MAX for none.
+struct CgroupMemory {
+  std::size_t limit = SIZE_MAX;
+  std::size_t used = 0;
+};
+
+CgroupMemory cgroup_memory() noexcept {
+  CgroupMemory found;
+  char text[1024];
+  char path[1200];
+  if (read_file("/proc/self/cgroup", text, sizeof text)) {
+    if (const char* line = std::strstr(text, "0::")) {
+      const char* start = line + 3;
+      const std::size_t length = std::strcspn(start, "\n");
+      // A limit may stand at any ancestor: walk up, keep the least headroom.
+      for (std::size_t n = length; n > 0; --n) {
+        if (n != length && start[n] != '/') continue;
+        std::snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/memory.max", static_cast<int>(n), start);
+        const std::size_t limit = number_in_file(path, SIZE_MAX);
+        if (limit < found.limit) {
+          found.limit = limit;
+          std::snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/memory.current", static_cast<int>(n), start);
+          found.used = number_in_file(path, 0);
+        }
+      }
+    }
+  }
+  const std::size_t v1 = number_in_file("/sys/fs/cgroup/memory/memory.limit_in_bytes", SIZE_MAX);
+  if (v1 < found.limit) {
+    found.limit = v1;
+    found.used = number_in_file("/sys/fs/cgroup/memory/memory.usage_in_bytes", 0);
+  }
+  return found;
+}
+
+class LinuxMemory final : public Memory {
+ public:
+  LinuxMemory() noexcept {
+    const KeepErrno keep;
+    const long commands = ::syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+    barrier_ = commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0 &&
+               ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  }
+
+  int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
+    const KeepErrno keep;
+    if (bytes == 0 || bytes > SIZE_MAX - alignment) return ENOMEM;
+    // PROT_NONE private memory is not accounted, also under strict overcommit. Map more and cut the ends off.
+    const std::size_t mapped = bytes + (alignment > k_page_size ? alignment - k_page_size : 0);
+    void* const raw = ::mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) return errno;
+    const auto start = reinterpret_cast<std::size_t>(raw);
+    const std::size_t aligned = base::align_up(start, alignment);
+    if (aligned != start) ::munmap(raw, aligned - start);
+    const std::size_t tail = start + mapped - (aligned + bytes);
+    if (tail != 0) ::munmap(reinterpret_cast<void*>(aligned + bytes), tail);
+    *out = reinterpret_cast<void*>(aligned);
+    return 0;
+  }
+
+  int release(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return result(::munmap(address, bytes));
+  }
+
+  int commit(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return result(::mprotect(address, bytes, PROT_READ | PROT_WRITE));
+  }
+
+  int decommit(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    // A fresh mapping over the old one drops memory, lock, advice and accounting in one call.
+    void* const p = ::mmap(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return p == MAP_FAILED ? errno : 0;
+  }
+
+  int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept override {
+    const KeepErrno keep;
+    const int size_flag = static_cast<int>(base::log2_floor(page)) << MAP_HUGE_SHIFT;
+    // Without MAP_NORESERVE the kernel sets the pages aside now and refuses here, not with SIGBUS at the first touch.
+    // The mapping is made elsewhere first: a refused MAP_FIXED may already have unmapped the old range.
+    void* const probe = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | size_flag, -1, 0);
+    if (probe == MAP_FAILED) return errno;
+    void* const moved = ::mremap(probe, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, address);
+    if (moved == MAP_FAILED) {
+      const int error = errno;
+      ::munmap(probe, bytes);
+      return error;
+    }
+    return populate(address, bytes);
+  }
+
+  int prefault(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return populate(address, bytes);
+  }
+
+  int lock(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return result(::mlock(address, bytes));
+  }
+
+  int unlock(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return result(::munlock(address, bytes));
+  }
+
+  int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept override {
+    const KeepErrno keep;
+    return result(::madvise(address, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+  }
+
+  int discard(void* address, std::size_t bytes, bool locked) noexcept override {
+    const KeepErrno keep;
+    if (!locked) return result(::madvise(address, bytes, MADV_DONTNEED));
+    if (::madvise(address, bytes, MADV_DONTNEED_LOCKED) == 0) return 0;
+    if (errno != EINVAL) return errno;
+    // Before Linux 5.18 locked memory must be unlocked first; it is locked again when it is made ready again.
+    if (::munlock(address, bytes) != 0) return errno;
+    return result(::madvise(address, bytes, MADV_DONTNEED));
+  }
+
+  int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
+    const KeepErrno keep;
+    unsigned char pages[4096];
+    std::size_t count = 0;
+    const auto* at = static_cast<const char*>(address);
+    for (std::size_t done = 0; done < bytes;) {
+      const std::size_t part = bytes - done < sizeof pages * k_page_size ? bytes - done : sizeof pages * k_page_size;
+      if (::mincore(const_cast<char*>(at + done), part, pages) != 0) return errno;
+      for (std::size_t i = 0; i < part / k_page_size; ++i) count += pages[i] & 1U;
+      done += part;
+    }
+    *out = count * k_page_size;
+    return 0;
+  }
+
+  int process_barrier() noexcept override {
+    const KeepErrno keep;
+    if (!barrier_) return ENOSYS;
+    return result(::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
+  }
+
+  bool process_barrier_available() noexcept override { return barrier_; }
+
+  std::size_t physical_memory() noexcept override {
+    const KeepErrno keep;
+    const long pages = ::sysconf(_SC_PHYS_PAGES);
+    const std::size_t machine = pages > 0 ? static_cast<std::size_t>(pages) * k_page_size : 0;
+    const std::size_t cgroup = cgroup_memory().limit;
+    return cgroup < machine ? base::align_down(cgroup, k_page_size) : machine;
+  }
+
+  std::size_t available_memory() noexcept override {
+    const KeepErrno keep;
+    char text[2048];
+    std::size_t available = 0;
+    if (read_file("/proc/meminfo", text, sizeof text)) {
+      if (const char* line = std::strstr(text, "MemAvailable:")) {
+        available = static_cast<std::size_t>(std::strtoull(line + 13, nullptr, 10)) << 10;
+      }
+    }
+    const CgroupMemory cgroup = cgroup_memory();
+    if (cgroup.limit != SIZE_MAX) {
+      const std::size_t room = cgroup.limit > cgroup.used ? cgroup.limit - cgroup.used : 0;
+      if (room < available || available == 0) available = room;
+    }
+    return available;
+  }
+
+  std::size_t lockable_memory() noexcept override {
+    const KeepErrno keep;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 0;
+    return limit.rlim_cur == RLIM_INFINITY ? SIZE_MAX : static_cast<std::size_t>(limit.rlim_cur);
+  }
+
+  char transparent_huge_pages() noexcept override {
+    const KeepErrno keep;
+    char text[128];
+    if (!read_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text)) return '?';
+    const char* chosen = std::strchr(text, '[');
+    return chosen == nullptr ? '?' : chosen[1];
+  }
+
+  std::size_t free_huge_pages(std::size_t page) noexcept override {
+    const KeepErrno keep;
+    char path[128];
+    std::snprintf(path, sizeof path, "/sys/kernel/mm/hugepages/hugepages-%zukB/free_hugepages", page >> 10);
+    return number_in_file(path, 0);
+  }
+
+ private:
+  static int populate(void* address, std::size_t bytes) noexcept {
+    for (;;) {
+      if (::madvise(address, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+      if (errno == EINTR || errno == EAGAIN) continue;
+      if (errno != EINVAL) return errno;
+      break;
+    }
+    // Before Linux 5.14: touch. A failure here is the kernel's OOM killer, which nothing in user space can report.
+    auto* const at = static_cast<volatile char*>(address);
+    for (std::size_t i = 0; i < bytes; i += k_page_size) at[i] = at[i];
+    return 0;
+  }
+
+  bool barrier_ = false;
+};
+
+}  // namespace
+
+Memory& memory() noexcept {
+  // Placement into static storage: no destructor at exit, blocks may be freed after every static is gone.
+  alignas(LinuxMemory) static unsigned char storage[sizeof(LinuxMemory)];
+  static Memory* const instance = new (storage) LinuxMemory;
+  return *instance;
+}
+
+}  // namespace rtpool::os

@@ -1,0 +1,189 @@
+// The pool: what the NumPy binding and C++ callers use. Everything below this folder is inside.
+//
+// Thread rule: every function may be called by any thread at any time, also by threads without Python state and after a
+// fork; exceptions are named. No function throws. Cost: `allocate`, `allocate_zeroed` and `release` hit in a few
+// nanoseconds without lock, atomic read-modify-write or kernel call; misses are O(1).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "os/memory.hpp"
+
+namespace rtpool::pool {
+
+enum class HugePages : std::uint8_t { off, transparent, explicit_2mib, explicit_1gib };
+enum class WhenFull : std::uint8_t { grow, fallback, raise };
+enum class OnMiss : std::uint8_t { fallback, raise };
+
+inline constexpr std::size_t k_name_capacity = 64;
+inline constexpr std::size_t k_no_limit = 0;
+
+// What a caller asks for. `limit` 0 means: `size` when when_full is not grow and size is not 0, else physical memory.
+struct Options {
+  std::size_t size = 0;
+  std::size_t limit = k_no_limit;
+  char name[k_name_capacity] = {};
+  bool prefault = true;
+  bool lock = false;
+  HugePages huge_pages = HugePages::transparent;
+  WhenFull when_full = WhenFull::grow;
+  bool zero_on_free = false;
+  bool strict = false;
+};
+
+// Where a pool's memory comes from when the pool itself cannot serve (when_full or on_miss = fallback).
+// The functions follow malloc, calloc, realloc and free; they must be thread-safe. Default: those of libc.
+struct Fallback {
+  void* (*malloc)(std::size_t size);
+  void* (*calloc)(std::size_t count, std::size_t size);
+  void* (*realloc)(void* block, std::size_t size);
+  void (*free)(void* block);
+};
+
+// The step of construction or growth that failed, for the error text.
+enum class Step : std::uint8_t { none, arguments, reserve, commit, prefault, lock, huge_pages, metadata };
+
+// One setting that is not in force as asked: which one, why (errno), and the figures the fix needs.
+struct Degradation {
+  Step step = Step::none;
+  int error = 0;
+  std::size_t asked = 0;  // bytes, or the page size for huge_pages
+  std::size_t got = 0;    // bytes in force; RLIMIT_MEMLOCK for lock; free pages x size for huge_pages
+};
+
+// What is in force. `degradations` has `count` entries, in the order of `Step`, at most one a step.
+struct Effective {
+  std::size_t size = 0;
+  std::size_t limit = 0;
+  bool prefault = true;
+  bool lock = false;
+  HugePages huge_pages = HugePages::off;
+  std::size_t count = 0;
+  Degradation degradations[4];
+};
+
+// Counters since construction, except the current_ ones. Sizes are bytes. The table adds up:
+// hits + misses == total_count + failures-that-reached-the-pool; current <= peak; granted blocks + free runs + slabs' slack == capacity.
+struct Stats {
+  std::uint64_t current_bytes = 0;    // granted to live blocks of the pool (fallback blocks not included)
+  std::uint64_t current_count = 0;
+  std::uint64_t peak_bytes = 0;       // exact with one thread; with several never too low (sum of each heap's own peak)
+  std::uint64_t peak_count = 0;
+  std::uint64_t total_bytes = 0;      // granted, summed over all allocations ever served by the pool
+  std::uint64_t total_count = 0;
+  std::uint64_t requested_bytes = 0;  // of current_bytes, what was asked for
+  std::uint64_t capacity_bytes = 0;   // memory held: live, cached and free
+  std::uint64_t resident_bytes = 0;   // of capacity_bytes, what is in physical memory
+  std::uint64_t hits = 0;             // served from a thread's own heap
+  std::uint64_t misses = 0;           // served by the slow path or not at all
+  std::uint64_t growths = 0;          // times memory was taken from the kernel
+  std::uint64_t kernel_calls = 0;     // memory calls into the kernel
+  std::uint64_t fallbacks = 0;        // requests passed on to the fallback allocator
+  std::uint64_t failures = 0;         // requests answered with nullptr
+  std::uint64_t remote_frees = 0;     // blocks freed by another thread than the one whose heap they belong to
+  std::uint64_t misuses = 0;          // foreign, interior or doubly freed pointers, reported and survived
+  std::uint64_t largest_free_bytes = 0;  // largest run that can be handed out without growing
+  std::uint64_t fallback_count = 0;      // live fallback blocks
+};
+
+// One line of a plan: blocks of `size` granted bytes. `zeroed` of `allocations` were asked for as zeroed.
+struct PlanEntry {
+  std::uint64_t size = 0;         // granted bytes (a size class or whole pages)
+  std::uint64_t requested = 0;    // the largest request seen that was granted this size
+  std::uint64_t most_alive = 0;   // most blocks alive at once during learning
+  std::uint64_t allocations = 0;
+  std::uint64_t zeroed = 0;
+};
+
+// A request the frozen pool could not serve: exact requested bytes and how often.
+struct MissEntry {
+  std::uint64_t requested = 0;
+  std::uint64_t count = 0;
+};
+
+// The first broken invariant: its id as in src/README.md, the address or page concerned, a line of text.
+struct CheckResult {
+  bool ok = true;
+  char invariant[16] = {};
+  char text[240] = {};
+};
+
+class Pool;
+
+struct CreateResult {
+  Pool* pool = nullptr;  // nullptr on failure
+  Step step = Step::none;
+  int error = 0;
+  std::size_t asked = 0;
+  std::size_t got = 0;
+};
+
+class Pool {
+ public:
+  // Makes a pool with one reference. With strict, any degradation is a failure. `name` is cut at k_name_capacity - 1.
+  static CreateResult create(const Options& options, os::Memory& memory = os::memory(), const Fallback* fallback = nullptr) noexcept;
+
+  // References keep the pool; the last one dropped destroys it if no block is alive, else it stays until process end
+  // (its blocks remain valid and may still be freed). The binding holds one per Python object and one per capsule.
+  void add_reference() noexcept;
+  void drop_reference() noexcept;
+
+  // Blocks are 64-byte aligned below 4033 bytes and page aligned from there on. 0 bytes is served as 1.
+  // nullptr: limit reached, no memory, or frozen with OnMiss::raise; `failures` counts it.
+  void* allocate(std::size_t size) noexcept;
+  void* allocate_zeroed(std::size_t size) noexcept;
+  // As realloc: nullptr leaves the old block alone. `block` may be nullptr. The contents up to the smaller size are kept.
+  void* resize(void* block, std::size_t size) noexcept;
+  // `block` may be nullptr. A pointer that is not a live block of this pool (or of its fallback) is reported in one line
+  // on standard error, counted in `misuses` and otherwise ignored. Never takes a lock that another thread may hold for
+  // long, never enters the kernel for memory (fallback blocks go to the fallback's free).
+  void release(void* block) noexcept;
+
+  // True if the address lies in the pool's arena (live or not). O(1).
+  bool contains(const void* address) const noexcept;
+  // Granted bytes of a live block of the pool, 0 for anything else.
+  std::size_t usable_size(const void* block) const noexcept;
+  // The pool whose arena contains the address, or nullptr. O(number of pools).
+  static Pool* find(const void* address) noexcept;
+
+  Stats stats() noexcept;
+  void reset_peak() noexcept;
+  // Gives free memory back to the kernel in whole 2 MiB frames; bytes given back. Live blocks keep their contents.
+  std::size_t trim() noexcept;
+  // While frozen the pool makes no kernel call for memory. Freezes nest no deeper than one: freezing again changes on_miss.
+  void freeze(OnMiss on_miss) noexcept;
+  void unfreeze() noexcept;
+  bool frozen() const noexcept;
+  // Walks every structure. Slow; other threads' heaps are stopped meanwhile.
+  CheckResult check() noexcept;
+
+  const Options& options() const noexcept;  // as asked
+  Effective effective() noexcept;           // as in force
+  const char* name() const noexcept;
+  std::uint64_t id() const noexcept;        // unique in the process, never reused
+  std::size_t live_blocks() noexcept;       // current_count + fallback_count
+  void* arena_begin() const noexcept;
+  std::size_t arena_reserved() const noexcept;
+
+  // Learning. Begin fails (false) if learning is already on. End fills at most `capacity` entries, sorted by size,
+  // and returns how many there are. Hits cost about 50 ns more while learning, nothing otherwise.
+  bool begin_learning() noexcept;
+  std::size_t end_learning(PlanEntry* entries, std::size_t capacity) noexcept;
+  bool learning() const noexcept;
+  // Makes ready and resident what the plan says, in the calling thread's heap. Returns the entries fully prepared; less
+  // than `count` when the limit or the kernel refused: the rest is what is missing.
+  std::size_t prepare(const PlanEntry* entries, std::size_t count) noexcept;
+  // Clears idle free blocks of `size` granted bytes so that the next `allocate_zeroed` finds them zero. At most
+  // `max_bytes`; returns bytes cleared. Calling thread's heap only. For the idle time of a real-time loop.
+  std::size_t zero_ahead(std::size_t size, std::size_t blocks, std::size_t max_bytes) noexcept;
+  // Requests missed while frozen, per exact size, since the last freeze(). Fills at most `capacity`, returns how many there are.
+  std::size_t misses_by_size(MissEntry* entries, std::size_t capacity) noexcept;
+
+ private:
+  Pool() = default;
+  ~Pool() = default;
+  friend struct PoolImpl;
+};
+
+}  // namespace rtpool::pool
