@@ -1,0 +1,63 @@
+#include "measure.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+namespace rtpool::bench {
+
+double ns_per_tick() {
+  static const double value = [] {
+    const std::uint64_t t0 = now_ns();
+    const std::uint64_t c0 = ticks();
+    while (now_ns() - t0 < 50'000'000U) {
+    }
+    const std::uint64_t c1 = ticks();
+    const std::uint64_t t1 = now_ns();
+    return static_cast<double>(t1 - t0) / static_cast<double>(c1 - c0);
+  }();
+  return value;
+}
+
+namespace {
+
+// The processors the process was given at its start, before any thread was pinned.
+const std::vector<int>& cpus() {
+  static const std::vector<int> list = [] {
+    std::vector<int> found;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) {
+        found.push_back(cpu);
+      }
+    }
+    return found;
+  }();
+  return list;
+}
+
+}  // namespace
+
+unsigned usable_cpus() { return static_cast<unsigned>(cpus().size()); }
+
+void pin_to(unsigned cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpus()[cpu % cpus().size()], &set);
+  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+Spread spread(std::vector<double>& values) {
+  std::sort(values.begin(), values.end());
+  return {values[values.size() / 2], values.front(), values.back()};
+}
+
+std::uint32_t quantile(std::vector<std::uint32_t>& samples, double q) {
+  const auto rank = static_cast<std::size_t>(q * static_cast<double>(samples.size()));
+  const auto nth = samples.begin() + static_cast<std::ptrdiff_t>(std::min(rank, samples.size() - 1));
+  std::nth_element(samples.begin(), nth, samples.end());
+  return *nth;
+}
+
+}  // namespace rtpool::bench
