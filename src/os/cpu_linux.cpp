@@ -1,0 +1,147 @@
+// Linux: cpuid through the compiler's run-time (it also asks whether the kernel saves the wide registers), sysfs for
+// the caches, sched_getaffinity and cgroups for the cores.
+#include <sched.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/bits.hpp"
+#include "os/cpu.hpp"
+#include "os/text_file.hpp"
+
+namespace rtpool::os {
+namespace {
+
+CpuFeatures detect_features() noexcept {
+  CpuFeatures found;
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  found.sse2 = __builtin_cpu_supports("sse2") != 0;
+  found.avx2 = __builtin_cpu_supports("avx2") != 0;
+  found.avx512f = __builtin_cpu_supports("avx512f") != 0;
+#endif
+  return found;
+}
+
+// "32K", "1024K", "32M" as sysfs writes cache sizes; 0 for anything else.
+std::size_t parse_size(const char* text) noexcept {
+  char* end = nullptr;
+  const std::size_t value = std::strtoull(text, &end, 10);
+  if (end == text) return 0;
+  if (*end == 'K') return value << 10;
+  if (*end == 'M') return value << 20;
+  return value;
+}
+
+CacheSizes detect_cache_sizes() noexcept {
+  CacheSizes found;
+  if (read_cache_sizes("/sys/devices/system/cpu/cpu0/cache", &found)) return found;
+  const long level1 = ::sysconf(_SC_LEVEL1_DCACHE_SIZE);
+  const long level2 = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
+  const long level3 = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
+  if (level1 <= 0 || level2 <= 0) return found;
+  found.level1 = static_cast<std::size_t>(level1);
+  found.level2 = static_cast<std::size_t>(level2);
+  found.level3 = level3 > 0 ? static_cast<std::size_t>(level3) : 0;
+  return found;
+}
+
+// The tightest CPU quota between this process's own cgroup (v2) and the root; 0 for none.
+unsigned read_quota() noexcept {
+  char text[1024];
+  char path[1200];
+  char value[64];
+  if (!read_text_file("/proc/self/cgroup", text, sizeof text)) return 0;
+  const char* const entry = std::strstr(text, "0::");
+  if (entry == nullptr) return 0;
+  const char* const start = entry + 3;
+  const std::size_t length = std::strcspn(start, "\n");
+  unsigned tightest = 0;
+  // A quota may stand at any ancestor, and in a container the root of the mount is the container's own group.
+  for (std::size_t n = length;; --n) {
+    if (n == length || n == 0 || start[n] == '/') {
+      std::snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/cpu.max", static_cast<int>(n), start);
+      const unsigned cores = read_text_file(path, value, sizeof value) ? cores_of_quota(value) : 0;
+      if (cores != 0 && (tightest == 0 || cores < tightest)) tightest = cores;
+    }
+    if (n == 0) return tightest;
+  }
+}
+
+unsigned cores_by_affinity() noexcept {
+  const int saved_errno = errno;
+  unsigned cores = 0;
+  // The fixed mask holds 1024 processors; machines with more answer EINVAL to it.
+  cpu_set_t mask;
+  if (::sched_getaffinity(0, sizeof mask, &mask) == 0) {
+    cores = static_cast<unsigned>(CPU_COUNT(&mask));
+  } else {
+    const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
+    cores = online > 0 ? static_cast<unsigned>(online) : 1;
+  }
+  errno = saved_errno;
+  return cores == 0 ? 1 : cores;
+}
+
+}  // namespace
+
+const CpuFeatures& cpu_features() noexcept {
+  static const CpuFeatures found = detect_features();
+  return found;
+}
+
+bool read_cache_sizes(const char* directory, CacheSizes* out) noexcept {
+  CacheSizes found;
+  found.level1 = found.level2 = found.level3 = 0;
+  for (int index = 0; index < 10; ++index) {
+    char path[512];
+    char type[32];
+    char level[16];
+    char size[32];
+    const auto read = [&](const char* leaf, char* text, std::size_t capacity) noexcept {
+      const int length = std::snprintf(path, sizeof path, "%s/index%d/%s", directory, index, leaf);
+      return length > 0 && static_cast<std::size_t>(length) < sizeof path && read_text_file(path, text, capacity);
+    };
+    if (!read("type", type, sizeof type)) break;
+    if (std::strncmp(type, "Instruction", 11) == 0) continue;
+    if (!read("level", level, sizeof level) || !read("size", size, sizeof size)) continue;
+    const std::size_t bytes = parse_size(size);
+    if (level[0] == '1') found.level1 = bytes;
+    if (level[0] == '2') found.level2 = bytes;
+    if (level[0] == '3') found.level3 = bytes;
+    char line[16];
+    if (read("coherency_line_size", line, sizeof line)) {
+      const std::size_t length = parse_size(line);
+      if (base::is_power_of_two(length)) found.line = length;
+    }
+  }
+  if (found.last_level() == 0) return false;
+  *out = found;
+  return true;
+}
+
+const CacheSizes& cache_sizes() noexcept {
+  static const CacheSizes found = detect_cache_sizes();
+  return found;
+}
+
+unsigned cores_of_quota(const char* cpu_max) noexcept {
+  char* end = nullptr;
+  const unsigned long long quota = std::strtoull(cpu_max, &end, 10);
+  if (end == cpu_max || quota == 0) return 0;
+  const char* const rest = end;
+  const unsigned long long period = std::strtoull(rest, &end, 10);
+  if (end == rest || period == 0) return 0;
+  return static_cast<unsigned>(base::divide_up(quota, period));
+}
+
+unsigned usable_cores() noexcept {
+  static const unsigned quota = read_quota();
+  const unsigned cores = cores_by_affinity();
+  return quota != 0 && quota < cores ? quota : cores;
+}
+
+}  // namespace rtpool::os
