@@ -1,0 +1,53 @@
+// The OS contract for what a thread suffers: page faults and context switches.
+//
+// Two sources. `read` asks the kernel for the exact counters (getrusage; 100 to 400 ns). A *watch* (perf_event) lets the
+// kernel write every fault and switch of the thread into a ring of memory that this process maps; `poll` counts them
+// with a few loads and no kernel call, so that a loop can tell iteration by iteration what happened for ~10 ns. A watch
+// is often refused (containers, perf_event_paranoid > 2); then callers read where it matters and say so.
+//
+// Thread rule: an instance belongs to the thread that calls `watch`; `read` answers for the calling thread.
+// Tests replace this class by a fake (tests/cpp/fake_usage.hpp).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace rtpool::os {
+
+struct UsageCounts {
+  std::uint64_t minor_faults = 0;
+  std::uint64_t major_faults = 0;
+  std::uint64_t voluntary_switches = 0;
+  std::uint64_t involuntary_switches = 0;
+};
+
+// Events since the watch began. `faults` may stay behind the truth when more than the kernel's sample rate arrive in
+// one scheduler tick (about 400), but never fails to move when there was one: read the exact figure then.
+struct UsageEvents {
+  std::uint64_t faults = 0;
+  std::uint64_t voluntary_switches = 0;
+  std::uint64_t involuntary_switches = 0;
+};
+
+class Usage {
+ public:
+  Usage() = default;
+  Usage(const Usage&) = delete;
+  Usage& operator=(const Usage&) = delete;
+  virtual ~Usage() = default;
+
+  // Counters of the calling thread since it began. One kernel call. errno value.
+  virtual int read(UsageCounts* out) noexcept = 0;
+  // Begins a watch of the calling thread. errno value: EACCES or EPERM by perf_event_paranoid or a container's filter,
+  // ENOSYS without perf_event, EMFILE. Watching already: 0.
+  virtual int watch() noexcept = 0;
+  virtual void unwatch() noexcept = 0;
+  // Fills `out` without a kernel call. False if there is no watch, or if the ring ran over since the last poll (the
+  // counts are then too low). A forked child has no watch.
+  virtual bool poll(UsageEvents* out) noexcept = 0;
+};
+
+// A new instance for the calling thread, speaking to the kernel. nullptr when there is no memory.
+std::unique_ptr<Usage> make_usage() noexcept;
+
+}  // namespace rtpool::os

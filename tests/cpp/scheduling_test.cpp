@@ -1,0 +1,102 @@
+// Promises of os/scheduling.hpp against the kernel itself. What this machine does not permit is skipped by name.
+#include "os/scheduling.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstring>
+
+namespace rtpool::os {
+namespace {
+
+std::size_t locked_kib() {
+  std::FILE* const file = std::fopen("/proc/self/status", "re");
+  char line[256];
+  std::size_t kib = 0;
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::sscanf(line, "VmLck: %zu", &kib) == 1) break;
+  }
+  std::fclose(file);
+  return kib;
+}
+
+TEST(Scheduling, PriorityIsSetAndSetBack) {
+  ThreadScheduling before;
+  ASSERT_EQ(scheduling().thread_scheduling(&before), 0);
+  ThreadScheduling wanted = before;
+  wanted.policy = Policy::fifo;
+  wanted.priority = 3;
+  if (const int error = scheduling().set_thread_scheduling(wanted)) GTEST_SKIP() << "SCHED_FIFO refused: " << error;
+  ThreadScheduling now;
+  ASSERT_EQ(scheduling().thread_scheduling(&now), 0);
+  EXPECT_EQ(now.policy, Policy::fifo);
+  EXPECT_EQ(now.priority, 3);
+  ASSERT_EQ(scheduling().set_thread_scheduling(before), 0);
+  ASSERT_EQ(scheduling().thread_scheduling(&now), 0);
+  EXPECT_EQ(now.policy, before.policy);
+  EXPECT_EQ(now.nice, before.nice);
+  wanted.priority = 1000;
+  EXPECT_EQ(scheduling().set_thread_scheduling(wanted), EINVAL);
+  wanted.policy = Policy::deadline;
+  EXPECT_EQ(scheduling().set_thread_scheduling(wanted), EINVAL);
+}
+
+TEST(Scheduling, AffinityIsSetAndSetBack) {
+  cpu_set_t before;
+  ASSERT_EQ(scheduling().thread_affinity(&before), 0);
+  cpu_set_t none;
+  CPU_ZERO(&none);
+  EXPECT_EQ(scheduling().set_thread_affinity(none), EINVAL);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  int first = 0;
+  while (!CPU_ISSET(first, &before)) ++first;
+  CPU_SET(first, &one);
+  ASSERT_EQ(scheduling().set_thread_affinity(one), 0);
+  ASSERT_EQ(scheduling().set_thread_affinity(before), 0);
+  cpu_set_t now;
+  ASSERT_EQ(scheduling().thread_affinity(&now), 0);
+  EXPECT_TRUE(CPU_EQUAL(&now, &before));
+}
+
+TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
+  constexpr std::size_t k_bytes = 16 * 4096;
+  void* const mine = ::mmap(nullptr, k_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(mine, MAP_FAILED);
+  ASSERT_EQ(::mlock(mine, k_bytes), 0);
+  const std::size_t before = locked_kib();
+  ASSERT_GE(before, k_bytes / 1024);
+  std::unique_ptr<LockedMemory> state;
+  if (const int error = scheduling().lock_process(&state)) {
+    ::munlock(mine, k_bytes);
+    GTEST_SKIP() << "mlockall refused: " << error;
+  }
+  EXPECT_GT(locked_kib(), before);
+  // A section inside the section: leaving it must not unlock anything.
+  std::unique_ptr<LockedMemory> inner;
+  ASSERT_EQ(scheduling().lock_process(&inner), 0);
+  ASSERT_EQ(scheduling().unlock_process(*inner), 0);
+  EXPECT_GT(locked_kib(), before);
+  ASSERT_EQ(scheduling().unlock_process(*state), 0);
+  EXPECT_EQ(locked_kib(), before);
+  void* const later = ::mmap(nullptr, k_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_EQ(locked_kib(), before);
+  ::munmap(later, k_bytes);
+  ::munmap(mine, k_bytes);
+}
+
+TEST(Scheduling, WakeupLatencyIsHeldByADescriptor) {
+  int descriptor = -1;
+  if (const int error = scheduling().hold_wakeup_latency(0, &descriptor)) GTEST_SKIP() << "refused: " << error;
+  EXPECT_GE(descriptor, 0);
+  EXPECT_EQ(scheduling().release_wakeup_latency(descriptor), 0);
+}
+
+TEST(Scheduling, AllowedPriorityIsInRange) {
+  EXPECT_GE(scheduling().allowed_priority(), 0);
+  EXPECT_LE(scheduling().allowed_priority(), 99);
+}
+
+}  // namespace
+}  // namespace rtpool::os

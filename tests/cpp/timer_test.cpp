@@ -1,0 +1,104 @@
+// Promises of realtime/timer.hpp: a grid without drift, both overrun policies, waits that can be stopped.
+#include "realtime/timer.hpp"
+
+#include <gtest/gtest.h>
+
+#include "fake_clock.hpp"
+
+namespace rtpool::realtime {
+namespace {
+
+constexpr os::Nanoseconds k_ms = 1'000'000;
+
+TEST(Timer, DeadlinesDoNotDriftWithLateWakeUps) {
+  testing::FakeClock clock;
+  clock.wake_late = 37'000;
+  const std::atomic<bool> stop{false};
+  Timer timer(clock, k_ms, Overrun::skip);
+  timer.start(5);
+  for (int k = 0; k < 1000; ++k) {
+    const Due due = timer.advance(clock.time);
+    ASSERT_EQ(due.at, 5 + k * k_ms);
+    ASSERT_EQ(due.next, due.at + k_ms);
+    ASSERT_EQ(due.skipped, 0U);
+    ASSERT_EQ(timer.wait(due.at, stop), Waited::reached);
+    ASSERT_GE(clock.time, due.at);
+    clock.time += 300'000;  // the iteration's work
+  }
+}
+
+TEST(Timer, SkipLeavesOutWhatHasPassedAndStaysOnTheGrid) {
+  testing::FakeClock clock;
+  Timer timer(clock, k_ms, Overrun::skip);
+  timer.start(0);
+  EXPECT_EQ(timer.advance(0).at, 0);
+  const Due due = timer.advance(3 * k_ms + 1);  // 1, 2 and 3 ms have passed
+  EXPECT_EQ(due.at, 4 * k_ms);
+  EXPECT_EQ(due.skipped, 3U);
+  const Due exact = timer.advance(5 * k_ms);  // due at this very moment: not late
+  EXPECT_EQ(exact.at, 5 * k_ms);
+  EXPECT_EQ(exact.skipped, 0U);
+}
+
+TEST(Timer, CatchUpRunsEveryIterationUntilOnTheGridAgain) {
+  testing::FakeClock clock;
+  const std::atomic<bool> stop{false};
+  Timer timer(clock, k_ms, Overrun::catch_up);
+  timer.start(0);
+  timer.advance(0);
+  clock.time = 3 * k_ms + 1;
+  for (int k = 1; k <= 3; ++k) {
+    const Due due = timer.advance(clock.time);
+    EXPECT_EQ(due.at, k * k_ms);
+    EXPECT_EQ(due.skipped, 0U);
+    EXPECT_EQ(timer.wait(due.at, stop), Waited::reached);
+    EXPECT_TRUE(clock.sleeps.empty());
+  }
+  const Due due = timer.advance(clock.time);
+  EXPECT_EQ(timer.wait(due.at, stop), Waited::reached);
+  EXPECT_EQ(clock.time, 4 * k_ms);
+}
+
+TEST(Timer, TheFirstIterationIsNeverSkipped) {
+  testing::FakeClock clock;
+  Timer timer(clock, k_ms, Overrun::skip);
+  timer.start(0);
+  EXPECT_EQ(timer.advance(10 * k_ms).at, 0);
+}
+
+TEST(Timer, SignalsInterruptAWaitAndItCanGoOn) {
+  testing::FakeClock clock;
+  const std::atomic<bool> stop{false};
+  clock.interrupt_at = 400'000;
+  Timer timer(clock, k_ms, Overrun::skip);
+  EXPECT_EQ(timer.wait(k_ms, stop), Waited::interrupted);
+  EXPECT_EQ(clock.time, 400'000);
+  EXPECT_EQ(timer.wait(k_ms, stop), Waited::reached);
+  EXPECT_EQ(clock.time, k_ms);
+}
+
+std::atomic<bool> g_stop{false};
+
+TEST(Timer, AStopEndsALongWaitWithinFiftyMilliseconds) {
+  testing::FakeClock clock;
+  Timer timer(clock, 10'000 * k_ms, Overrun::skip);
+  g_stop = false;
+  clock.on_sleep = [](testing::FakeClock&) { g_stop = true; };
+  EXPECT_EQ(timer.wait(10'000 * k_ms, g_stop), Waited::stopped);
+  EXPECT_LE(clock.time, 50 * k_ms);
+}
+
+TEST(Timer, SpinningLooksAtTheClockForTheLastPart) {
+  testing::FakeClock clock;
+  clock.tick = 100;
+  const std::atomic<bool> stop{false};
+  Timer timer(clock, k_ms, Overrun::skip, 50'000);
+  EXPECT_EQ(timer.wait(k_ms, stop), Waited::reached);
+  ASSERT_EQ(clock.sleeps.size(), 1U);
+  EXPECT_EQ(clock.sleeps[0], k_ms - 50'000);
+  EXPECT_GE(clock.time, k_ms);
+  EXPECT_LE(clock.time, k_ms + 200);
+}
+
+}  // namespace
+}  // namespace rtpool::realtime
