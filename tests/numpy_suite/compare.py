@@ -1,0 +1,212 @@
+"""Run NumPy's own test suites with and without `rtpool.activate()` and compare the outcome of every test.
+
+    python tests/numpy_suite/compare.py --numpy 1.22.4 1.26.4 2.0.2 2.4.6     # an environment a version, results/ written
+    python tests/numpy_suite/compare.py --here --part ci                      # the NumPy of this interpreter, the short part
+
+A test that differs is run again alone, three times each way; it counts as a difference if it never comes out alike, else as
+unsteady. Exit code 0: no difference; 1: at least one; 2: a version could not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import environments
+import outcomes
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+REPEATS = 3
+
+# "{core}" is numpy._core or, before NumPy 2, numpy.core.
+PARTS = {
+    "all": ["{core}", "numpy.lib", "numpy.linalg", "numpy.fft", "numpy.random", "numpy.ma"],
+    "ci": [
+        *(
+            f"{{core}}.tests.test_{name}"
+            for name in ("mem_policy", "mem_overlap", "regression", "shape_base", "api", "half")
+        ),
+        *(f"{{core}}.tests.test_{name}" for name in ("array_coercion", "einsum", "item_selection", "multiarray")),
+        *(f"numpy.lib.tests.test_{name}" for name in ("arraypad", "arraysetops", "regression", "stride_tricks", "io")),
+        "numpy.fft",
+        "numpy.linalg.tests.test_regression",
+        "numpy.random.tests.test_generator_mt19937_regressions",
+        "numpy.ma.tests.test_old_ma",
+    ],
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--numpy", nargs="+", metavar="VERSION", help="NumPy versions, each in an environment of its own"
+    )
+    which.add_argument("--here", action="store_true", help="this interpreter with the NumPy and rtpool installed in it")
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="all six packages, or a short part for every commit"
+    )
+    parser.add_argument(
+        "--label", choices=["fast", "full"], default="fast", help="as numpy.test(): full has the slow tests too"
+    )
+    parser.add_argument("--python", action="append", default=[], metavar="3.X=PATH", help="an interpreter to use")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pytest-xdist workers (0: none)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "numpy_suite", help="environments and records")
+    parser.add_argument("--results", type=Path, help="folder for the result files (default with --numpy: results/)")
+    parser.add_argument(
+        "--baseline-only", action="store_true", help="only run without rtpool: does the suite itself work?"
+    )
+    return parser.parse_args()
+
+
+def run_suite(python: str, env: dict[str, str], tests: list[str], options: list[str], activate: bool) -> outcomes.Run:
+    """Run pytest once in a process of its own and read what the plugin recorded."""
+    with tempfile.TemporaryDirectory(prefix="rtpool-suite-") as folder:
+        record = Path(folder, "record")
+        record.mkdir()
+        env = {
+            **env,
+            "PYTHONPATH": str(HERE),
+            "PYTHONHASHSEED": "0",
+            "RTPOOL_SUITE_RECORD": str(record),
+            "RTPOOL_SUITE_ACTIVATE": "1" if activate else "0",
+        }
+        command = [python, "-m", "pytest", "-p", "rtpool_suite_plugin", "-p", "no:cacheprovider", "-q", "--tb=short"]
+        command += ["-W", "ignore", *options, "--pyargs", *tests]
+        with open(Path(folder, "output"), "w+", encoding="utf-8") as output:
+            subprocess.run(command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT)
+            output.seek(0)
+            text = output.read()
+        run = outcomes.read(record)
+        if not run.outcomes:
+            raise RuntimeError(f"no test ran: {shlex.join(command)}\n{text[-3000:]}")
+        return run
+
+
+def settle(
+    found: list[outcomes.Difference], python: str, env: dict[str, str], label: list[str]
+) -> tuple[list[outcomes.Difference], list[outcomes.Difference]]:
+    """Run differing tests again, alone: those that never come out alike, and the unsteady ones."""
+    if not found:
+        return [], []
+    alike: set[str] = set()
+    # One process a test file keeps the others' state out, as far as NumPy's files allow.
+    modules = sorted({difference.test.split("::")[0] for difference in found})
+    for _ in range(REPEATS):
+        without = run_suite(python, env, modules, label, activate=False)
+        activated = run_suite(python, env, modules, label, activate=True)
+        still = {difference.test for difference in outcomes.differences(without, activated)}
+        alike |= {difference.test for difference in found} - still
+    steady = [difference for difference in found if difference.test not in alike]
+    return steady, [difference for difference in found if difference.test in alike]
+
+
+def versions(python: str, env: dict[str, str], with_rtpool: bool) -> dict[str, str]:
+    code = "import json, platform, numpy, pytest; print(json.dumps({'numpy': numpy.__version__, 'pytest': pytest.__version__, "
+    code += "'python': platform.python_version()}))"
+    found: dict[str, str] = json.loads(subprocess.check_output([python, "-c", code], env=env, text=True))
+    if with_rtpool:
+        code = "from importlib.metadata import version; print(version('rtpool'))"
+        found["rtpool"] = subprocess.check_output([python, "-c", code], env=env, text=True).strip()
+    return found
+
+
+def compare(python: str, env: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:
+    found = versions(python, env, not arguments.baseline_only)
+    core = "numpy._core" if environments.release(found["numpy"]) >= (2, 0) else "numpy.core"
+    tests = [name.format(core=core) for name in PARTS[arguments.part]]
+    label = ["-m", "not slow"] if arguments.label == "fast" else []
+    options = [*label, *(["-n", str(arguments.jobs)] if arguments.jobs else [])]
+    began = time.monotonic()
+    without = run_suite(python, env, tests, options, activate=False)
+    result: dict[str, Any] = {
+        "versions": found,
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()} {platform.release()}",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "suites": tests,
+        "label": arguments.label,
+        "without": without.counts(),
+        "failed_without": sorted(without.bad()),
+    }
+    if not arguments.baseline_only:
+        activated = run_suite(python, env, tests, options, activate=True)
+        steady, unsteady = settle(outcomes.differences(without, activated), python, env, label)
+        result["activated"] = activated.counts()
+        result["pool"] = activated.pool
+        result["differences"] = [difference.to_json() for difference in steady]
+        result["unsteady"] = [difference.to_json() for difference in unsteady]
+    result["seconds"] = round(time.monotonic() - began, 1)
+    return result
+
+
+def prepare(numpy_version: str, arguments: argparse.Namespace) -> environments.Environment:
+    given = {}
+    for text in arguments.python:
+        name, _, path = text.partition("=")
+        given[environments.release(name)] = path
+    interpreter = environments.find_interpreter(numpy_version, given)
+    environment = environments.Environment(arguments.work / f"numpy-{numpy_version}")
+    environment.create(interpreter)
+    environment.install(f"numpy=={numpy_version}", *environments.test_requirements(numpy_version))
+    if not arguments.baseline_only:
+        environment.install("--no-deps", "--force-reinstall", str(ROOT))
+    return environment
+
+
+def describe(result: dict[str, Any]) -> str:
+    line = f"NumPy {result['versions']['numpy']}, Python {result['versions']['python']}: {result['without']['total']} tests"
+    line += f", {result['without'].get('passed', 0)} passed without"
+    if "activated" in result:
+        line += f", {result['activated'].get('passed', 0)} activated, {len(result['differences'])} differ"
+        line += f", {len(result['unsteady'])} unsteady"
+    line += f" ({result['seconds']:.0f} s)"
+    for kind in ("differences", "unsteady"):
+        for difference in result.get(kind, []):
+            line += f"\n  {kind}: {difference['test']}: {difference['without']} without, {difference['activated']} activated"
+            line += f" | {difference['text']}" if difference["text"] else ""
+    pool = result.get("pool")
+    if pool:
+        line += f"\n  the pool served {pool['allocations']:,} allocations, {pool['bytes'] / 2**30:.1f} GiB in {pool['processes']} processes"
+    return line
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    status = 0
+    for numpy_version in arguments.numpy or [None]:
+        try:
+            if numpy_version is None:
+                python, env = sys.executable, dict(os.environ)
+                env["PATH"] = str(Path(sys.executable).parent) + os.pathsep + env.get("PATH", os.defpath)
+            else:
+                environment = prepare(numpy_version, arguments)
+                python, env = environment.python, environment.variables()
+            result = compare(python, env, arguments)
+        except (environments.MissingInterpreterError, subprocess.CalledProcessError, RuntimeError) as error:
+            print(f"NumPy {numpy_version or 'here'}: cannot run: {error}", file=sys.stderr)
+            status = 2
+            continue
+        print(describe(result), flush=True)
+        folder = arguments.results or (HERE / "results" if numpy_version and not arguments.baseline_only else None)
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"numpy-{result['versions']['numpy']}.json"
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        pool = result.get("pool", {"active_to_the_end": True, "misuses": 0})
+        if result.get("differences") or not pool.get("active_to_the_end") or pool.get("misuses"):
+            status = max(status, 1)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
