@@ -1,8 +1,9 @@
-"""A pytest plugin (`-p rtpool_suite_plugin`) that turns rtpool on before anything is collected, and writes down every outcome.
+"""A pytest plugin (`-p rtpool_suite_plugin`) that turns rtpool on before collection and writes down every outcome.
 
-`RTPOOL_SUITE_RECORD` names a folder: each process that runs tests appends to a file of its own there, one JSON line when a test
-begins and one when each of its phases ends, so that a test which takes its process down is seen as one that began and never ended.
-With `RTPOOL_SUITE_ACTIVATE=1` the plugin calls `rtpool.activate()` first and writes at the end what the pool counted.
+`RTPOOL_SUITE_RECORD` names a folder: each process that runs tests appends to a file of its own there, one JSON
+line when a test begins and one when each of its phases ends, so that a test which takes its process down is
+seen as one that began and never ended. With `RTPOOL_SUITE_ACTIVATE=1` the plugin calls `rtpool.activate()`
+first and writes at the end what the pool counted.
 """
 
 from __future__ import annotations
