@@ -1,0 +1,43 @@
+// A counter that one thread writes and any thread may read.
+//
+// Why not std::atomic: a relaxed load, add and store are three instructions, and the hit path has a dozen of them; a
+// plain `add` to memory is one. The race is benign where it stands: the field is a naturally aligned 64-bit word, so a
+// concurrent reader sees an old or a new value, never a torn one. Under ThreadSanitizer it is a relaxed atomic.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#if defined(__SANITIZE_THREAD__)
+#define RTPOOL_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RTPOOL_THREAD_SANITIZER 1
+#endif
+#endif
+
+namespace rtpool::base {
+
+class Counter {
+ public:
+#ifdef RTPOOL_THREAD_SANITIZER
+  void add(std::uint64_t n) noexcept { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void set(std::uint64_t n) noexcept { value_.store(n, std::memory_order_relaxed); }
+  std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+#else
+  void add(std::uint64_t n) noexcept { value_ += n; }  // the writing thread only
+  void set(std::uint64_t n) noexcept { value_ = n; }   // the writing thread only
+  std::uint64_t get() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
+
+ private:
+  alignas(8) std::uint64_t value_ = 0;
+#endif
+
+ public:
+  void sub(std::uint64_t n) noexcept { add(~n + 1); }
+};
+
+}  // namespace rtpool::base

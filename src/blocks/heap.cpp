@@ -1,0 +1,310 @@
+#include "blocks/heap.hpp"
+
+#include <new>
+
+#include "base/check.hpp"
+#include "blocks/heap_hit.hpp"
+
+namespace rtpool::blocks {
+
+using pages::k_no_page;
+using pages::PageDesc;
+using pages::PageIndex;
+using pages::RunState;
+
+Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept
+    : slab_head_(pages::run_head(RunState::slab, index)),
+      live_head_(pages::run_head(RunState::live, index)),
+      cached_head_(pages::run_head(RunState::cached, index)),
+      index_(index),
+      view_(&store.view()),
+      store_(&store) {
+  lock.initialise(symmetric, attention);
+  Item* next = items_;
+  for (unsigned cls = 0; cls < k_classes; ++cls) {
+    const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
+    *next = {nullptr, nullptr};
+    classes_[cls].bottom = next;
+    magazines_[cls] = {next, next + capacity};
+    next += capacity + 1;
+  }
+  RTPOOL_CHECK(next == items_ + k_items);
+}
+
+// --- small blocks -----------------------------------------------------------------------------------------------------
+
+Slab*& Heap::list_of(const Slab& slab) noexcept {
+  ClassState& cls = classes_[slab.size_class];
+  return slab.free == slab.capacity ? cls.empty : cls.partial;
+}
+
+void Heap::link(Slab& slab) noexcept {
+  if (slab.free == 0) return;
+  Slab*& head = list_of(slab);
+  slab.prev = nullptr;
+  slab.next = head;
+  if (head != nullptr) head->prev = &slab;
+  head = &slab;
+}
+
+void Heap::unlink(Slab& slab) noexcept {
+  if (slab.free == 0) return;
+  if (slab.next != nullptr) slab.next->prev = slab.prev;
+  (slab.prev != nullptr ? slab.prev->next : list_of(slab)) = slab.next;
+}
+
+void Heap::put_back(Slab& slab, unsigned unit) noexcept {
+  const bool moves = slab.free == 0 || slab.free + 1 == slab.capacity;
+  if (moves) unlink(slab);
+  slab.put(unit);
+  if (moves) link(slab);
+}
+
+bool Heap::refill(unsigned size_class) noexcept {
+  ClassState& cls = classes_[size_class];
+  Magazine& magazine = magazines_[size_class];
+  cls.refilled = 1;
+  const auto room = static_cast<unsigned>(magazine.last - magazine.top);
+  const unsigned half = magazine_capacity(size_class) / 2;
+  const unsigned wanted = room < half ? room : half;
+  unsigned got = 0;
+  while (got < wanted) {
+    Slab* const slab = cls.partial != nullptr ? cls.partial : cls.empty;
+    if (slab == nullptr) break;
+    unlink(*slab);
+    while (got < wanted && slab->free != 0) {
+      const unsigned unit = slab->take();
+      State& state = slab->states()[unit];
+      state.store(k_magazine, std::memory_order_relaxed);
+      // Filled from above, so that blocks come out in the order in which the slab has them.
+      magazine.top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
+      ++got;
+    }
+    link(*slab);
+  }
+  // Fewer than wanted: the filled places are the upper ones.
+  if (got < wanted) {
+    for (unsigned i = 1; i <= got; ++i) magazine.top[i] = magazine.top[wanted - got + i];
+  }
+  magazine.top += got;
+  return got != 0 || magazine.top != cls.bottom;
+}
+
+bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept {
+  const std::uint32_t count = slab_pages(size_class);
+  void* const record = store_->take_record(Slab::record_bytes(size_class), may_grow);
+  if (record == nullptr) {
+    *failure = {pages::GrowthStep::metadata, 12};
+    return false;
+  }
+  pages::PageRuns::Taken run = store_->take(count);
+  if (run.first == k_no_page && may_grow) run = store_->take_or_grow(count, failure);
+  if (run.first == k_no_page) {
+    store_->give_record(record, Slab::record_bytes(size_class));
+    return false;
+  }
+  auto* const slab = new (record) Slab;
+  slab->initialise(view_->base + std::size_t{run.first} * os::k_page_size, run.first, size_class, index_);
+  for (PageIndex page = run.first; page < run.first + count; ++page) {
+    PageDesc& desc = view_->descs[page];
+    desc.pages = count;
+    desc.slab = slab;
+    desc.head.store(slab_head_, std::memory_order_release);
+  }
+  link(*slab);
+  return true;
+}
+
+void Heap::release_slab(Slab& slab) noexcept {
+  unlink(slab);
+  const PageIndex first = slab.first_page;
+  const std::uint32_t count = slab.pages;
+  for (PageIndex page = first; page < first + count; ++page) view_->descs[page].set(RunState::none);
+  store_->give_record(&slab, Slab::record_bytes(slab.size_class));
+  store_->give(first, count, false);
+}
+
+void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
+  Magazine& magazine = magazines_[size_class];
+  Item* const bottom = classes_[size_class].bottom;
+  const auto held = static_cast<unsigned>(magazine.top - bottom);
+  if (blocks > held) blocks = held;
+  for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
+    auto* const block = static_cast<char*>(bottom[i].block);
+    Slab& slab = *view_->descs[static_cast<std::size_t>(block - view_->base) / os::k_page_size].slab;
+    put_back(slab, static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit));
+  }
+  for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];
+  magazine.top -= blocks;
+}
+
+void Heap::free_small(Slab& slab, unsigned unit) noexcept {
+  Magazine& magazine = magazines_[slab.size_class];
+  if (magazine.top == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
+  State& state = slab.states()[unit];
+  const std::uint32_t was = state.load(std::memory_order_relaxed);
+  state.store(k_magazine, std::memory_order_relaxed);
+  *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
+  const std::size_t granted = class_bytes(slab.size_class);
+  unaccount(granted, granted - (was & k_slack_mask));
+}
+
+// --- large blocks -----------------------------------------------------------------------------------------------------
+
+RunBin* Heap::find_bin(std::uint64_t pages) noexcept {
+  const unsigned set = set_of(pages);
+  RunBin& first = bins_[set];
+  if (first.pages == pages) return &first;
+  for (RunBin& bin : more_bins_[set]) {
+    if (bin.pages != pages) continue;
+    const RunBin found = bin;
+    bin = first;
+    first = found;
+    return &first;
+  }
+  return nullptr;
+}
+
+RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
+  if (RunBin* const bin = find_bin(pages)) return bin;
+  const unsigned set = set_of(pages);
+  RunBin& first = bins_[set];
+  if (first.head != k_no_page) {
+    RunBin* room = nullptr;
+    for (RunBin& bin : more_bins_[set]) {
+      if (bin.head == k_no_page) room = &bin;
+    }
+    if (room == nullptr) return nullptr;
+    *room = first;
+  }
+  first = RunBin{pages, k_no_page, 0, 1};
+  return &first;
+}
+
+void Heap::cache_run(PageIndex first, bool zero) noexcept {
+  PageDesc& desc = view_->descs[first];
+  RunBin* const bin = claim_bin(desc.pages);
+  if (bin == nullptr) {
+    store_->give_soon(first, desc.pages, zero);
+    return;
+  }
+  desc.run = {bin->head, zero ? pages::k_extra_zero : 0};
+  desc.head.store(cached_head_, std::memory_order_relaxed);
+  bin->head = first;
+  ++bin->count;
+}
+
+void Heap::free_run(PageIndex first) noexcept {
+  const PageDesc& desc = view_->descs[first];
+  const std::size_t granted = std::size_t{desc.pages} * os::k_page_size;
+  unaccount(granted, granted - (desc.run.extra & pages::k_extra_slack));
+  cache_run(first, (desc.run.extra & pages::k_extra_zero) != 0);
+}
+
+void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) noexcept {
+  PageDesc& desc = view_->descs[first];
+  const std::size_t granted = std::size_t{pages} * os::k_page_size;
+  desc.pages = pages;
+  desc.run = {k_no_page, static_cast<std::uint32_t>(granted - size)};
+  desc.head.store(live_head_, std::memory_order_release);
+  account(granted, size);
+  return view_->base + std::size_t{first} * os::k_page_size;
+}
+
+std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept {
+  RunBin* const bin = find_bin(pages);
+  if (bin == nullptr) return 0;
+  const std::size_t bytes = std::size_t{pages} * os::k_page_size;
+  std::size_t cleared = 0;
+  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = view_->descs[p].run.next) {
+    PageDesc& desc = view_->descs[p];
+    if ((desc.run.extra & pages::k_extra_zero) != 0) continue;
+    if (cleared + bytes > max_bytes) break;
+    __builtin_memset(view_->base + std::size_t{p} * os::k_page_size, 0, bytes);
+    desc.run.extra |= pages::k_extra_zero;
+    cleared += bytes;
+  }
+  return cleared;
+}
+
+// --- blocks that other threads freed ----------------------------------------------------------------------------------
+
+bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept {
+  State& state = slab.states()[unit];
+  std::uint16_t was = state.load(std::memory_order_relaxed);
+  do {
+    if ((was & k_live) == 0) return false;
+  } while (!state.compare_exchange_weak(was, k_remote | k_no_unit, std::memory_order_relaxed));
+  *slack = was & k_slack_mask;
+  std::uint16_t head = slab.remote.load(std::memory_order_relaxed);
+  do {
+    state.store(static_cast<std::uint16_t>(k_remote | head), std::memory_order_relaxed);
+  } while (!slab.remote.compare_exchange_weak(head, static_cast<std::uint16_t>(unit), std::memory_order_acq_rel, std::memory_order_relaxed));
+  if (head != k_no_unit) return true;
+  // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
+  Slab* first = remote_slabs_.load(std::memory_order_relaxed);
+  do {
+    slab.next_remote = first;
+  } while (!remote_slabs_.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
+  return true;
+}
+
+bool Heap::free_remote(PageIndex first, std::uint32_t* slack) noexcept {
+  PageDesc& desc = view_->descs[first];
+  std::uint32_t live = live_head_;
+  if (!desc.head.compare_exchange_strong(live, pages::run_head(RunState::remote, index_), std::memory_order_relaxed)) return false;
+  *slack = desc.run.extra & pages::k_extra_slack;
+  PageIndex head = remote_runs_.load(std::memory_order_relaxed);
+  do {
+    desc.run.next = head;
+  } while (!remote_runs_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
+  return true;
+}
+
+void Heap::drain_slab(Slab& slab) noexcept {
+  const std::size_t granted = class_bytes(slab.size_class);
+  unsigned unit = slab.remote.exchange(k_no_unit, std::memory_order_acq_rel);
+  while (unit != k_no_unit) {  // at most a slab's 256 blocks
+    const unsigned next = slab.states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
+    put_back(slab, unit);
+    stats.live_bytes.sub(granted);
+    stats.live_count.sub(1);
+    stats.drained_bytes.add(granted);
+    stats.drained_count.add(1);
+    unit = next;
+  }
+}
+
+void Heap::drain_run(PageIndex first) noexcept {
+  const std::size_t granted = std::size_t{view_->descs[first].pages} * os::k_page_size;
+  stats.live_bytes.sub(granted);
+  stats.live_count.sub(1);
+  stats.drained_bytes.add(granted);
+  stats.drained_count.add(1);
+  cache_run(first, (view_->descs[first].run.extra & pages::k_extra_zero) != 0);
+}
+
+bool Heap::drain(unsigned most) noexcept {
+  bool any = false;
+  if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
+    drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);
+  }
+  for (unsigned slabs = most / 16; drain_slabs_ != nullptr && slabs != 0; --slabs) {
+    Slab& slab = *drain_slabs_;
+    drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
+    drain_slab(slab);
+    any = true;
+  }
+  if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
+    drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);
+  }
+  for (; drain_runs_ != k_no_page && most != 0; --most) {
+    const PageIndex first = drain_runs_;
+    drain_runs_ = view_->descs[first].run.next;
+    drain_run(first);
+    any = true;
+  }
+  return any;
+}
+
+}  // namespace rtpool::blocks

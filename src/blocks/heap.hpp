@@ -1,0 +1,178 @@
+// A thread heap: what one thread allocates from and frees to without a lock.
+//
+// Small blocks: a magazine (LIFO of blocks at hand) a class, filled from and spilled to the heap's slabs. Large blocks: a
+// bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
+// two lock-free lists that the owner drains when it misses.
+//
+// Decay: a clock hand moves on each miss; a bin that was not used since the hand last passed gives its runs back to the
+// page store, where they coalesce. A loop that repeats its sizes stops missing, so the hand stands still and nothing it
+// needs is taken; a program whose sizes wander keeps missing and keeps nothing it does not use.
+//
+//   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
+//   HP-2  every run in a bin is `cached`, owned by this heap and of the bin's page count; count is the list's length
+//   HP-3  each page count is in at most one way of its set
+//   HP-4  live_bytes and live_count are the sums over the heap's live and its remotely freed, undrained blocks
+//
+// Thread rule: the owner inside its HeapLock, or a stranger that has stopped the heap, unless said otherwise. Cost: hit
+// paths a few ns; everything else O(1) with the bounds below, unless said otherwise.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/bits.hpp"
+#include "base/counter.hpp"
+#include "blocks/heap_lock.hpp"
+#include "blocks/size_class.hpp"
+#include "blocks/slab.hpp"
+#include "pages/page_store.hpp"
+
+namespace rtpool::blocks {
+
+struct Item {
+  void* block;
+  State* state;
+};
+
+struct Magazine {
+  Item* top;   // the block to hand out next; the sentinel below the first one holds nullptr
+  Item* last;  // the topmost place
+};
+
+struct RunBin {
+  std::uint32_t pages = 0;
+  pages::PageIndex head = pages::k_no_page;
+  std::uint32_t count = 0;
+  std::uint32_t used = 0;  // since the clock hand last passed
+};
+
+inline constexpr unsigned k_bin_sets = 128;
+inline constexpr unsigned k_more_ways = 3;
+
+// Bounds of the slow paths, in blocks, runs or sets.
+inline constexpr unsigned k_drain_blocks = 64;
+inline constexpr unsigned k_decay_sets = 2;
+inline constexpr unsigned k_decay_runs = 8;
+inline constexpr unsigned k_reclaim_runs = 16;
+
+struct HeapStats {
+  base::Counter live_bytes, live_count, peak_bytes, peak_count, requested;
+  base::Counter total_bytes, total_count, misses;
+  // Blocks of other heaps that this thread freed, and own blocks taken back from the remote lists (cumulative).
+  base::Counter given_bytes, given_count, given_requested;
+  // (what was requested for them is no longer known then: the freeing side accounts for it in given_requested)
+  base::Counter drained_bytes, drained_count;
+};
+
+class alignas(64) Heap {
+ public:
+  Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept;
+
+  // --- hit paths (heap_hit.hpp) ---
+  void* pop_small(unsigned size_class, std::size_t size) noexcept;
+  struct Popped {
+    void* block = nullptr;
+    bool zero = false;
+  };
+  Popped pop_run(std::uint64_t pages, std::size_t size) noexcept;
+  // False if `block` is no live block of this heap that can be pushed at once; nothing has changed then.
+  bool push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
+  void account(std::size_t granted, std::size_t requested) noexcept;
+  void unaccount(std::size_t granted, std::size_t requested) noexcept;
+
+  // --- small blocks ---
+  // Fills the magazine from slabs with free blocks; false if there are none.
+  bool refill(unsigned size_class) noexcept;
+  // Adds a slab; false if the store has no run (or no record) for it; `failure` says why the kernel refused.
+  bool add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept;
+  // Frees a block of this heap whose state is live: spills the magazine if it is full, then pushes. Accounts.
+  void free_small(Slab& slab, unsigned unit) noexcept;
+
+  // --- large blocks ---
+  // The bin of that page count, moved to the way that hits look at; nullptr if no way of the set has it.
+  RunBin* find_bin(std::uint64_t pages) noexcept;
+  // Frees a live run of this heap into its bin, or to the store where the set is full. Accounts.
+  void free_run(pages::PageIndex first) noexcept;
+  // Makes a run of state `taken` a live block of this heap. Accounts.
+  void* adopt_run(pages::PageIndex first, std::uint32_t pages, std::size_t size) noexcept;
+
+  // --- blocks that other threads freed ---
+  // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
+  bool free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept;
+  bool free_remote(pages::PageIndex first, std::uint32_t* slack) noexcept;
+  // Takes back at most `most` of them; true if any.
+  bool drain(unsigned most) noexcept;
+
+  // --- giving back ---
+  void decay() noexcept;
+  // Gives idle bins back until `runs` runs are given or the table is through; returns the runs. O(512 + runs).
+  unsigned reclaim(unsigned runs) noexcept;
+  // Gives everything back that is free. O(free blocks): never on an allocation's way but before refusing it.
+  void flush() noexcept;
+
+  // Clears up to `blocks` cached runs of that page count, most recently freed first; returns bytes cleared. O(bytes).
+  std::size_t zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept;
+
+  // nullptr if HP-1..HP-3 and SL-1..SL-3 hold, else the id. O(everything).
+  const char* validate() noexcept;
+  // Bytes in bins / in magazines and free in slabs / in the longest cached run. O(everything).
+  std::size_t cached_run_bytes() const noexcept;
+  std::size_t largest_cached() const noexcept;
+
+  unsigned index() const noexcept { return index_; }
+  pages::PageStore& store() noexcept { return *store_; }
+
+  HeapLock lock;
+
+ private:
+  struct ClassState {
+    Item* bottom = nullptr;  // the sentinel
+    Slab* partial = nullptr;
+    Slab* empty = nullptr;
+    std::uint32_t refilled = 0;  // since the clock hand last passed
+  };
+
+  Slab*& list_of(const Slab& slab) noexcept;
+  void unlink(Slab& slab) noexcept;
+  void link(Slab& slab) noexcept;
+  void put_back(Slab& slab, unsigned unit) noexcept;
+  void spill(unsigned size_class, unsigned blocks) noexcept;
+  void release_slab(Slab& slab) noexcept;
+  void drain_slab(Slab& slab) noexcept;
+  void drain_run(pages::PageIndex first) noexcept;
+  RunBin* claim_bin(std::uint32_t pages) noexcept;
+  void cache_run(pages::PageIndex first, bool zero) noexcept;
+  unsigned give_runs(RunBin& bin, unsigned most) noexcept;
+  unsigned decay_bin(RunBin& bin, unsigned most) noexcept;
+  static unsigned set_of(std::uint64_t pages) noexcept {
+    return static_cast<unsigned>((pages ^ pages >> 7 ^ pages >> 14) % k_bin_sets);
+  }
+
+  // One line for what every hit reads.
+  std::uint32_t slab_head_;    // run_head(slab, index)
+  std::uint32_t live_head_;    // run_head(live, index)
+  std::uint32_t cached_head_;  // run_head(cached, index)
+  std::uint32_t index_;
+  const pages::ArenaView* view_;
+  pages::PageStore* store_;
+
+ public:
+  alignas(64) HeapStats stats;
+
+ private:
+  Magazine magazines_[k_classes];
+  RunBin bins_[k_bin_sets];
+  RunBin more_bins_[k_bin_sets][k_more_ways];
+  ClassState classes_[k_classes];
+  unsigned bin_hand_ = 0;
+  unsigned class_hand_ = 0;
+  pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed
+  Slab* drain_slabs_ = nullptr;
+  alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
+  std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
+  static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;
+  alignas(64) Item items_[k_items];
+};
+
+}  // namespace rtpool::blocks

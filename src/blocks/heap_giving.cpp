@@ -1,0 +1,138 @@
+// How a heap gives memory back, and the walk of its invariants.
+#include "base/check.hpp"
+#include "blocks/heap_hit.hpp"
+
+namespace rtpool::blocks {
+
+using pages::k_no_page;
+using pages::PageDesc;
+using pages::PageIndex;
+using pages::RunState;
+
+unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
+  unsigned given = 0;
+  while (given < most && bin.head != k_no_page) {
+    const PageIndex first = bin.head;
+    const PageDesc& desc = view_->descs[first];
+    const bool zero = (desc.run.extra & pages::k_extra_zero) != 0;
+    bin.head = desc.run.next;
+    --bin.count;
+    store_->give(first, bin.pages, zero);
+    ++given;
+  }
+  return given;
+}
+
+unsigned Heap::decay_bin(RunBin& bin, unsigned most) noexcept {
+  if (bin.used != 0) {
+    bin.used = 0;
+    return 0;
+  }
+  return give_runs(bin, most);
+}
+
+void Heap::decay() noexcept {
+  unsigned budget = k_decay_runs;
+  for (unsigned i = 0; i < k_decay_sets; ++i) {
+    bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
+    budget -= decay_bin(bins_[bin_hand_], budget);
+    for (RunBin& bin : more_bins_[bin_hand_]) budget -= decay_bin(bin, budget);
+  }
+  class_hand_ = (class_hand_ + 1) % k_classes;
+  ClassState& cls = classes_[class_hand_];
+  if (cls.refilled == 0 && cls.empty != nullptr) release_slab(*cls.empty);
+  cls.refilled = 0;
+}
+
+unsigned Heap::reclaim(unsigned runs) noexcept {
+  unsigned given = 0;
+  for (unsigned i = 0; i < k_bin_sets && given < runs; ++i) {
+    bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
+    given += decay_bin(bins_[bin_hand_], runs - given);
+    for (RunBin& bin : more_bins_[bin_hand_]) given += decay_bin(bin, runs - given);
+  }
+  return given;
+}
+
+void Heap::flush() noexcept {
+  while (drain(k_drain_blocks)) {
+  }
+  for (unsigned set = 0; set < k_bin_sets; ++set) {
+    give_runs(bins_[set], ~0U);
+    for (RunBin& bin : more_bins_[set]) give_runs(bin, ~0U);
+  }
+  for (unsigned cls = 1; cls < k_classes; ++cls) {
+    spill(cls, ~0U);
+    while (classes_[cls].empty != nullptr) release_slab(*classes_[cls].empty);
+  }
+}
+
+std::size_t Heap::cached_run_bytes() const noexcept {
+  std::size_t bytes = 0;
+  for (unsigned set = 0; set < k_bin_sets; ++set) {
+    bytes += std::size_t{bins_[set].pages} * bins_[set].count;
+    for (const RunBin& bin : more_bins_[set]) bytes += std::size_t{bin.pages} * bin.count;
+  }
+  return bytes * os::k_page_size;
+}
+
+std::size_t Heap::largest_cached() const noexcept {
+  std::uint32_t pages = 0;
+  const auto look = [&](const RunBin& bin) {
+    if (bin.count != 0 && bin.pages > pages) pages = bin.pages;
+  };
+  for (unsigned set = 0; set < k_bin_sets; ++set) {
+    look(bins_[set]);
+    for (const RunBin& bin : more_bins_[set]) look(bin);
+  }
+  return std::size_t{pages} * os::k_page_size;
+}
+
+const char* Heap::validate() noexcept {
+  const PageIndex committed = store_->committed_pages();
+  const auto check_bin = [&](const RunBin& bin, unsigned set) -> const char* {
+    std::uint32_t count = 0;
+    for (PageIndex p = bin.head; p != k_no_page; p = view_->descs[p].run.next) {
+      if (p >= committed || view_->descs[p].pages != bin.pages || view_->descs[p].head.load() != cached_head_) return "HP-2";
+      if (++count > bin.count) return "HP-2";
+    }
+    if (count != bin.count) return "HP-2";
+    return bin.head != k_no_page && set_of(bin.pages) != set ? "HP-3" : nullptr;
+  };
+  for (unsigned set = 0; set < k_bin_sets; ++set) {
+    if (const char* const broken = check_bin(bins_[set], set)) return broken;
+    for (unsigned way = 0; way < k_more_ways; ++way) {
+      const RunBin& bin = more_bins_[set][way];
+      if (const char* const broken = check_bin(bin, set)) return broken;
+      if (bin.pages == 0) continue;
+      if (bin.pages == bins_[set].pages) return "HP-3";
+      for (unsigned other = 0; other < way; ++other) {
+        if (more_bins_[set][other].pages == bin.pages) return "HP-3";
+      }
+    }
+  }
+  for (unsigned cls = 1; cls < k_classes; ++cls) {
+    for (Item* item = classes_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
+      const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - view_->base);
+      if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
+      const PageDesc& desc = view_->descs[offset / os::k_page_size];
+      if (desc.head.load() != slab_head_ || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
+    }
+    for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
+      const bool empties = list != nullptr && list == classes_[cls].empty;
+      for (Slab* slab = list; slab != nullptr; slab = slab->next) {
+        if (slab->free == 0 || (slab->free == slab->capacity) != empties) return "SL-3";
+        unsigned listed = 0;
+        for (unsigned unit = slab->list_head; unit != k_no_unit; ++listed) {
+          const std::uint16_t state = slab->states()[unit].load();
+          if ((state & k_listed) == 0 || unit % cls != 0 || listed > slab->capacity) return "SL-1";
+          unit = state & k_unit_mask;
+        }
+        if (listed + slab->capacity - slab->carved != slab->free) return "SL-2";
+      }
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace rtpool::blocks

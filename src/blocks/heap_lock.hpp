@@ -1,0 +1,101 @@
+// A lock that costs its owner two plain stores and a load: biased to one thread, revocable by any other.
+//
+// The owner announces itself in `busy` and looks at `attention`; a stranger sets `revoked` in `attention` and waits until
+// `busy` is clear. For either to see the other in time there must be a full barrier between each one's store and load.
+// The owner's is left out; the stranger makes up for it with a barrier on every running thread (membarrier, Linux 4.14):
+// after it, an owner that has not yet stored `busy` will see `revoked`, and one that has is seen by the stranger.
+// Where there is no such call, and under ThreadSanitizer, `symmetric` is set for good and the owner takes the mutex.
+//
+//   HL-1  at most one of {owner between enter and leave, stranger between begin_stop + await and resume} at any time
+//
+// Thread rule: enter/leave by the owner only; stop/resume by strangers, never while holding a store lock or being inside
+// a heap of their own. Cost: enter_fast 1 ns; a stop may wait for as long as the owner's slow path runs.
+#pragma once
+
+#include <time.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/counter.hpp"
+#include "base/lock.hpp"
+
+namespace rtpool::blocks {
+
+// Bits of `attention`: any of them sends the owner to its slow path.
+inline constexpr std::uint32_t k_revoked = 1;
+inline constexpr std::uint32_t k_symmetric = 2;
+inline constexpr std::uint32_t k_learning = 4;
+inline constexpr std::uint32_t k_clearing = 8;  // zero_on_free
+
+class HeapLock {
+ public:
+  void initialise(bool symmetric, std::uint32_t bits) noexcept {
+#ifdef RTPOOL_THREAD_SANITIZER
+    symmetric = true;
+#endif
+    attention_.store(bits | (symmetric ? k_symmetric : 0), std::memory_order_relaxed);
+  }
+
+  // False: the owner must leave_fast and take its slow path.
+  bool enter_fast() noexcept {
+    busy_.store(1, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    return attention_.load(std::memory_order_acquire) == 0;
+  }
+  void leave_fast() noexcept { busy_.store(0, std::memory_order_release); }
+
+  void enter() noexcept {
+    busy_.store(1, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if ((attention_.load(std::memory_order_acquire) & (k_revoked | k_symmetric)) == 0) return;
+    busy_.store(0, std::memory_order_release);
+    guard_.lock();
+    by_guard_ = true;
+  }
+  void leave() noexcept {
+    if (by_guard_) {
+      by_guard_ = false;
+      guard_.unlock();
+    } else {
+      busy_.store(0, std::memory_order_release);
+    }
+  }
+
+  // Stopping many heaps costs one barrier: begin_stop each, one os::Memory::process_barrier, await each.
+  void begin_stop() noexcept {
+    guard_.lock();
+    attention_.fetch_or(k_revoked, std::memory_order_seq_cst);
+  }
+  void await() noexcept {
+    for (unsigned tries = 0; busy_.load(std::memory_order_acquire) != 0; ++tries) {
+      // A yield would not let an owner of lower real-time priority run; a sleep does.
+      if (tries > 64) {
+        const timespec pause{0, 50'000};
+        ::nanosleep(&pause, nullptr);
+      }
+    }
+  }
+  void resume() noexcept {
+    attention_.fetch_and(~k_revoked, std::memory_order_release);
+    guard_.unlock();
+  }
+  void reset_after_fork() noexcept {
+    guard_.reset_after_fork();
+    busy_.store(0, std::memory_order_relaxed);
+    by_guard_ = false;
+    attention_.fetch_and(~k_revoked, std::memory_order_relaxed);
+  }
+
+  std::uint32_t bits() const noexcept { return attention_.load(std::memory_order_relaxed); }
+  void set_bit(std::uint32_t bit) noexcept { attention_.fetch_or(bit, std::memory_order_release); }
+  void clear_bit(std::uint32_t bit) noexcept { attention_.fetch_and(~bit, std::memory_order_release); }
+
+ private:
+  std::atomic<std::uint32_t> busy_{0};
+  std::atomic<std::uint32_t> attention_{0};
+  bool by_guard_ = false;
+  base::PriorityMutex guard_;
+};
+
+}  // namespace rtpool::blocks

@@ -1,0 +1,86 @@
+// A slab: a page run cut into equal small blocks. Its record, with one state for every 64-byte unit, lies out of band.
+//
+//   SL-1  state[u] != 0 only where a carved block starts; block b starts at unit b * size_class
+//   SL-2  free == blocks in the free list + blocks not yet carved; free <= capacity
+//   SL-3  a slab with free == capacity is in its owner's list `empty`, one with 0 < free < capacity in `partial`
+//
+// Thread rule: everything but `remote`, `next_remote` and the transition live -> remote belongs to the owning heap.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "blocks/size_class.hpp"
+#include "pages/page_desc.hpp"
+
+namespace rtpool::blocks {
+
+using State = std::atomic<std::uint16_t>;
+
+inline constexpr std::uint16_t k_live = 0x8000;      // low six bits: slack
+inline constexpr std::uint16_t k_magazine = 0x4000;  // free, at hand
+inline constexpr std::uint16_t k_listed = 0x2000;    // free, in the slab's list; low ten bits: next unit
+inline constexpr std::uint16_t k_remote = 0x1000;    // freed by another thread; low ten bits: next unit
+inline constexpr std::uint16_t k_slack_mask = k_unit - 1;
+inline constexpr std::uint16_t k_unit_mask = 0x3FF;
+inline constexpr std::uint16_t k_no_unit = 0x3FF;  // no block starts at unit 1023: slabs that long hold classes above 32
+
+struct Slab {
+  char* base;
+  std::uint32_t size_class;
+  pages::PageIndex first_page;
+  std::uint16_t pages;
+  std::uint16_t owner;
+  std::uint16_t capacity;
+  std::uint16_t free;
+  std::uint16_t carved;               // blocks ever used; the rest has never been touched
+  std::uint16_t list_head;            // unit of the first free block, k_no_unit for none
+  std::atomic<std::uint16_t> remote;  // unit of the first remotely freed block, k_no_unit for none
+  std::uint16_t unused;
+  Slab* prev;
+  Slab* next;
+  Slab* next_remote;
+  std::uint64_t reserved;
+
+  State* states() noexcept { return reinterpret_cast<State*>(this + 1); }
+  const State* states() const noexcept { return reinterpret_cast<const State*>(this + 1); }
+
+  static constexpr std::size_t record_bytes(unsigned size_class) noexcept {
+    return 64 + slab_units(size_class) * sizeof(State);
+  }
+
+  void initialise(char* at, pages::PageIndex first, unsigned cls, unsigned heap) noexcept {
+    base = at;
+    size_class = cls;
+    first_page = first;
+    pages = static_cast<std::uint16_t>(slab_pages(cls));
+    owner = static_cast<std::uint16_t>(heap);
+    capacity = static_cast<std::uint16_t>(slab_units(cls) / cls);
+    free = capacity;
+    carved = 0;
+    list_head = k_no_unit;
+    remote.store(k_no_unit, std::memory_order_relaxed);
+    prev = next = next_remote = nullptr;
+    for (unsigned unit = 0; unit < slab_units(cls); ++unit) states()[unit].store(0, std::memory_order_relaxed);
+  }
+
+  // Takes one free block; its state is the caller's to set. `free` must not be 0. O(1).
+  unsigned take() noexcept {
+    --free;
+    if (list_head == k_no_unit) return carved++ * size_class;
+    const unsigned unit = list_head;
+    list_head = states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
+    return unit;
+  }
+
+  // Puts a block back. O(1).
+  void put(unsigned unit) noexcept {
+    states()[unit].store(static_cast<std::uint16_t>(k_listed | list_head), std::memory_order_relaxed);
+    list_head = static_cast<std::uint16_t>(unit);
+    ++free;
+  }
+};
+static_assert(sizeof(Slab) == 64 && sizeof(State) == 2);
+
+}  // namespace rtpool::blocks

@@ -1,0 +1,65 @@
+// What the pool knows of a page, kept apart from the pages themselves (out of band): 16 bytes a page.
+//
+// A *page run* is a row of whole pages with one owner. Only its first and, for a free run, its last page carry a
+// meaningful descriptor; a *slab* (a run cut into small blocks) marks every page, because its blocks start anywhere.
+//
+//   PD-1  the descriptor of a page strictly inside a run that is not a slab has state `none`
+//   PD-2  desc[last].pages == desc[first].pages for a free run
+//   PD-3  a run never reaches past the committed prefix of the arena
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace rtpool::blocks {
+struct Slab;
+}
+
+namespace rtpool::pages {
+
+using PageIndex = std::uint32_t;  // counts pages from the arena's begin
+inline constexpr PageIndex k_no_page = 0xFFFFFFFFU;
+inline constexpr std::uint32_t k_max_pages = 0x7FFFFFFFU;  // 8 TiB an arena
+
+enum class RunState : std::uint8_t {
+  none,        // not the start of anything
+  free_first,  // first page of a free run, in the page runs' lists
+  free_last,   // last page of a free run of two pages or more
+  taken,       // left the free lists, not yet handed out
+  live,        // handed out
+  cached,      // free, in the bin of its owner's heap
+  pending,     // free, waiting for the store's lock to become available
+  remote,      // freed by another thread, waiting for its owner
+  slab,        // page of a slab
+};
+
+inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
+inline constexpr std::uint32_t k_trimmed_flag = 1U << 9;  // in head of a free run: no memory behind it
+inline constexpr std::uint32_t k_extra_zero = 1U << 31;   // in extra of a cached run: every byte is known to be 0
+inline constexpr std::uint32_t k_extra_slack = 0xFFFU;    // in extra of a live run: granted minus requested bytes
+
+// State and owner in one word, so that a fast path compares both at once.
+constexpr std::uint32_t run_head(RunState state, std::uint32_t owner = 0) noexcept {
+  return static_cast<std::uint32_t>(state) | owner << 16;
+}
+constexpr RunState state_of(std::uint32_t head) noexcept { return static_cast<RunState>(head & 0xFF); }
+constexpr std::uint32_t owner_of(std::uint32_t head) noexcept { return head >> 16; }
+
+struct PageDesc {
+  std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index << 16
+  std::uint32_t pages = 0;             // length of the run (first and last page)
+  struct Links {
+    PageIndex next;       // free list, bin, pending or remote list
+    std::uint32_t extra;  // prev in a free list; slack and flags otherwise
+  };
+  union {
+    Links run{k_no_page, 0};
+    blocks::Slab* slab;  // state slab
+  };
+
+  RunState state() const noexcept { return state_of(head.load(std::memory_order_relaxed)); }
+  void set(RunState state, std::uint32_t owner = 0) noexcept { head.store(run_head(state, owner), std::memory_order_relaxed); }
+};
+static_assert(sizeof(PageDesc) == 16);
+
+}  // namespace rtpool::pages

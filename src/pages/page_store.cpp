@@ -1,0 +1,162 @@
+#include "pages/page_store.hpp"
+
+#include <cerrno>
+
+#include "base/bits.hpp"
+#include "base/check.hpp"
+
+namespace rtpool::pages {
+
+using base::Guard;
+using base::PriorityMutex;
+
+PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
+  drain_pending_locked(k_drain);
+  return runs_.take(pages);
+}
+
+PageRuns::Taken PageStore::take(std::uint32_t pages) noexcept {
+  const Guard guard(run_lock_);
+  return take_locked(pages);
+}
+
+void PageStore::give(PageIndex first, std::uint32_t pages, bool zero) noexcept {
+  const Guard guard(run_lock_);
+  runs_.give(first, pages, zero, committed_pages());
+  drain_pending_locked(k_drain);
+}
+
+void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept {
+  PageDesc& desc = view_.descs[first];
+  if (run_lock_.try_lock()) {
+    runs_.give(first, pages, zero, committed_pages());
+    drain_pending_locked(k_drain);
+    run_lock_.unlock();
+    return;
+  }
+  desc.pages = pages;
+  desc.run.extra = zero ? k_extra_zero : 0;
+  desc.set(RunState::pending);
+  PageIndex head = pending_.load(std::memory_order_relaxed);
+  do {
+    desc.run.next = head;
+  } while (!pending_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
+}
+
+void PageStore::drain_pending_locked(unsigned most) noexcept {
+  // Everything is taken at once (no ABA: nobody but the lock's holder ever takes), what exceeds the bound waits privately.
+  if (drain_rest_ == k_no_page) {
+    if (pending_.load(std::memory_order_relaxed) == k_no_page) return;
+    drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);
+  }
+  const PageIndex committed = committed_pages();
+  while (drain_rest_ != k_no_page && most-- != 0) {
+    const PageIndex first = drain_rest_;
+    const PageDesc& desc = view_.descs[first];
+    drain_rest_ = desc.run.next;
+    runs_.give(first, desc.pages, (desc.run.extra & k_extra_zero) != 0, committed);
+  }
+}
+
+bool PageStore::extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept {
+  const Guard guard(run_lock_);
+  drain_pending_locked(k_drain);
+  return runs_.take_right_neighbour(first, pages, more, committed_pages());
+}
+
+std::size_t PageStore::capacity() noexcept {
+  const Guard guard(run_lock_);
+  return (committed_pages() - runs_.trimmed_pages()) * os::k_page_size;
+}
+
+std::size_t PageStore::resident() noexcept {
+  const std::size_t ready = capacity();
+  if (options_.prefault) return ready;
+  std::size_t bytes = 0;
+  count_calls(1);
+  return memory_->resident(view_.base, view_.committed.load(std::memory_order_acquire), &bytes) == 0 ? bytes : ready;
+}
+
+std::size_t PageStore::largest_free() noexcept {
+  const Guard guard(run_lock_);
+  while (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_pending_locked(k_drain);
+  return std::size_t{runs_.largest()} * os::k_page_size;
+}
+
+std::size_t PageStore::free_bytes() noexcept {
+  const Guard guard(run_lock_);
+  return runs_.free_pages() * os::k_page_size;
+}
+
+const char* PageStore::validate() noexcept {
+  const Guard grow(growth_lock_);
+  const Guard guard(run_lock_);
+  return runs_.validate(committed_pages());
+}
+
+void PageStore::lock_for_fork() noexcept {
+  record_lock_.lock();
+  growth_lock_.lock();
+  run_lock_.lock();
+}
+
+void PageStore::unlock_after_fork(bool child) noexcept {
+  if (child) {
+    run_lock_.reset_after_fork();
+    growth_lock_.reset_after_fork();
+    record_lock_.reset_after_fork();
+    return;
+  }
+  run_lock_.unlock();
+  growth_lock_.unlock();
+  record_lock_.unlock();
+}
+
+void* PageStore::take_record(std::size_t bytes, bool may_grow) noexcept {
+  bytes = base::align_up(bytes, 64);
+  const Guard guard(record_lock_);
+  for (RecordList& list : record_lists_) {
+    if (list.bytes != bytes || list.head == nullptr) continue;
+    FreeRecord* const record = list.head;
+    list.head = record->next;
+    --list.count;
+    return record;
+  }
+  if (records_used_ + bytes > records_.committed()) {
+    if (!may_grow) return nullptr;
+    unsigned calls = 0;
+    const int error = records_.extend(*memory_, records_used_ + bytes, options_.lock, &calls);
+    count_calls(calls);
+    if (error != 0) return nullptr;
+  }
+  void* const record = records_.base() + records_used_;
+  records_used_ += bytes;
+  return record;
+}
+
+void PageStore::give_record(void* record, std::size_t bytes) noexcept {
+  bytes = base::align_up(bytes, 64);
+  const Guard guard(record_lock_);
+  for (RecordList& list : record_lists_) {
+    if (list.bytes != 0 && list.bytes != bytes) continue;
+    list.bytes = bytes;
+    auto* const free = static_cast<FreeRecord*>(record);
+    free->next = list.head;
+    list.head = free;
+    ++list.count;
+    return;
+  }
+  RTPOOL_CHECK(!"more kinds of records than lists");
+}
+
+int PageStore::reserve_records(std::size_t bytes) noexcept {
+  const Guard guard(record_lock_);
+  unsigned calls = 0;
+  std::size_t target = records_used_ + bytes;
+  if (target > records_.reserved()) target = records_.reserved();
+  const int error = records_.extend(*memory_, target, options_.lock, &calls);
+  count_calls(calls);
+  return error;
+}
+
+}  // namespace rtpool::pages

@@ -1,0 +1,137 @@
+// Allocation: the hit path, the ladder of a miss, and the refusal.
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.hpp"
+#include "blocks/heap_hit.hpp"
+#include "pool/pool_impl.hpp"
+
+namespace rtpool::pool {
+
+using blocks::Heap;
+using pages::GrowthFailure;
+using pages::k_no_page;
+
+void* Pool::allocate(std::size_t size) noexcept {
+  PoolImpl& self = impl(*this);
+  if (RTPOOL_LIKELY(t_cache.key == self.id_)) {
+    Heap& heap = *t_cache.heap;
+    void* block = nullptr;
+    if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
+      block = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size)
+                                              : heap.pop_run(blocks::pages_of(size), size).block;
+    }
+    heap.lock.leave_fast();
+    if (RTPOOL_LIKELY(block != nullptr)) return block;
+  }
+  return self.allocate_slow(size, false);
+}
+
+void* Pool::allocate_zeroed(std::size_t size) noexcept {
+  PoolImpl& self = impl(*this);
+  if (RTPOOL_LIKELY(t_cache.key == self.id_)) {
+    Heap& heap = *t_cache.heap;
+    Heap::Popped popped;
+    if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
+      if (size <= blocks::k_largest_small) {
+        popped.block = heap.pop_small(blocks::class_of(size), size);
+      } else {
+        popped = heap.pop_run(blocks::pages_of(size), size);
+      }
+    }
+    heap.lock.leave_fast();
+    if (RTPOOL_LIKELY(popped.block != nullptr)) return popped.zero ? popped.block : std::memset(popped.block, 0, size);
+  }
+  return self.allocate_slow(size, true);
+}
+
+// The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
+// everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.
+void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
+  if (size == 0) size = 1;
+  Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
+  if (heap == nullptr) {
+    heapless_misses_.fetch_add(1, std::memory_order_relaxed);
+    return refuse(size, zeroed);
+  }
+  const bool may_grow = frozen_.load(std::memory_order_relaxed) == Frozen::no;
+  heap->lock.enter();
+  Served served = serve(*heap, size, may_grow);
+  if (served.block == nullptr && !may_grow) {
+    heap->flush();
+    served = serve(*heap, size, false);
+  }
+  heap->lock.leave();
+  if (served.block == nullptr && may_grow) {
+    flush_heaps();
+    heap->lock.enter();
+    served = serve(*heap, size, true);
+    heap->lock.leave();
+  }
+  if (served.block == nullptr) {
+    heapless_misses_.fetch_add(1, std::memory_order_relaxed);
+    return refuse(size, zeroed);
+  }
+  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
+    learn_allocation(find_block(served.block).granted, size, zeroed);
+  }
+  if (zeroed && !served.zero) std::memset(served.block, 0, size);
+  return served.block;
+}
+
+PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
+  return size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
+}
+
+PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_grow) noexcept {
+  const unsigned cls = blocks::class_of(size);
+  if (void* const block = heap.pop_small(cls, size)) return {block};
+  if (heap.refill(cls) || (heap.drain(blocks::k_drain_blocks) && heap.refill(cls))) return {heap.pop_small(cls, size)};
+  heap.decay();
+  GrowthFailure failure;
+  if (heap.add_slab(cls, false, &failure) || (heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||
+      (may_grow && heap.add_slab(cls, true, &failure))) {
+    heap.stats.misses.add(1);
+    heap.refill(cls);
+    return {heap.pop_small(cls, size)};
+  }
+  return {};
+}
+
+PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_grow) noexcept {
+  const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
+  if (heap.find_bin(count) != nullptr) {
+    if (const Heap::Popped popped = heap.pop_run(count, size); popped.block != nullptr) return {popped.block, popped.zero};
+  }
+  if (heap.drain(blocks::k_drain_blocks) && heap.find_bin(count) != nullptr) {
+    if (const Heap::Popped popped = heap.pop_run(count, size); popped.block != nullptr) return {popped.block, popped.zero};
+  }
+  heap.decay();
+  pages::PageRuns::Taken run = store_.take(count);
+  if (run.first == k_no_page && heap.reclaim(blocks::k_reclaim_runs) != 0) run = store_.take(count);
+  if (run.first == k_no_page && may_grow) {
+    GrowthFailure failure;
+    run = store_.take_or_grow(count, &failure);
+  }
+  if (run.first == k_no_page) return {};
+  heap.stats.misses.add(1);
+  return {heap.adopt_run(run.first, count, size), run.zero};
+}
+
+void* PoolImpl::refuse(std::size_t size, bool zeroed) noexcept {
+  const Frozen frozen = frozen_.load(std::memory_order_relaxed);
+  if (frozen != Frozen::no) note_miss(size);
+  const bool pass_on = frozen == Frozen::no ? options_.when_full == WhenFull::fallback : frozen == Frozen::fallback;
+  if (pass_on) {
+    void* const block = zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);
+    if (block != nullptr && fallback_table_.add(block, size)) {
+      fallbacks_.fetch_add(1, std::memory_order_relaxed);
+      return block;
+    }
+    if (block != nullptr) fallback_.free(block);
+  }
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  return nullptr;
+}
+
+}  // namespace rtpool::pool

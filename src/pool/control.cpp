@@ -1,0 +1,177 @@
+// Statistics, trimming, freezing, and the walk of all invariants.
+#include <cstdio>
+#include <cstring>
+
+#include "base/check.hpp"
+#include "blocks/heap_hit.hpp"
+#include "pool/pool_impl.hpp"
+
+namespace rtpool::pool {
+
+using blocks::Heap;
+using pages::PageDesc;
+using pages::PageIndex;
+using pages::RunState;
+
+Stats Pool::stats() noexcept {
+  PoolImpl& self = impl(*this);
+  Stats stats;
+  std::uint64_t given_bytes = self.stranger_bytes_.load(std::memory_order_relaxed);
+  std::uint64_t given_count = self.stranger_count_.load(std::memory_order_relaxed);
+  std::uint64_t given_requested = self.stranger_requested_.load(std::memory_order_relaxed);
+  std::uint64_t drained_bytes = 0;
+  std::uint64_t drained_count = 0;
+  std::uint64_t served_misses = 0;
+  std::size_t largest_cached = 0;
+  self.for_each_heap([&](Heap& heap) {
+    const blocks::HeapStats& own = heap.stats;
+    stats.current_bytes += own.live_bytes.get();
+    stats.current_count += own.live_count.get();
+    stats.peak_bytes += own.peak_bytes.get();
+    stats.peak_count += own.peak_count.get();
+    stats.total_bytes += own.total_bytes.get();
+    stats.total_count += own.total_count.get();
+    stats.requested_bytes += own.requested.get();
+    served_misses += own.misses.get();
+    given_bytes += own.given_bytes.get();
+    given_count += own.given_count.get();
+    given_requested += own.given_requested.get();
+    drained_bytes += own.drained_bytes.get();
+    drained_count += own.drained_count.get();
+  });
+  // Freed by another thread but not yet taken back by the owner: not alive.
+  stats.current_bytes -= given_bytes - drained_bytes;
+  stats.current_count -= given_count - drained_count;
+  stats.requested_bytes -= given_requested;
+  stats.remote_frees = given_count;
+  stats.capacity_bytes = self.store_.capacity();
+  stats.resident_bytes = self.frozen_.load() == Frozen::no ? self.store_.resident() : stats.capacity_bytes;
+  stats.misses = served_misses + self.heapless_misses_.load(std::memory_order_relaxed);
+  stats.hits = stats.total_count - served_misses;
+  stats.growths = self.store_.growths();
+  stats.kernel_calls = self.store_.kernel_calls();
+  stats.fallbacks = self.fallbacks_.load(std::memory_order_relaxed);
+  stats.failures = self.failures_.load(std::memory_order_relaxed);
+  stats.misuses = self.misuses_.load(std::memory_order_relaxed);
+  if (Heap* const own = find_heap(self)) {
+    own->lock.enter();
+    largest_cached = own->largest_cached();
+    own->lock.leave();
+  }
+  const std::size_t largest_free = self.store_.largest_free();
+  stats.largest_free_bytes = largest_free > largest_cached ? largest_free : largest_cached;
+  stats.fallback_count = self.fallback_table_.count();
+  return stats;
+}
+
+std::size_t Pool::live_blocks() noexcept {
+  PoolImpl& self = impl(*this);
+  std::uint64_t live = self.fallback_table_.count() - self.stranger_count_.load(std::memory_order_relaxed);
+  self.for_each_heap([&](Heap& heap) {
+    live += heap.stats.live_count.get() - heap.stats.given_count.get() + heap.stats.drained_count.get();
+  });
+  return live;
+}
+
+void Pool::reset_peak() noexcept {
+  PoolImpl& self = impl(*this);
+  const base::Guard guard(self.control_lock_);
+  self.stop_heaps();
+  self.for_each_heap([](Heap& heap) {
+    while (heap.drain(blocks::k_drain_blocks)) {
+    }
+    heap.stats.peak_bytes.set(heap.stats.live_bytes.get());
+    heap.stats.peak_count.set(heap.stats.live_count.get());
+  });
+  self.resume_heaps();
+}
+
+std::size_t Pool::trim() noexcept {
+  PoolImpl& self = impl(*this);
+  if (frozen()) return 0;
+  self.flush_heaps();
+  return self.store_.trim();
+}
+
+void Pool::freeze(OnMiss on_miss) noexcept {
+  PoolImpl& self = impl(*this);
+  // Records for slabs and a heap or two, so that free runs can serve small sizes without the kernel.
+  self.store_.reserve_records(std::size_t{256} << 10);
+  {
+    const base::Guard guard(self.learning_lock_);
+    self.misses_.reset(1024, false);
+  }
+  self.frozen_.store(on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback, std::memory_order_release);
+}
+
+void Pool::unfreeze() noexcept { impl(*this).frozen_.store(Frozen::no, std::memory_order_release); }
+
+bool Pool::frozen() const noexcept { return impl(*this).frozen_.load(std::memory_order_relaxed) != Frozen::no; }
+
+namespace {
+
+CheckResult broken(const char* invariant, PageIndex page, const char* what) noexcept {
+  CheckResult result;
+  result.ok = false;
+  std::snprintf(result.invariant, sizeof result.invariant, "%s", invariant);
+  std::snprintf(result.text, sizeof result.text, "%s (page %u)", what, page);
+  return result;
+}
+
+struct Walked {
+  std::uint64_t live_bytes = 0;
+  std::uint64_t live_count = 0;
+};
+
+// PG-1: every committed page belongs to exactly one run. Adds up what is alive or remotely freed.
+CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
+  const PageIndex committed = pool.store_.committed_pages();
+  const PageDesc* const descs = pool.store_.view().descs;
+  for (PageIndex page = 0; page < committed;) {
+    const PageDesc& desc = descs[page];
+    const RunState state = desc.state();
+    if (state == RunState::none || state == RunState::free_last) return broken("PG-1", page, "page belongs to no run");
+    if (desc.pages == 0 || desc.pages > committed - page) return broken("PD-3", page, "run reaches past the arena");
+    if (state == RunState::live || state == RunState::remote) {
+      walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
+      ++walked->live_count;
+    } else if (state == RunState::slab) {
+      const blocks::Slab& slab = *desc.slab;
+      for (unsigned unit = 0; unit < blocks::slab_units(slab.size_class); ++unit) {
+        const std::uint16_t unit_state = slab.states()[unit].load(std::memory_order_relaxed);
+        if (unit_state == 0) continue;
+        if (unit % slab.size_class != 0) return broken("SL-1", page, "block state off the block grid");
+        if ((unit_state & (blocks::k_live | blocks::k_remote)) == 0) continue;
+        walked->live_bytes += blocks::class_bytes(slab.size_class);
+        ++walked->live_count;
+      }
+    }
+    page += desc.pages;
+  }
+  return {};
+}
+
+}  // namespace
+
+CheckResult Pool::check() noexcept {
+  PoolImpl& self = impl(*this);
+  const base::Guard guard(self.control_lock_);
+  self.stop_heaps();
+  CheckResult result;
+  Walked walked;
+  Walked counted;
+  if (const char* const id = self.store_.validate()) result = broken(id, 0, "the free page runs are inconsistent");
+  if (result.ok) result = walk_pages(self, &walked);
+  self.for_each_heap([&](Heap& heap) {
+    counted.live_bytes += heap.stats.live_bytes.get();
+    counted.live_count += heap.stats.live_count.get();
+    if (const char* const id = result.ok ? heap.validate() : nullptr) result = broken(id, heap.index(), "a thread heap is inconsistent");
+  });
+  if (result.ok && (counted.live_bytes != walked.live_bytes || counted.live_count != walked.live_count)) {
+    result = broken("HP-4", 0, "the counters of live blocks differ from the blocks found");
+  }
+  self.resume_heaps();
+  return result;
+}
+
+}  // namespace rtpool::pool

@@ -1,0 +1,42 @@
+// The live blocks that the fallback allocator served for a pool: address -> size.
+//
+// Why a table: `release` must tell them from foreign pointers without touching memory that may not be there, and
+// zero_on_free needs their size. Thread rule: any thread (own lock). Cost: O(1) expected; memory from libc. Failure: `add`
+// returns false when there is no memory for the table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/lock.hpp"
+
+namespace rtpool::pool {
+
+class FallbackTable {
+ public:
+  bool add(void* block, std::size_t size) noexcept;
+  // Takes the block out; false if it is not there.
+  bool remove(void* block, std::size_t* size) noexcept;
+  bool find(const void* block, std::size_t* size) noexcept;
+  std::size_t count() const noexcept { return __atomic_load_n(&used_, __ATOMIC_RELAXED); }
+  base::PriorityMutex& lock() noexcept { return lock_; }
+
+  FallbackTable() = default;
+  FallbackTable(const FallbackTable&) = delete;
+  FallbackTable& operator=(const FallbackTable&) = delete;
+  ~FallbackTable();
+
+ private:
+  struct Entry {
+    void* block;
+    std::size_t size;
+  };
+  std::size_t place_of(const void* block) const noexcept;
+
+  base::PriorityMutex lock_;
+  Entry* entries_ = nullptr;
+  std::size_t places_ = 0;
+  std::size_t used_ = 0;
+};
+
+}  // namespace rtpool::pool

@@ -1,0 +1,98 @@
+// The heaps of a pool: made, adopted, abandoned, stopped.
+#include <new>
+
+#include "pool/pool_impl.hpp"
+
+namespace rtpool::pool {
+
+using blocks::Heap;
+
+Heap* PoolImpl::thread_heap() noexcept {
+  if (Heap* const heap = find_heap(*this)) return heap;
+  Heap* heap = nullptr;
+  {
+    const base::Guard guard(control_lock_);
+    if (orphan_count_ != 0) {
+      heap = heaps_[orphans_[--orphan_count_]].load(std::memory_order_relaxed);
+    } else {
+      const std::uint32_t index = heap_count_.load(std::memory_order_relaxed);
+      if (index == k_max_heaps) return nullptr;
+      void* const record = store_.take_record(sizeof(Heap), frozen_.load(std::memory_order_relaxed) == Frozen::no);
+      if (record == nullptr) return nullptr;
+      heap = new (record) Heap(store_, index, symmetric_, attention_.load(std::memory_order_relaxed));
+      heaps_[index].store(heap, std::memory_order_release);
+      heap_count_.store(index + 1, std::memory_order_release);
+    }
+  }
+  if (remember_heap(*this, heap)) return heap;
+  abandon(*heap);
+  return nullptr;
+}
+
+void PoolImpl::abandon(Heap& heap) noexcept {
+  const base::Guard guard(control_lock_);
+  orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
+}
+
+void PoolImpl::stop_heaps() noexcept {
+  for_each_heap([](Heap& heap) { heap.lock.begin_stop(); });
+  // A single heap that is the caller's own needs no barrier: nobody else can be inside.
+  const bool only_own = heap_count_.load(std::memory_order_relaxed) == 1 && find_heap(*this) != nullptr;
+  if (!symmetric_ && !only_own) {
+    store_.count_kernel_call();
+    memory_->process_barrier();
+  }
+  for_each_heap([](Heap& heap) { heap.lock.await(); });
+}
+
+void PoolImpl::resume_heaps() noexcept {
+  for_each_heap([](Heap& heap) { heap.lock.resume(); });
+}
+
+void PoolImpl::flush_heaps() noexcept {
+  const base::Guard guard(control_lock_);
+  stop_heaps();
+  for_each_heap([](Heap& heap) { heap.flush(); });
+  resume_heaps();
+}
+
+void PoolImpl::set_attention(std::uint32_t bit, bool on) noexcept {
+  if (on) {
+    attention_.fetch_or(bit, std::memory_order_relaxed);
+    for_each_heap([bit](Heap& heap) { heap.lock.set_bit(bit); });
+  } else {
+    attention_.fetch_and(~bit, std::memory_order_relaxed);
+    for_each_heap([bit](Heap& heap) { heap.lock.clear_bit(bit); });
+  }
+}
+
+void PoolImpl::stop_for_fork() noexcept {
+  control_lock_.lock();
+  stop_heaps();
+  learning_lock_.lock();
+  fallback_table_.lock().lock();
+  store_.lock_for_fork();
+}
+
+void PoolImpl::resume_after_fork(bool child) noexcept {
+  store_.unlock_after_fork(child);
+  if (!child) {
+    fallback_table_.lock().unlock();
+    learning_lock_.unlock();
+    resume_heaps();
+    control_lock_.unlock();
+    return;
+  }
+  fallback_table_.lock().reset_after_fork();
+  learning_lock_.reset_after_fork();
+  // Only the forking thread exists here: every other heap is free to be adopted.
+  const Heap* const own = find_heap(*this);
+  orphan_count_ = 0;
+  for_each_heap([&](Heap& heap) {
+    heap.lock.reset_after_fork();
+    if (&heap != own) orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
+  });
+  control_lock_.reset_after_fork();
+}
+
+}  // namespace rtpool::pool

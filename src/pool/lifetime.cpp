@@ -1,0 +1,164 @@
+// Construction and the end of a pool.
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "base/bits.hpp"
+#include "pool/pool_impl.hpp"
+#include "pool/registry.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+std::atomic<std::uint64_t> g_next_id{1};
+
+constexpr Fallback k_libc{std::malloc, std::calloc, std::realloc, std::free};
+
+Step step_of(pages::GrowthStep step) noexcept {
+  switch (step) {
+    case pages::GrowthStep::none: return Step::none;
+    case pages::GrowthStep::reserve: return Step::reserve;
+    case pages::GrowthStep::commit:
+    case pages::GrowthStep::limit: return Step::commit;
+    case pages::GrowthStep::prefault: return Step::prefault;
+    case pages::GrowthStep::lock: return Step::lock;
+    case pages::GrowthStep::huge_pages: return Step::huge_pages;
+    case pages::GrowthStep::metadata: return Step::metadata;
+  }
+  return Step::none;
+}
+
+pages::GrowthOptions growth_options(const Options& options, std::size_t limit) noexcept {
+  pages::GrowthOptions growth;
+  growth.limit = limit;
+  growth.prefault = options.prefault;
+  growth.lock = options.lock;
+  growth.transparent_huge = options.huge_pages == HugePages::transparent;
+  growth.explicit_huge = options.huge_pages == HugePages::explicit_2mib   ? os::k_huge_page_size
+                         : options.huge_pages == HugePages::explicit_1gib ? os::k_gigantic_page_size
+                                                                          : 0;
+  growth.strict = options.strict;
+  return growth;
+}
+
+}  // namespace
+
+CreateResult Pool::create(const Options& options, os::Memory& memory, const Fallback* fallback) noexcept {
+  CreateResult result;
+  result.asked = options.size;
+  const std::size_t physical = memory.physical_memory();
+  std::size_t limit = options.limit;
+  if (limit == k_no_limit) limit = options.when_full != WhenFull::grow && options.size != 0 ? options.size : physical;
+  if (limit == 0) limit = std::size_t{1} << 40;
+  if (options.size > limit && options.limit == k_no_limit) limit = options.size;  // more than physical memory: the kernel decides
+  if (options.size > limit || limit > SIZE_MAX / 2) {
+    result.step = Step::arguments;
+    result.error = EINVAL;
+    result.got = limit;
+    return result;
+  }
+  limit = base::align_up(limit, os::k_page_size);
+
+  void* address = nullptr;
+  const std::size_t bytes = base::align_up(sizeof(PoolImpl), os::k_page_size);
+  result.error = memory.reserve(bytes, os::k_page_size, &address);
+  if (result.error == 0) result.error = memory.commit(address, bytes);
+  if (result.error != 0) {
+    if (address != nullptr) memory.release(address, bytes);
+    result.step = Step::metadata;
+    return result;
+  }
+  auto* const pool = new (address) PoolImpl;
+  pool->id_ = g_next_id.fetch_add(1, std::memory_order_relaxed);
+  pool->memory_ = &memory;
+  pool->made_bytes_ = bytes;
+  pool->options_ = options;
+  pool->options_.name[k_name_capacity - 1] = '\0';
+  pool->options_.limit = limit;
+  pool->fallback_ = fallback != nullptr ? *fallback : k_libc;
+  pool->symmetric_ = !memory.process_barrier_available();
+  pool->attention_.store(options.zero_on_free ? blocks::k_clearing : 0, std::memory_order_relaxed);
+
+  pages::GrowthFailure failure = pool->store_.initialise(memory, growth_options(options, limit));
+  if (failure.error == 0 && options.size != 0) {
+    failure = pool->store_.grow(static_cast<std::uint32_t>(base::divide_up(options.size, os::k_page_size)));
+  }
+  if (failure.error == 0) {
+    pool->slot_ = registry_enter(*pool);
+    if (pool->slot_ == k_no_slot) failure = {pages::GrowthStep::metadata, EMFILE};
+  }
+  if (failure.error != 0) {
+    result.step = step_of(failure.step);
+    result.error = failure.error;
+    result.got = result.step == Step::lock         ? memory.lockable_memory()
+                 : result.step == Step::huge_pages ? memory.free_huge_pages(pool->store_.options().explicit_huge)
+                                                   : memory.available_memory();
+    pool->destroy();
+    return result;
+  }
+  result.pool = pool;
+  return result;
+}
+
+void PoolImpl::destroy() noexcept {
+  os::Memory& memory = *memory_;
+  const std::size_t bytes = made_bytes_;
+  store_.destroy();
+  this->~PoolImpl();
+  memory.release(this, bytes);
+}
+
+void Pool::add_reference() noexcept { impl(*this).references_.fetch_add(1, std::memory_order_relaxed); }
+
+void Pool::drop_reference() noexcept {
+  PoolImpl& self = impl(*this);
+  if (self.references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // Blocks still alive belong to somebody who holds no reference: their memory must stay for good.
+  if (live_blocks() != 0) return;
+  registry_leave(self, [](PoolImpl& pool) noexcept { pool.destroy(); });
+}
+
+bool Pool::contains(const void* address) const noexcept {
+  const pages::PageStore& store = impl(*this).store_;
+  return static_cast<std::size_t>(static_cast<const char*>(address) - store.view().base) < store.reserved();
+}
+
+std::size_t Pool::usable_size(const void* block) const noexcept {
+  const PoolImpl::Found found = impl(*this).find_block(block);
+  return found.place == PoolImpl::Place::live ? found.granted : 0;
+}
+
+Pool* Pool::find(const void* address) noexcept { return registry_find(address); }
+
+const Options& Pool::options() const noexcept { return impl(*this).options_; }
+const char* Pool::name() const noexcept { return impl(*this).options_.name; }
+std::uint64_t Pool::id() const noexcept { return impl(*this).id_; }
+void* Pool::arena_begin() const noexcept { return impl(*this).store_.view().base; }
+std::size_t Pool::arena_reserved() const noexcept { return impl(*this).store_.reserved(); }
+
+Effective Pool::effective() noexcept {
+  PoolImpl& self = impl(*this);
+  const pages::GrowthOptions& growth = self.store_.options();
+  Effective effective;
+  effective.size = self.store_.capacity();
+  effective.limit = growth.limit;
+  effective.prefault = growth.prefault;
+  effective.lock = growth.lock && self.store_.lock_error() == 0;
+  effective.huge_pages = self.options_.huge_pages;
+  if (growth.limit < self.options_.limit) {
+    effective.degradations[effective.count++] = {Step::reserve, ENOMEM, self.options_.limit, growth.limit};
+  }
+  if (const int error = self.store_.lock_error(); error != 0) {
+    effective.degradations[effective.count++] = {Step::lock, error, effective.size, self.memory_->lockable_memory()};
+  }
+  if (const int error = self.store_.huge_error(); error != 0) {
+    effective.huge_pages = HugePages::off;
+    const std::size_t page = growth.explicit_huge;
+    effective.degradations[effective.count++] = {Step::huge_pages, error, page != 0 ? page : os::k_huge_page_size,
+                                                 page != 0 ? self.memory_->free_huge_pages(page) * page : 0};
+  }
+  return effective;
+}
+
+}  // namespace rtpool::pool

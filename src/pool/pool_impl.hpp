@@ -1,0 +1,124 @@
+// The inside of a pool: its store, its heaps, its switches. Nothing outside this folder includes this.
+//
+// Locks, in the order in which they may be taken:
+//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table } -> the store's locks
+// A thread inside its own heap takes only what stands to the right of "stopped heaps".
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/lock.hpp"
+#include "blocks/heap.hpp"
+#include "os/memory.hpp"
+#include "pages/page_store.hpp"
+#include "pool/fallback_table.hpp"
+#include "pool/pool.hpp"
+#include "pool/size_table.hpp"
+#include "pool/thread_record.hpp"
+
+namespace rtpool::pool {
+
+inline constexpr unsigned k_max_heaps = 16384;  // threads alive at once in one pool; further ones go to the fallback
+
+enum class Frozen : std::uint8_t { no, fallback, raise };
+
+struct PoolImpl : Pool {
+  // --- what hits read: one line ---
+  std::uint64_t id_ = 0;
+  pages::PageStore store_;
+
+  // --- set once ---
+  std::uint32_t slot_ = 0;  // in the registry
+  os::Memory* memory_ = nullptr;
+  Options options_;
+  Fallback fallback_{};
+  bool symmetric_ = false;
+  std::size_t made_bytes_ = 0;  // of address space for this object
+
+  // --- switches and counters ---
+  std::atomic<std::uint32_t> references_{1};
+  std::atomic<Frozen> frozen_{Frozen::no};
+  std::atomic<std::uint32_t> attention_{0};  // bits that new heaps start with
+  std::atomic<std::uint64_t> fallbacks_{0};
+  std::atomic<std::uint64_t> failures_{0};
+  std::atomic<std::uint64_t> misuses_{0};
+  std::atomic<std::uint64_t> heapless_misses_{0};  // misses of threads that could not get a heap, and absurd sizes
+  // Frees by threads that have no heap in this pool.
+  std::atomic<std::uint64_t> stranger_bytes_{0};
+  std::atomic<std::uint64_t> stranger_count_{0};
+  std::atomic<std::uint64_t> stranger_requested_{0};
+
+  // --- heaps; control_lock_ to add, adopt and abandon ---
+  base::PriorityMutex control_lock_;
+  std::atomic<std::uint32_t> heap_count_{0};
+  std::uint32_t orphan_count_ = 0;
+
+  base::PriorityMutex learning_lock_;
+  SizeTable learning_;
+  std::atomic<bool> is_learning_{false};
+  SizeTable misses_;  // while frozen, under learning_lock_
+
+  FallbackTable fallback_table_;
+
+  std::uint16_t orphans_[k_max_heaps];
+  std::atomic<blocks::Heap*> heaps_[k_max_heaps];
+
+  // --- allocate.cpp ---
+  void* allocate_slow(std::size_t size, bool zeroed) noexcept;
+  struct Served {
+    void* block = nullptr;
+    bool zero = false;
+  };
+  Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
+  Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
+  Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
+  void* refuse(std::size_t size, bool zeroed) noexcept;
+  std::size_t largest_request() const noexcept { return store_.reserved(); }
+
+  // --- release.cpp ---
+  enum class Place : std::uint8_t { foreign, not_a_block, not_live, live };
+  struct Found {
+    Place place = Place::foreign;
+    blocks::Heap* owner = nullptr;
+    blocks::Slab* slab = nullptr;  // nullptr for a run
+    unsigned unit = 0;
+    pages::PageIndex first = 0;
+    std::size_t granted = 0;
+    std::size_t requested = 0;
+  };
+  Found find_block(const void* block) const noexcept;
+  void release_slow(void* block) noexcept;
+  // Own live blocks only; false leaves all as it was.
+  bool resize_in_place(const Found& found, std::size_t size) noexcept;
+  void misuse(const void* block, Place place, const char* call) noexcept;
+
+  // --- heaps.cpp ---
+  blocks::Heap* thread_heap() noexcept;  // makes or adopts one; nullptr: too many threads or no memory
+  void abandon(blocks::Heap& heap) noexcept;
+  // Between them no thread is inside any heap but the caller's own, which the caller must not be inside of either.
+  void stop_heaps() noexcept;    // control_lock_ held
+  void resume_heaps() noexcept;  // control_lock_ held
+  void flush_heaps() noexcept;   // takes control_lock_; the caller is outside of its heap
+  void stop_for_fork() noexcept;
+  void resume_after_fork(bool child) noexcept;
+  template <class Function>
+  void for_each_heap(Function&& function) noexcept {
+    const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
+    for (std::uint32_t i = 0; i < count; ++i) function(*heaps_[i].load(std::memory_order_relaxed));
+  }
+  void set_attention(std::uint32_t bit, bool on) noexcept;  // control_lock_ held
+
+  // --- learning.cpp ---
+  void learn_allocation(std::size_t granted, std::size_t requested, bool zeroed) noexcept;
+  void learn_release(std::size_t granted) noexcept;
+  void note_miss(std::size_t requested) noexcept;
+
+  void destroy() noexcept;
+};
+
+inline PoolImpl& impl(Pool& pool) noexcept { return static_cast<PoolImpl&>(pool); }
+inline const PoolImpl& impl(const Pool& pool) noexcept { return static_cast<const PoolImpl&>(pool); }
+
+}  // namespace rtpool::pool

@@ -1,0 +1,104 @@
+#include "pool/registry.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <new>
+
+#include "base/lock.hpp"
+#include "pool/pool_impl.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+struct Slot {
+  std::atomic<std::uintptr_t> begin{0};
+  std::atomic<std::size_t> bytes{0};  // 0: empty
+  std::atomic<PoolImpl*> pool{nullptr};
+  std::atomic<std::uint64_t> id{0};
+};
+
+constexpr std::uint32_t k_slots = 65536;
+constinit Slot g_slots[k_slots];  // zero pages: costs memory only where used
+constinit std::atomic<std::uint32_t> g_high{0};
+
+base::PriorityMutex& lock() noexcept {
+  // Never destroyed: threads may end after the statics of this library are gone.
+  alignas(base::PriorityMutex) static unsigned char storage[sizeof(base::PriorityMutex)];
+  static auto* const mutex = new (storage) base::PriorityMutex;
+  return *mutex;
+}
+
+template <class Function>
+void for_each_pool(Function&& function) noexcept {
+  for (std::uint32_t i = 0; i < g_high.load(std::memory_order_relaxed); ++i) {
+    if (PoolImpl* const pool = g_slots[i].pool.load(std::memory_order_relaxed)) function(*pool);
+  }
+}
+
+void before_fork() noexcept {
+  lock().lock();
+  for_each_pool([](PoolImpl& pool) { pool.stop_for_fork(); });
+}
+
+void after_fork_in_parent() noexcept {
+  for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(false); });
+  lock().unlock();
+}
+
+void after_fork_in_child() noexcept {
+  lock().reset_after_fork();
+  for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(true); });
+}
+
+void install_fork_handlers() noexcept {
+  static const int installed = ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  static_cast<void>(installed);
+}
+
+}  // namespace
+
+std::uint32_t registry_enter(PoolImpl& pool) noexcept {
+  install_fork_handlers();
+  const base::Guard guard(lock());
+  for (std::uint32_t i = 0; i < k_slots; ++i) {
+    Slot& slot = g_slots[i];
+    if (slot.pool.load(std::memory_order_relaxed) != nullptr) continue;
+    slot.id.store(pool.id_, std::memory_order_relaxed);
+    slot.begin.store(reinterpret_cast<std::uintptr_t>(pool.store_.view().base), std::memory_order_relaxed);
+    slot.pool.store(&pool, std::memory_order_release);
+    slot.bytes.store(pool.store_.reserved(), std::memory_order_release);
+    if (i >= g_high.load(std::memory_order_relaxed)) g_high.store(i + 1, std::memory_order_release);
+    return i;
+  }
+  return k_no_slot;
+}
+
+void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept {
+  const base::Guard guard(lock());
+  Slot& slot = g_slots[pool.slot_];
+  slot.bytes.store(0, std::memory_order_release);
+  slot.id.store(0, std::memory_order_relaxed);
+  slot.pool.store(nullptr, std::memory_order_release);
+  then(pool);
+}
+
+bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept { return g_slots[slot].id.load(std::memory_order_relaxed) == id; }
+
+PoolImpl* registry_find(const void* address) noexcept {
+  const auto value = reinterpret_cast<std::uintptr_t>(address);
+  const std::uint32_t high = g_high.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < high; ++i) {
+    const Slot& slot = g_slots[i];
+    const std::size_t bytes = slot.bytes.load(std::memory_order_acquire);
+    if (value - slot.begin.load(std::memory_order_relaxed) < bytes) return slot.pool.load(std::memory_order_acquire);
+  }
+  return nullptr;
+}
+
+void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {
+  const base::Guard guard(lock());
+  if (registry_has(slot, id)) g_slots[slot].pool.load(std::memory_order_relaxed)->abandon(heap);
+}
+
+}  // namespace rtpool::pool

@@ -1,0 +1,28 @@
+// All pools of the process: who holds an address, thread ends, fork.
+//
+// Thread rule: any thread. Cost: `registry_find` O(pools), no lock; the others take the registry's lock. Fork: handlers are
+// installed with the first pool; they stop every heap of every pool, so that the child gets a consistent copy in which the
+// heaps of the threads that it does not have are free to be adopted.
+#pragma once
+
+#include <cstdint>
+
+#include "blocks/heap.hpp"
+
+namespace rtpool::pool {
+
+class Pool;
+struct PoolImpl;
+
+inline constexpr std::uint32_t k_no_slot = 0xFFFFFFFFU;
+
+// Enters a pool; k_no_slot when there are 65,536 already.
+std::uint32_t registry_enter(PoolImpl& pool) noexcept;
+// Takes it out and calls `then` before any other change to the registry can happen.
+void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept;
+bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept;
+PoolImpl* registry_find(const void* address) noexcept;
+// A thread ended: its heap goes to the pool's orphans, if the pool is still there.
+void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept;
+
+}  // namespace rtpool::pool

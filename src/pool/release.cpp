@@ -1,0 +1,183 @@
+// Release and resize: the hit path, other threads' blocks, fallback blocks, and pointers that are nobody's.
+//
+// What a caller says about a block is not believed: its size is never asked for, its address is looked up.
+#include <cstring>
+
+#include "base/check.hpp"
+#include "blocks/heap_hit.hpp"
+#include "pool/pool_impl.hpp"
+
+namespace rtpool::pool {
+
+using blocks::Heap;
+using blocks::Slab;
+using pages::PageDesc;
+using pages::PageIndex;
+using pages::RunState;
+
+void Pool::release(void* block) noexcept {
+  PoolImpl& self = impl(*this);
+  const pages::ArenaView& view = self.store_.view();
+  const auto offset = static_cast<std::size_t>(static_cast<char*>(block) - view.base);
+  if (RTPOOL_LIKELY(t_cache.key == self.id_ && offset < view.committed.load(std::memory_order_relaxed))) {
+    Heap& heap = *t_cache.heap;
+    const bool done = heap.lock.enter_fast() && heap.push(block, offset, view.descs[offset / os::k_page_size]);
+    heap.lock.leave_fast();
+    if (RTPOOL_LIKELY(done)) return;
+  }
+  self.release_slow(block);
+}
+
+PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
+  Found found;
+  const pages::ArenaView& view = store_.view();
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(block) - view.base);
+  if (offset >= view.committed.load(std::memory_order_acquire)) return found;
+  found.place = Place::not_a_block;
+  found.first = static_cast<PageIndex>(offset / os::k_page_size);
+  PageDesc& desc = view.descs[found.first];
+  const std::uint32_t head = desc.head.load(std::memory_order_acquire);
+  const RunState state = pages::state_of(head);
+  if (state == RunState::slab) {
+    Slab* const slab = desc.slab;
+    const auto at = static_cast<std::size_t>(static_cast<const char*>(block) - slab->base);
+    if (at % blocks::k_unit != 0 || at >= std::size_t{slab->pages} * os::k_page_size) return found;
+    const std::uint16_t unit_state = slab->states()[at / blocks::k_unit].load(std::memory_order_relaxed);
+    if (unit_state == 0) return found;
+    found.slab = slab;
+    found.unit = static_cast<unsigned>(at / blocks::k_unit);
+    found.owner = heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
+    found.granted = blocks::class_bytes(slab->size_class);
+    found.place = (unit_state & blocks::k_live) != 0 ? Place::live : Place::not_live;
+    found.requested = found.granted - (unit_state & blocks::k_slack_mask);
+    return found;
+  }
+  if (offset % os::k_page_size != 0 || state == RunState::none || state == RunState::free_last) return found;
+  if (state != RunState::live) {
+    found.place = Place::not_live;
+    return found;
+  }
+  found.owner = heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
+  found.granted = std::size_t{desc.pages} * os::k_page_size;
+  found.requested = found.granted - (desc.run.extra & pages::k_extra_slack);
+  found.place = Place::live;
+  return found;
+}
+
+void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept {
+  misuses_.fetch_add(1, std::memory_order_relaxed);
+  const char* const what = place == Place::foreign      ? "is not a block of this pool (allocated elsewhere?)"
+                           : place == Place::not_live ? "is not alive (freed twice?)"
+                                                      : "points into the pool but not to the start of a block";
+  base::report_line("pool %s%s%s#%llu: %s(%p): the pointer %s; ignored", options_.name[0] != '\0' ? "'" : "", options_.name,
+                    options_.name[0] != '\0' ? "' " : "", static_cast<unsigned long long>(id_), call, block, what);
+}
+
+void PoolImpl::release_slow(void* block) noexcept {
+  if (block == nullptr) return;
+  Found found = find_block(block);
+  if (found.place == Place::foreign) {
+    std::size_t size = 0;
+    if (!fallback_table_.remove(block, &size)) return misuse(block, found.place, "free");
+    if (options_.zero_on_free) explicit_bzero(block, size);
+    return fallback_.free(block);
+  }
+  if (found.place != Place::live) return misuse(block, found.place, "free");
+  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) learn_release(found.granted);
+  if (options_.zero_on_free) {
+    std::memset(block, 0, found.granted);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (found.slab == nullptr) store_.view().descs[found.first].run.extra |= pages::k_extra_zero;
+  }
+  Heap* const own = find_heap(*this);
+  if (own == found.owner) {
+    own->lock.enter();
+    if (found.slab != nullptr) {
+      own->free_small(*found.slab, found.unit);
+    } else {
+      own->free_run(found.first);
+    }
+    own->lock.leave();
+    return;
+  }
+  std::uint32_t slack = 0;
+  const bool freed = found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, &slack)
+                                           : found.owner->free_remote(found.first, &slack);
+  if (!freed) return misuse(block, Place::not_live, "free");
+  if (own != nullptr) {
+    own->lock.enter();
+    own->stats.given_bytes.add(found.granted);
+    own->stats.given_count.add(1);
+    own->stats.given_requested.add(found.granted - slack);
+    own->lock.leave();
+  } else {
+    stranger_bytes_.fetch_add(found.granted, std::memory_order_relaxed);
+    stranger_count_.fetch_add(1, std::memory_order_relaxed);
+    stranger_requested_.fetch_add(found.granted - slack, std::memory_order_relaxed);
+  }
+}
+
+void* Pool::resize(void* block, std::size_t size) noexcept {
+  if (block == nullptr) return allocate(size);
+  PoolImpl& self = impl(*this);
+  if (size == 0) size = 1;
+  const PoolImpl::Found found = self.find_block(block);
+  std::size_t old = found.requested;
+  if (found.place == PoolImpl::Place::foreign) {
+    if (!self.fallback_table_.find(block, &old)) {
+      self.misuse(block, found.place, "realloc");
+      return nullptr;
+    }
+  } else if (found.place != PoolImpl::Place::live) {
+    self.misuse(block, found.place, "realloc");
+    return nullptr;
+  }
+  if (found.place == PoolImpl::Place::live && !self.is_learning_.load(std::memory_order_relaxed) &&
+      found.owner == find_heap(self) && size <= self.largest_request() && self.resize_in_place(found, size)) {
+    return block;
+  }
+  void* const moved = allocate(size);
+  if (moved == nullptr) return nullptr;
+  std::memcpy(moved, block, old < size ? old : size);
+  release(block);
+  return moved;
+}
+
+bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
+  Heap& heap = *found.owner;
+  if (found.slab != nullptr) {
+    if (size > found.granted || blocks::class_of(size) != found.slab->size_class) return false;
+    heap.lock.enter();
+    found.slab->states()[found.unit].store(static_cast<std::uint16_t>(blocks::k_live | (found.granted - size)), std::memory_order_relaxed);
+    heap.unaccount(found.granted, found.requested);
+    heap.account(found.granted, size);
+    heap.lock.leave();
+    return true;
+  }
+  if (size <= blocks::k_largest_small) return false;
+  PageDesc& desc = store_.view().descs[found.first];
+  const std::uint32_t old_pages = desc.pages;
+  const auto new_pages = static_cast<std::uint32_t>(blocks::pages_of(size));
+  heap.lock.enter();
+  bool done = true;
+  if (new_pages > old_pages) {
+    done = store_.extend_run(found.first, old_pages, new_pages - old_pages);
+  } else if (new_pages < old_pages) {
+    if (options_.zero_on_free) {
+      std::memset(store_.view().base + std::size_t{found.first + new_pages} * os::k_page_size, 0,
+                  std::size_t{old_pages - new_pages} * os::k_page_size);
+    }
+    desc.pages = new_pages;
+    store_.give(found.first + new_pages, old_pages - new_pages, options_.zero_on_free);
+  }
+  if (done) {
+    const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
+    desc.run.extra = static_cast<std::uint32_t>(granted - size);
+    heap.unaccount(found.granted, found.requested);
+    heap.account(granted, size);
+  }
+  heap.lock.leave();
+  return done;
+}
+
+}  // namespace rtpool::pool

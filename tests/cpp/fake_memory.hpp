@@ -1,0 +1,73 @@
+// The kernel's memory services with dials for failures: call N of a kind, every call from N on, or call N of any kind fails.
+// Everything else goes to the real kernel, so that the memory handed out is real memory. Prefault and lock only count:
+// pages come at first touch, which keeps tests fast.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+
+#include "os/memory.hpp"
+
+namespace rtpool::test {
+
+class FakeMemory final : public os::Memory {
+ public:
+  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_kinds };
+  struct Dial {
+    int calls = 0;
+    int fail_from = -1;  // 0-based number of the first call that fails; -1 never
+    int fail_count = 1 << 30;
+    int error = ENOMEM;
+  };
+  Dial dials[k_kinds];
+  int all_calls = 0;
+  int fail_any_at = -1;  // the call with this number fails, whatever its kind
+  std::size_t physical = std::size_t{1} << 30;
+  std::size_t available = 0;
+  bool barrier = true;
+
+  int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
+    const int error = refused(k_reserve);
+    return error != 0 ? error : real().reserve(bytes, alignment, out);
+  }
+  int release(void* address, std::size_t bytes) noexcept override { return real().release(address, bytes); }
+  int commit(void* address, std::size_t bytes) noexcept override {
+    const int error = refused(k_commit);
+    return error != 0 ? error : real().commit(address, bytes);
+  }
+  int decommit(void* address, std::size_t bytes) noexcept override { return real().decommit(address, bytes); }
+  int commit_huge(void* address, std::size_t bytes, std::size_t) noexcept override {
+    const int error = refused(k_commit_huge);
+    return error != 0 ? error : real().commit(address, bytes);
+  }
+  int prefault(void*, std::size_t) noexcept override { return refused(k_prefault); }
+  int lock(void*, std::size_t) noexcept override { return refused(k_lock); }
+  int unlock(void*, std::size_t) noexcept override { return 0; }
+  int advise_huge(void*, std::size_t, bool) noexcept override { return 0; }
+  int discard(void* address, std::size_t bytes, bool locked) noexcept override {
+    const int error = refused(k_discard);
+    return error != 0 ? error : real().discard(address, bytes, locked);
+  }
+  int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
+    return real().resident(address, bytes, out);
+  }
+  int process_barrier() noexcept override { return barrier ? real().process_barrier() : ENOSYS; }
+  bool process_barrier_available() noexcept override { return barrier && real().process_barrier_available(); }
+  std::size_t physical_memory() noexcept override { return physical; }
+  std::size_t available_memory() noexcept override { return available; }
+  std::size_t lockable_memory() noexcept override { return std::size_t{8} << 20; }
+  char transparent_huge_pages() noexcept override { return 'm'; }
+  std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }
+
+ private:
+  static os::Memory& real() noexcept { return os::memory(); }
+  int refused(Kind kind) noexcept {
+    Dial& dial = dials[kind];
+    const int number = dial.calls++;
+    if (all_calls++ == fail_any_at) return ENOMEM;
+    if (dial.fail_from < 0 || number < dial.fail_from || number >= dial.fail_from + dial.fail_count) return 0;
+    return dial.error;
+  }
+};
+
+}  // namespace rtpool::test

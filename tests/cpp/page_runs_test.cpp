@@ -1,0 +1,115 @@
+// PageRuns: O(1) lists of free runs. Promises PR-1..PR-4, PD-1..PD-3 after every operation, and that no page is lost.
+#include "pages/page_runs.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <vector>
+
+namespace rtpool::pages {
+namespace {
+
+class PageRunsTest : public testing::Test {
+ protected:
+  static constexpr PageIndex k_pages = 64 * k_frame_pages;
+  PageRunsTest() : descs_(k_pages) { runs_.attach(descs_.data()); }
+  void expect_valid() { ASSERT_EQ(runs_.validate(k_pages), nullptr); }
+
+  std::vector<PageDesc> descs_;
+  PageRuns runs_;
+};
+
+TEST(PageRunLists, EveryRunInOrAboveItsSearchListFits) {
+  for (std::uint32_t pages = 1; pages < 200'000; pages += 1 + pages / 97) {
+    const unsigned above = PageRuns::list_above(pages);
+    EXPECT_LE(PageRuns::list_of(pages), above);
+    if (pages > 1) {
+      EXPECT_LE(PageRuns::list_of(pages - 1), PageRuns::list_of(pages));
+    }
+    // The smallest run of the search list is at least as long as asked.
+    std::uint32_t smallest = pages;
+    while (smallest > 1 && PageRuns::list_of(smallest - 1) == above) --smallest;
+    EXPECT_GE(PageRuns::list_of(smallest) == above ? smallest : pages, pages);
+  }
+  EXPECT_LT(PageRuns::list_above(k_max_pages), PageRuns::k_lists);
+}
+
+TEST_F(PageRunsTest, TakesExactlyAndMergesBothSides) {
+  runs_.give(0, k_pages, true, k_pages);
+  const auto a = runs_.take(10);
+  const auto b = runs_.take(20);
+  const auto c = runs_.take(30);
+  EXPECT_TRUE(a.zero);
+  EXPECT_EQ(b.first, a.first + 10);
+  expect_valid();
+  runs_.give(a.first, 10, false, k_pages);
+  runs_.give(c.first, 30, false, k_pages);
+  expect_valid();
+  runs_.give(b.first, 20, false, k_pages);
+  expect_valid();
+  EXPECT_EQ(runs_.free_pages(), k_pages);
+  EXPECT_EQ(runs_.largest(), k_pages);
+  EXPECT_FALSE(runs_.take(k_pages).zero);  // a run is known to be zero only if all of it is
+}
+
+TEST_F(PageRunsTest, TrimmedRunsKeepToThemselves) {
+  runs_.give(0, k_frame_pages, false, k_pages);
+  runs_.give(k_frame_pages, k_frame_pages, true, k_pages, true);
+  expect_valid();
+  EXPECT_EQ(runs_.take(k_frame_pages + 1).first, k_no_page);
+  EXPECT_EQ(runs_.trimmed_pages(), k_frame_pages);
+  const auto run = runs_.take_trimmed(3);
+  EXPECT_EQ(run.first, k_frame_pages);
+  EXPECT_EQ(descs_[run.first].pages, k_frame_pages);
+  expect_valid();
+}
+
+TEST_F(PageRunsTest, GrowsARunIntoItsRightNeighbour) {
+  runs_.give(0, 100, false, k_pages);
+  const auto run = runs_.take(10);
+  EXPECT_FALSE(runs_.take_right_neighbour(run.first, 10, 91, k_pages));
+  EXPECT_TRUE(runs_.take_right_neighbour(run.first, 10, 90, k_pages));
+  EXPECT_EQ(descs_[run.first].pages, 100U);
+  EXPECT_EQ(runs_.free_pages(), 0U);
+  expect_valid();
+}
+
+TEST_F(PageRunsTest, BehavesAsAMap) {
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    for (PageDesc& desc : descs_) desc.set(RunState::none);
+    runs_ = PageRuns{};
+    runs_.attach(descs_.data());
+    runs_.give(0, k_pages, true, k_pages);
+    std::mt19937 random(seed);
+    std::map<PageIndex, std::uint32_t> taken;
+    std::uint64_t held = 0;
+    for (int step = 0; step < 3000; ++step) {
+      if (random() % 2 == 0 || taken.empty()) {
+        const std::uint32_t pages = 1U << (random() % 11);
+        const auto run = runs_.take(pages + random() % pages);
+        if (run.first == k_no_page) continue;
+        const std::uint32_t got = descs_[run.first].pages;
+        const auto after = taken.lower_bound(run.first);
+        if (after != taken.end()) {
+          ASSERT_LE(run.first + got, after->first);
+        }
+        if (after != taken.begin()) {
+          ASSERT_GE(run.first, std::prev(after)->first + std::prev(after)->second);
+        }
+        taken[run.first] = got;
+        held += got;
+      } else {
+        const auto it = std::next(taken.begin(), static_cast<long>(random() % taken.size()));
+        runs_.give(it->first, it->second, false, k_pages);
+        held -= it->second;
+        taken.erase(it);
+      }
+      ASSERT_EQ(runs_.validate(k_pages), nullptr);
+      ASSERT_EQ(runs_.free_pages() + held, k_pages);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rtpool::pages

@@ -1,0 +1,252 @@
+// What must hold with threads and processes: remote frees, threads that die, forks, strangers that stop heaps, bounded memory.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "base/counter.hpp"
+#include "pool/pool.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+class ThreadsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    Options options;
+    options.limit = std::size_t{512} << 20;
+    options.prefault = false;
+    pool_ = Pool::create(options).pool;
+    ASSERT_NE(pool_, nullptr);
+  }
+  void TearDown() override {
+    const CheckResult result = pool_->check();
+    EXPECT_TRUE(result.ok) << result.invariant << ": " << result.text;
+    EXPECT_EQ(pool_->live_blocks(), 0U);
+    pool_->drop_reference();
+  }
+  Pool* pool_ = nullptr;
+};
+
+struct Filled {
+  unsigned char* block;
+  std::size_t size;
+  unsigned char mark;
+};
+
+Filled make_filled(Pool& pool, std::mt19937_64& random) {
+  const std::size_t top = std::size_t{1} << (random() % 18);
+  Filled filled{nullptr, 1 + random() % top, static_cast<unsigned char>(random())};
+  filled.block = static_cast<unsigned char*>(random() % 4 == 0 ? pool.allocate_zeroed(filled.size) : pool.allocate(filled.size));
+  if (filled.block != nullptr) std::memset(filled.block, filled.mark, filled.size);
+  return filled;
+}
+
+bool intact(const Filled& filled) {
+  for (std::size_t i = 0; i < filled.size; i += 1 + filled.size / 64) {
+    if (filled.block[i] != filled.mark) return false;
+  }
+  return filled.block[filled.size - 1] == filled.mark;
+}
+
+// Imitates workers that pass arrays on: seeded patterns, verified when freed, by whichever thread has them by then.
+TEST_F(ThreadsTest, BlocksSurviveAnyHandover) {
+  std::mutex mutex;
+  std::vector<Filled> shared;
+  std::atomic<int> damaged{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937_64 random(t);
+      std::vector<Filled> own;
+      for (int i = 0; i < 8000; ++i) {
+        const unsigned action = random() % 8;
+        if (action < 4 && own.size() < 60) {
+          const Filled filled = make_filled(*pool_, random);
+          if (filled.block != nullptr) own.push_back(filled);
+        } else if (action < 6 && !own.empty()) {
+          std::swap(own[random() % own.size()], own.back());
+          if (!intact(own.back())) ++damaged;
+          pool_->release(own.back().block);
+          own.pop_back();
+        } else if (!own.empty()) {
+          const std::scoped_lock guard(mutex);
+          std::swap(own[random() % own.size()], own.back());
+          shared.push_back(own.back());
+          own.pop_back();
+          std::swap(shared[random() % shared.size()], shared.back());
+          own.push_back(shared.back());
+          shared.pop_back();
+        }
+      }
+      for (const Filled& filled : own) {
+        if (!intact(filled)) ++damaged;
+        pool_->release(filled.block);
+      }
+    });
+  }
+  // A stranger that stops the heaps meanwhile.
+  std::atomic<bool> stop{false};
+  std::thread stranger([&] {
+    while (!stop) {
+      pool_->trim();
+      EXPECT_TRUE(pool_->check().ok);
+      pool_->stats();
+      pool_->reset_peak();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  });
+  for (std::thread& thread : threads) thread.join();
+  stop = true;
+  stranger.join();
+  for (const Filled& filled : shared) {
+    if (!intact(filled)) ++damaged;
+    pool_->release(filled.block);
+  }
+  EXPECT_EQ(damaged, 0);
+  EXPECT_EQ(pool_->stats().misuses, 0U);
+}
+
+TEST_F(ThreadsTest, ProducerAndConsumerStayBounded) {
+  std::atomic<void*> slots[64] = {};
+  constexpr int k_blocks = 200'000;
+  std::thread consumer([&] {
+    for (int i = 0; i < k_blocks; ++i) {
+      void* block = nullptr;
+      while ((block = slots[i % 64].exchange(nullptr, std::memory_order_acquire)) == nullptr) std::this_thread::yield();
+      pool_->release(block);
+    }
+  });
+  for (int i = 0; i < k_blocks; ++i) {
+    void* const block = pool_->allocate(i % 3 == 0 ? 200 : 20'000);
+    ASSERT_NE(block, nullptr);
+    while (slots[i % 64].load(std::memory_order_relaxed) != nullptr) std::this_thread::yield();
+    slots[i % 64].store(block, std::memory_order_release);
+  }
+  consumer.join();
+  const Stats stats = pool_->stats();
+  EXPECT_EQ(stats.remote_frees, static_cast<std::uint64_t>(k_blocks));
+  EXPECT_EQ(stats.current_count, 0U);
+  EXPECT_LE(stats.capacity_bytes, std::size_t{16} << 20);
+}
+
+TEST_F(ThreadsTest, DeadThreadsLeaveNothingBehind) {
+  std::vector<void*> left;
+  for (int i = 0; i < 10'000; ++i) {
+    std::thread([&] {
+      void* const kept = pool_->allocate(1000);
+      void* const large = pool_->allocate(40'000);
+      pool_->release(large);
+      left.push_back(kept);
+    }).join();
+    if (left.size() == 10) {
+      for (void* block : left) pool_->release(block);
+      left.clear();
+    }
+  }
+  for (void* block : left) pool_->release(block);
+  EXPECT_LE(pool_->stats().capacity_bytes, std::size_t{4} << 20);
+}
+
+TEST_F(ThreadsTest, BlocksOfDeadThreadsAreWhole) {
+  std::vector<Filled> filled;
+  for (unsigned t = 0; t < 20; ++t) {
+    std::thread([&] {
+      std::mt19937_64 random(t);
+      for (int i = 0; i < 50; ++i) filled.push_back(make_filled(*pool_, random));
+    }).join();
+  }
+  for (const Filled& f : filled) {
+    EXPECT_TRUE(intact(f));
+    pool_->release(f.block);
+  }
+}
+
+TEST_F(ThreadsTest, ManyPoolsComeAndGo) {
+  for (int i = 0; i < 2000; ++i) {
+    Options options;
+    options.prefault = false;
+    Pool* const pool = Pool::create(options).pool;
+    ASSERT_NE(pool, nullptr);
+    void* const a = pool->allocate(100);
+    void* const b = pool_->allocate(100);
+    pool->release(a);
+    pool_->release(b);
+    pool->drop_reference();
+  }
+}
+
+TEST_F(ThreadsTest, MemoryOfOtherThreadsIsTakenBeforeRefusal) {
+  Options options;
+  options.size = std::size_t{8} << 20;
+  options.prefault = false;
+  options.when_full = WhenFull::raise;
+  Pool* const pool = Pool::create(options).pool;
+  std::atomic<bool> freed{false};
+  std::atomic<bool> stop{false};
+  std::thread holder([&] {
+    pool->release(pool->allocate(std::size_t{6} << 20));
+    freed = true;
+    while (!stop) std::this_thread::yield();
+  });
+  while (!freed) std::this_thread::yield();
+  void* const block = pool->allocate(std::size_t{7} << 20);
+  EXPECT_NE(block, nullptr);
+  stop = true;
+  holder.join();
+  pool->release(block);
+  EXPECT_EQ(pool->live_blocks(), 0U);
+  pool->drop_reference();
+}
+
+#ifndef RTPOOL_THREAD_SANITIZER
+TEST_F(ThreadsTest, ForkedChildrenWorkWhileThreadsAreInside) {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937_64 random(t);
+      while (!stop) {
+        const Filled filled = make_filled(*pool_, random);
+        if (filled.block == nullptr) continue;
+        pool_->release(filled.block);
+      }
+    });
+  }
+  void* const inherited = pool_->allocate(10'000);
+  std::memset(inherited, 7, 10'000);
+  for (int i = 0; i < 200; ++i) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      if (static_cast<char*>(inherited)[9999] != 7) ::_exit(1);
+      std::mt19937_64 random(static_cast<unsigned>(i));
+      for (int k = 0; k < 50; ++k) {
+        const Filled filled = make_filled(*pool_, random);
+        if (filled.block == nullptr || !intact(filled)) ::_exit(2);
+        pool_->release(filled.block);
+      }
+      pool_->release(inherited);
+      if (!pool_->check().ok) ::_exit(3);
+      pool_->trim();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0) << "exit code " << WEXITSTATUS(status);
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  pool_->release(inherited);
+}
+#endif
+
+}  // namespace
+}  // namespace rtpool::pool
