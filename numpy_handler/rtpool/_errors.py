@@ -1,0 +1,17 @@
+"""The exceptions of rtpool's own."""
+
+from __future__ import annotations
+
+
+class CorruptionError(RuntimeError):
+    """An invariant of a pool does not hold: something wrote outside its array, or rtpool has a defect.
+
+    Attributes
+    ----------
+    invariant : str
+        The id of the broken invariant, as in ``src/README.md``.
+    """
+
+    def __init__(self, text: str, invariant: str = "") -> None:
+        super().__init__(text)
+        self.invariant = invariant

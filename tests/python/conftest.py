@@ -1,0 +1,48 @@
+"""What the Python tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import rtpool
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pool() -> Iterator[rtpool.Pool]:
+    """A pool of 16 MiB; its invariants are checked when the test is over."""
+    made = rtpool.Pool("16 MiB", name="test")
+    yield made
+    made.check()
+
+
+@pytest.fixture
+def run_python() -> Run:
+    """Runs code in a Python of its own, which must end with status 0, and gives what it printed.
+
+    RTPOOL_ variables of the caller are not passed on; those given as arguments are.
+    """
+
+    def run(
+        code: str, *, status: int = 0, timeout: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)],
+            env=inherited | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run

@@ -1,0 +1,137 @@
+"""NumPy code inside a frozen pool makes no memory call into the kernel: a filter kills the process that does."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="the filter knows the call numbers of Linux on x86-64",
+)
+
+FILTER = """
+import ctypes, struct, sys
+import numpy as np
+import rtpool
+
+def forbid_memory_calls():
+    '''Lets the kernel kill this process at every call that takes, gives back or changes memory.'''
+    calls = dict(mmap=9, mprotect=10, munmap=11, brk=12, mremap=25, madvise=28, mlock=149, munlock=150)
+    program = [(0x20, 0, 0, 0)]                                       # load the number of the call
+    program += [(0x15, len(calls) - i, 0, number) for i, number in enumerate(calls.values())]
+    program += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x80000000)]   # allow; kill the process
+    code = b"".join(struct.pack("HBBI", *line) for line in program)
+    text = ctypes.create_string_buffer(code)
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+    held = Program(len(program), ctypes.addressof(text))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0                            # PR_SET_NO_NEW_PRIVS
+    if libc.prctl(22, 2, ctypes.byref(held), 0, 0) != 0:              # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        print("no seccomp here")
+        raise SystemExit(0)
+"""
+
+LOOP = """
+rng = np.random.default_rng(1)
+image = rng.integers(0, 255, (480, 640, 3), np.uint8)
+def work():
+    a = image.astype(np.float64)
+    a = a / 255.0
+    grey = a[..., 0] * 0.299 + a[..., 1] * 0.587 + a[..., 2] * 0.114
+    blur = (grey[:-2, :-2] + grey[1:-1, 1:-1] + grey[2:, 2:]) / 3
+    mask = blur > 0.5
+    total = np.zeros(1000) + np.arange(1000.0)
+    kept.append(np.concatenate([total, total]))
+    if len(kept) > 5:
+        kept.pop(0)
+    return int(mask.sum()) + float(total.sum())
+kept = []
+"""
+
+
+def test_the_filter_kills(run_python) -> None:
+    done = run_python(
+        FILTER
+        + """
+forbid_memory_calls()
+sys.stdout.flush()
+kept = np.ones(1 << 26)   # NumPy's own handler: mmap
+raise SystemExit(0)
+""",
+        status=-31,
+    )
+    assert "no seccomp" not in done.stdout
+
+
+@pytest.mark.parametrize("on_miss", ["fallback", "raise"])
+def test_no_kernel_call_while_frozen(run_python, on_miss: str) -> None:
+    done = run_python(
+        FILTER
+        + LOOP
+        + f"""
+import gc
+pool = rtpool.Pool("64 MiB", name="frozen")
+with rtpool.handler(pool):
+    for _ in range(10):
+        expected = work()
+    gc.freeze()
+    gc.disable()
+    pool.freeze(on_miss={on_miss!r})
+    before = pool.stats()
+    forbid_memory_calls()
+    for _ in range(100):
+        got = work()
+    after = pool.stats()
+assert got == expected
+steady = after - before
+print(steady.misses, steady.kernel_calls, steady.growths, steady.fallbacks, steady.failures, steady.hits > 1000)
+""",
+    )
+    if "no seccomp" in done.stdout:
+        pytest.skip("this kernel or container refuses seccomp filters")
+    assert done.stdout.split() == ["0", "0", "0", "0", "0", "True"]
+
+
+def test_no_kernel_call_in_a_loop_that_is_not_frozen(run_python) -> None:
+    """Freezing forbids growth; a loop that repeats its sizes does without the kernel anyway."""
+    done = run_python(
+        FILTER
+        + LOOP
+        + """
+import gc
+with rtpool.handler() as pool:
+    for _ in range(10):
+        work()
+    gc.freeze()
+    gc.disable()
+    forbid_memory_calls()
+    for _ in range(100):
+        work()
+print("done")
+"""
+    )
+    if "no seccomp" in done.stdout:
+        pytest.skip("this kernel or container refuses seccomp filters")
+    assert done.stdout == "done\n"
+
+
+def test_no_page_faults_in_a_loop(run_python) -> None:
+    done = run_python(
+        LOOP.replace("rng =", "import numpy as np, resource, rtpool\nrng =", 1)
+        + """
+import gc
+with rtpool.handler() as pool:
+    for _ in range(10):
+        work()
+    gc.disable()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        work()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    )
+    assert int(done.stdout) <= 5
