@@ -20,6 +20,14 @@ std::atomic<PyDataMem_Handler*> target_handler{nullptr};
 // The last pool that was a target, also after deactivation: most frees are its own, so it is asked first.
 std::atomic<pool::Pool*> likely_owner{nullptr};
 
+// Every pool that was a target, last one first: their fallback may have served blocks that are still alive. Entries are
+// added by `activate` alone and stay (AC-3).
+struct PastTarget {
+  pool::Pool* pool;
+  PastTarget* next;
+};
+std::atomic<PastTarget*> past_targets{nullptr};
+
 std::atomic<FindHandler> address_finders[k_max_address_finders];
 
 PyDataMem_Handler* find_handler(const void* address) noexcept {
@@ -35,7 +43,11 @@ PyDataMem_Handler* find_handler(const void* address) noexcept {
 pool::Pool* find_pool(const void* address) noexcept {
   pool::Pool* likely = likely_owner.load(std::memory_order_acquire);
   if (RTPOOL_LIKELY(likely != nullptr && likely->contains(address))) return likely;
-  return pool::Pool::find(address);
+  if (pool::Pool* pool = pool::Pool::find(address); pool != nullptr) return pool;
+  for (const PastTarget* past = past_targets.load(std::memory_order_acquire); past != nullptr; past = past->next) {
+    if (past->pool->is_fallback_block(address)) return past->pool;
+  }
+  return nullptr;
 }
 
 void* default_malloc(void*, size_t size) {
@@ -96,6 +108,21 @@ bool redirect() noexcept {
 // AC-3: this reference is never given back.
 void keep_for_ever(PyObject* object) noexcept { (void)Py_NewRef(object); }
 
+// False with an exception when there is no memory.
+bool note_target(pool::Pool* pool) noexcept {
+  for (const PastTarget* past = past_targets.load(std::memory_order_relaxed); past != nullptr; past = past->next) {
+    if (past->pool == pool) return true;
+  }
+  auto* entry = static_cast<PastTarget*>(PyMem_RawMalloc(sizeof(PastTarget)));
+  if (entry == nullptr) {
+    PyErr_NoMemory();
+    return false;
+  }
+  *entry = {pool, past_targets.load(std::memory_order_relaxed)};
+  past_targets.store(entry, std::memory_order_release);
+  return true;
+}
+
 PyObject* activate_locked(ModuleState* state, PyObject* source) noexcept {
   if (state->active_pool != nullptr) {
     const int same = PyObject_RichCompareBool(state->active_pool, source, Py_EQ);
@@ -110,6 +137,7 @@ PyObject* activate_locked(ModuleState* state, PyObject* source) noexcept {
   keep_for_ever(capsule.get());
   if (is_pool(state, source)) {
     pool::Pool* pool = pool_object(source)->core;
+    if (!note_target(pool)) return nullptr;
     likely_owner.store(pool, std::memory_order_release);
     target_pool.store(pool, std::memory_order_release);
   } else {

@@ -5,7 +5,8 @@
 // that capsule. What changes afterwards is only the target of new blocks.
 //
 //   AC-1: the four functions call the core, the handlers of other pools and NumPy's originals; never Python.
-//   AC-2: a block goes back to where its address lies: the pool or shared pool that contains it, else NumPy's originals.
+//   AC-2: a block goes back to where it came from: the pool or shared pool its address lies in, the target that had its
+//         fallback serve it, else NumPy's originals.
 //   AC-3: a target that was in force once is kept until the process ends: a thread may be inside it at any time.
 //   AC-4: the capsule is never pointed back.
 #pragma once

@@ -93,18 +93,18 @@ def _shown(value: object) -> str:
 def read_effective(asked: Mapping[str, Any], raw: _core.RawEffective) -> Effective:
     """Name what the core answers."""
     size, limit, prefault, lock, huge_pages, degradations = raw
-    described = tuple(describe(failure, asked["size"]) for failure in degradations)
+    described = tuple(describe(failure, asked["size"], asked["huge_pages"]) for failure in degradations)
     return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
 
 
-def describe(failure: Failure, size: int) -> Degradation:
-    """Say what stood in the way of one step of a pool made with `size` bytes, and what to do about it."""
+def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation:
+    """Say what stood in the way of one step of a pool made with these options, and what to do about it."""
     step, error, asked, got = failure
     setting = STEPS[step]
     if setting == "lock":
         reason, fix = _explain_lock(error, asked, got)
     elif setting == "huge_pages":
-        reason, fix = _explain_huge_pages(error, asked, got, size)
+        reason, fix = _explain_huge_pages(error, got, size, huge_pages)
     elif setting in ("commit", "prefault", "metadata"):
         reason = f"the kernel gave no memory for {format_size(asked)} ({_errno_text(error)})"
         fix = "ask for less, free memory, or raise the memory limit of this process or container"
@@ -127,16 +127,17 @@ def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
     return reason, fix
 
 
-def _explain_huge_pages(error: int, page: int, got: int, size: int) -> tuple[str, str]:
-    if page not in (2 << 20, 1 << 30):
+def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
+    if huge_pages == "auto":
         state = _core.transparent_huge_pages()
         return (
             f"transparent huge pages are {state!r} in this kernel ({_errno_text(error)})",
             "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (as root)",
         )
-    reason = f"the kernel has {format_size(got)} free in pages of {format_size(page)} ({_errno_text(error)})"
+    page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
+    reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({_errno_text(error)})"
     pages = max(-(-size // page), 1)
-    if page == 2 << 20:
+    if huge_pages == "2MiB":
         return reason, f"sysctl -w vm.nr_hugepages={pages} (as root)"
     return reason, (
         f"echo {pages} > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
@@ -157,9 +158,9 @@ def _user_name() -> str:
         return f"@{os.getgid()}"
 
 
-def creation_error(failure: Failure, name: str, size: int) -> Exception:
+def creation_error(failure: Failure, name: str, size: int, huge_pages: str | bool) -> Exception:
     """The exception for a pool that could not be made."""
-    told = describe(failure, size)
+    told = describe(failure, size, huge_pages)
     text = f"pool {name!r} was not made; {told}"
     if told.setting == "size":
         return ValueError(text)

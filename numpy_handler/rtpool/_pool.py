@@ -98,7 +98,7 @@ class Pool(_core.Pool):
         try:
             return super().__new__(cls, bytes_ready, most, label, prefault, lock, pages, full, zero_on_free, strict)
         except _core.CreationFailure as failure:
-            raise creation_error(failure.args, label, bytes_ready) from None
+            raise creation_error(failure.args, label, bytes_ready, huge_pages) from None
 
     @property
     def name(self) -> str:

@@ -75,7 +75,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   pool->made_bytes_ = bytes;
   pool->options_ = options;
   pool->options_.name[k_name_capacity - 1] = '\0';
-  pool->options_.limit = limit;
+  pool->limit_ = limit;
   pool->fallback_ = fallback != nullptr ? *fallback : k_libc;
   pool->symmetric_ = !memory.process_barrier_available();
   pool->attention_.store(options.zero_on_free ? blocks::k_clearing : 0, std::memory_order_relaxed);
@@ -146,8 +146,8 @@ Effective Pool::effective() noexcept {
   effective.prefault = growth.prefault;
   effective.lock = growth.lock && self.store_.lock_error() == 0;
   effective.huge_pages = self.options_.huge_pages;
-  if (growth.limit < self.options_.limit) {
-    effective.degradations[effective.count++] = {Step::reserve, ENOMEM, self.options_.limit, growth.limit};
+  if (growth.limit < self.limit_) {
+    effective.degradations[effective.count++] = {Step::reserve, ENOMEM, self.limit_, growth.limit};
   }
   if (const int error = self.store_.lock_error(); error != 0) {
     effective.degradations[effective.count++] = {Step::lock, error, effective.size, self.memory_->lockable_memory()};

@@ -144,6 +144,9 @@ class Pool {
   bool contains(const void* address) const noexcept;
   // Granted bytes of a live block of the pool, 0 for anything else.
   std::size_t usable_size(const void* block) const noexcept;
+  // True if `block` is a live block that the fallback allocator served for this pool. For callers that hold blocks of
+  // unknown origin, which `release` would report. O(1); takes no lock while the pool has no such blocks.
+  bool is_fallback_block(const void* block) noexcept;
   // The pool whose arena contains the address, or nullptr. O(number of pools).
   static Pool* find(const void* address) noexcept;
 

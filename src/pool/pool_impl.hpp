@@ -33,6 +33,7 @@ struct PoolImpl : Pool {
   std::uint32_t slot_ = 0;  // in the registry
   os::Memory* memory_ = nullptr;
   Options options_;
+  std::size_t limit_ = 0;  // what options_.limit comes to, whole pages
   Fallback fallback_{};
   bool symmetric_ = false;
   std::size_t made_bytes_ = 0;  // of address space for this object

@@ -117,6 +117,12 @@ void PoolImpl::release_slow(void* block) noexcept {
   }
 }
 
+bool Pool::is_fallback_block(const void* block) noexcept {
+  FallbackTable& table = impl(*this).fallback_table_;
+  std::size_t size = 0;
+  return table.count() != 0 && table.find(block, &size);
+}
+
 void* Pool::resize(void* block, std::size_t size) noexcept {
   if (block == nullptr) return allocate(size);
   PoolImpl& self = impl(*this);

@@ -266,6 +266,10 @@ TEST_F(PoolTest, FallbackServesCountsAndFrees) {
   EXPECT_GT(stats.fallbacks, 80U);
   EXPECT_EQ(stats.fallback_count, stats.fallbacks);
   EXPECT_EQ(stats.hits + stats.misses, stats.total_count + stats.fallbacks + stats.failures);
+  int foreign = 0;
+  EXPECT_FALSE(pool.is_fallback_block(&foreign));
+  EXPECT_FALSE(pool.is_fallback_block(blocks[0]));
+  EXPECT_TRUE(pool.is_fallback_block(blocks[99]));
   blocks[99] = pool.resize(blocks[99], 200 * k_kib);
   EXPECT_EQ(*static_cast<char*>(blocks[99]), 99);
   for (void* block : blocks) pool.release(block);

@@ -156,7 +156,7 @@ assert (kept[-1][: 3 * MIB] == 9).all()
 rtpool.deactivate()
 kept[-2].resize(5 * MIB, refcheck=False)
 assert (kept[-2][: 3 * MIB] == 8).all()
-del kept, zeros, small, a
+del kept, zeros, small
 gc.collect()
 stats = pool.stats()
 assert (stats.current_count, stats.fallback_count, stats.misuses) == (0, 0, 0), stats
