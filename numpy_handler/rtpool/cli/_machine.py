@@ -6,6 +6,7 @@ import os
 import platform
 
 import numpy as np
+
 import rtpool
 
 

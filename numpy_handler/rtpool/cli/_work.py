@@ -116,4 +116,4 @@ def frames(height: int = 1080, width: int = 1920) -> Work:
         changed = np.count_nonzero(moving_)
         return np.append(blurred_, changed) if check else None
 
-    return Work(f"camera frame {width} x {height}: float, grey, blur, difference, threshold, count", plain, by_hand)
+    return Work(f"{height}p frame: float, grey, blur, difference, count", plain, by_hand)

@@ -1,0 +1,294 @@
+"""All tests, C++ and Python, by one command on a machine with g++, Python and nothing else prepared:
+
+    python3 tests/run.py
+
+It makes an environment of its own in build/tests, installs rtpool there from this tree, and runs: the
+GoogleTest suite of the core as released, under AddressSanitizer with UndefinedBehaviorSanitizer, and under
+ThreadSanitizer; the Python tests; ruff; mypy; and a part of NumPy's own test suite with and without
+activation. What cannot run is skipped, with the reason. The last line is `N passed, N failed, N skipped`; the
+exit code is 0 if nothing failed.
+
+    python3 tests/run.py --only python lint     some steps
+    python3 tests/run.py --skip asan tsan numpy     all but some
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "tests"
+BUILD_REQUIREMENTS = ["meson-python>=0.16", "meson>=1.2", "ninja", "numpy>=2.0"]
+
+
+class Skipped(Exception):
+    """A step cannot run here; the text says why and what would help."""
+
+
+class Failed(Exception):
+    """A step failed as a whole; the text says what to look at."""
+
+
+@dataclass
+class Result:
+    """How a step came out, in tests."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        self.passed += other.passed
+        self.failures += other.failures
+        self.skips += other.skips
+
+
+class Runner:
+    """Runs commands in the test environment, their output in a log file a step."""
+
+    def __init__(self) -> None:
+        self.venv = WORK / "venv"
+        self.python = str(self.venv / "bin" / "python")
+        self.logs = WORK / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.step = "environment"
+        self.env = {**os.environ, "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        self.env.pop("PYTHONPATH", None)
+
+    @property
+    def log(self) -> Path:
+        return self.logs / f"{self.step}.log"
+
+    def run(self, *command: str, variables: dict[str, str] | None = None) -> int:
+        """Run a command with its output appended to the step's log; return its exit code."""
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            log.flush()
+            env = {**self.env, **(variables or {})}
+            return subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT).returncode
+
+    def must(self, what: str, *command: str) -> None:
+        """Run a command that has to succeed."""
+        code = self.run(*command)
+        if code != 0:
+            raise Failed(f"{what}: exit code {code}")
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def environment(runner: Runner) -> Result:
+    """Make the environment and install rtpool in it."""
+    if not Path(runner.python).exists():
+        command = [sys.executable, "-m", "venv", "--clear", str(runner.venv)]
+        code = runner.run(*command)
+        if code != 0:
+            raise Failed("no virtual environment can be made; on Debian and Ubuntu: apt-get install python3-venv")
+    pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    runner.must("pip cannot install what the build needs", *pip, *BUILD_REQUIREMENTS)
+    runner.must("rtpool cannot be built and installed", *pip, "--no-build-isolation", f"{ROOT}[test]")
+    return Result()
+
+
+def _find_googletest(runner: Runner) -> None:
+    """Install GoogleTest from the distribution if it is missing and may be installed; raise Skipped if not."""
+
+    def there() -> bool:
+        with tempfile.TemporaryDirectory(prefix="rtpool-gtest-") as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text("#include <gtest/gtest.h>\nint main() { return 0; }\n", encoding="utf-8")
+            compiler = os.environ.get("CXX", "c++").split()
+            return runner.run(*compiler, "-std=c++20", str(source), "-lgtest", "-o", str(Path(folder, "probe"))) == 0
+
+    if there():
+        return
+    if not shutil.which(os.environ.get("CXX", "c++").split()[0]):
+        raise Skipped("no C++ compiler; on Debian and Ubuntu: apt-get install g++")
+    apt = shutil.which("apt-get")
+    if apt and os.geteuid() == 0:
+        runner.run(apt, "update", "-qq")
+        runner.run(apt, "install", "-y", "-qq", "libgtest-dev", variables={"DEBIAN_FRONTEND": "noninteractive"})
+        if there():
+            return
+        raise Skipped(f"GoogleTest is missing and apt-get could not install libgtest-dev (see {runner.log})")
+    raise Skipped("GoogleTest is missing; on Debian and Ubuntu: apt-get install libgtest-dev")
+
+
+def _googletest(runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None) -> Result:
+    _find_googletest(runner)
+    build = WORK / folder
+    if not (build / "build.ninja").exists():
+        shutil.rmtree(build, ignore_errors=True)
+        setup = ["meson", "setup", str(build), str(ROOT), "-Dpython=false", "-Dcore_tests=true", *options]
+        runner.must("meson setup", *setup)
+    runner.must("build", "ninja", "-C", str(build))
+    report = build / "meson-logs" / "testlog.junit.xml"
+    report.unlink(missing_ok=True)
+    code = runner.run("meson", "test", "-C", str(build), "--no-rebuild", "--print-errorlogs", variables=variables)
+    result = _read_junit(report)
+    if code != 0 and not result.failures:
+        raise Failed(f"meson test: exit code {code}")
+    return result
+
+
+def core(runner: Runner) -> Result:
+    """Run the core's tests as it is released; the core's benchmark must build."""
+    return _googletest(runner, "core", ["-Dcore_bench=true"])
+
+
+def asan(runner: Runner) -> Result:
+    """Run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, with all its own checks."""
+    options = ["-Dbuildtype=debugoptimized", "-Db_ndebug=false", "-Dcheck_level=3", "-Db_lundef=false"]
+    # The core is built without run-time type information, which the vptr check needs.
+    options += ["-Db_sanitize=address,undefined", "-Dcpp_args=-fno-sanitize=vptr"]
+    variables = {
+        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
+    return _googletest(runner, "asan", options, variables)
+
+
+def tsan(runner: Runner) -> Result:
+    """Run the core's tests under ThreadSanitizer."""
+    options = ["-Dbuildtype=debugoptimized", "-Db_ndebug=false", "-Dcheck_level=2", "-Db_lundef=false"]
+    variables = {"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"}
+    return _googletest(runner, "tsan", [*options, "-Db_sanitize=thread"], variables)
+
+
+def python(runner: Runner) -> Result:
+    """Run the Python tests against the installed package."""
+    report = WORK / "pytest.xml"
+    report.unlink(missing_ok=True)
+    code = runner.run(runner.python, "-m", "pytest", "-q", f"--junitxml={report}", "tests/python")
+    result = _read_junit(report)
+    if code != 0 and not result.failures:
+        raise Failed(f"pytest: exit code {code}")
+    return result
+
+
+def lint(runner: Runner) -> Result:
+    """Check style, and types in strict mode."""
+    result = Result()
+    checks = {
+        "ruff": [runner.python, "-m", "ruff", "check", "."],
+        "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
+    }
+    for script in ("tests/run.py", "tests/numpy_suite/compare.py"):
+        mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
+        checks[f"mypy over {script}"] = [*mypy, script]
+    for name, command in checks.items():
+        if runner.run(*command) == 0:
+            result.passed += 1
+        else:
+            result.failures.append(name)
+    return result
+
+
+def numpy(runner: Runner) -> Result:
+    """Run a part of NumPy's own tests with and without activation."""
+    command = [runner.python, "tests/numpy_suite/compare.py", "--here", "--part", "ci"]
+    code = runner.run(*command)
+    if code == 2:
+        raise Failed("the comparison could not run")
+    return Result(passed=1) if code == 0 else Result(failures=["NumPy's own tests come out differently when activated"])
+
+
+STEPS: dict[str, Callable[[Runner], Result]] = {
+    "core": core,
+    "python": python,
+    "lint": lint,
+    "numpy": numpy,
+    "asan": asan,
+    "tsan": tsan,
+}
+
+
+def _read_junit(path: Path) -> Result:
+    """Count the cases of a JUnit file; none is a failure of its own."""
+    if not path.exists():
+        raise Failed("no test report was written")
+    result = Result()
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        name = f"{case.get('classname') or ''}::{case.get('name')}".removeprefix("::")
+        if case.find("failure") is not None or case.find("error") is not None:
+            result.failures.append(name)
+        elif (skipped := case.find("skipped")) is not None:
+            reason = skipped.get("message") or (skipped.text or "").strip() or "no reason given"
+            # GoogleTest puts the place on the first line and what was said on the next.
+            result.skips.append(f"{name}: {reason.splitlines()[-1]}")
+        else:
+            result.passed += 1
+    if not (result.passed or result.failures or result.skips):
+        raise Failed("the test report has no test in it")
+    return result
+
+
+def _perform(runner: Runner, name: str, step: Callable[[Runner], Result]) -> Result:
+    runner.step = name
+    runner.log.unlink(missing_ok=True)
+    print(f"{name:<12}", end="", flush=True)
+    began = time.monotonic()
+    problem = ""
+    try:
+        result = step(runner)
+        result.failures = [f"{name}: {failure}" for failure in result.failures]
+    except Skipped as reason:
+        result = Result(skips=[f"{name}: {reason}"])
+    except Failed as reason:
+        result = Result(failures=[f"{name}: {reason}"])
+    took = f"{time.monotonic() - began:6.1f} s"
+    if result.failures:
+        problem = f"\n--- the end of {runner.log} ---\n{runner.tail()}\n---"
+    if name == "environment":
+        print(f"{took}{problem}", flush=True)
+    else:
+        counts = f"{result.passed} passed, {len(result.failures)} failed, {len(result.skips)} skipped"
+        print(f"{took}  {counts}{problem}", flush=True)
+    return result
+
+
+def _grouped(skips: list[str]) -> list[str]:
+    """Say each reason once, with the test it was given for or their number."""
+    by_reason: dict[str, list[str]] = {}
+    for line in skips:
+        name, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{names[0]}: {reason}" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more: {reason}"
+        for reason, names in by_reason.items()
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"of: {' '.join(STEPS)}")
+    parser.add_argument("--skip", nargs="+", choices=STEPS, metavar="STEP", default=[], help="all but these")
+    arguments = parser.parse_args()
+    runner = Runner()
+    total = _perform(runner, "environment", environment)
+    if not total.failures:
+        for name, step in STEPS.items():
+            if name in arguments.skip or (arguments.only and name not in arguments.only):
+                total.skips.append(f"{name}: left out by option")
+            else:
+                total.add(_perform(runner, name, step))
+    for line in _grouped(total.skips):
+        print(f"skipped: {line}")
+    for line in total.failures:
+        print(f"failed: {line}")
+    print(f"{total.passed} passed, {len(total.failures)} failed, {len(total.skips)} skipped")
+    return 1 if total.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
