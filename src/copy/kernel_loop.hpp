@@ -96,10 +96,44 @@ inline void copy_long(std::byte* dst, const std::byte* src, std::size_t bytes) n
   move_two_vectors<Vector>(dst + last + 2 * step, src + last + 2 * step, 2 * step);
 }
 
+// The same from the last byte to the first.
+template <typename Vector>
+inline void copy_long_downwards(std::byte* dst, const std::byte* src, std::size_t bytes) noexcept {
+  constexpr std::size_t step = Vector::k_bytes;
+  Vector::store(dst + bytes - step, Vector::load(src + bytes - step));
+  std::size_t at = bytes - (reinterpret_cast<std::uintptr_t>(dst + bytes) & (step - 1));
+  for (; at > 4 * step; at -= 4 * step) {
+    const typename Vector::Value a = Vector::load(src + at - step);
+    const typename Vector::Value b = Vector::load(src + at - 2 * step);
+    const typename Vector::Value c = Vector::load(src + at - 3 * step);
+    const typename Vector::Value d = Vector::load(src + at - 4 * step);
+    Vector::store(dst + at - step, a);
+    Vector::store(dst + at - 2 * step, b);
+    Vector::store(dst + at - 3 * step, c);
+    Vector::store(dst + at - 4 * step, d);
+  }
+  move_two_vectors<Vector>(dst, src, 2 * step);
+  move_two_vectors<Vector>(dst + 2 * step, src + 2 * step, 2 * step);
+}
+
+// Upwards, a load soon after a store whose address differs from its own by a multiple of 4096 looks as if it had to
+// wait for it. That meets arrays whose places in a page differ by little; downwards the loads are ahead on the other
+// side. Long rows also gain a few per cent from it where nothing aliases (Zen 3, 256 KiB and up).
+constexpr std::size_t k_downwards_bytes = std::size_t{128} << 10;
+constexpr std::size_t k_alias_bytes = 2048;
+
+inline bool goes_downwards(const std::byte* dst, const std::byte* src, std::size_t bytes) noexcept {
+  if (bytes >= k_downwards_bytes) return true;
+  const std::uintptr_t ahead = (reinterpret_cast<std::uintptr_t>(dst) - reinterpret_cast<std::uintptr_t>(src)) & 4095;
+  return bytes >= k_alias_bytes && ahead != 0 && ahead < 256;
+}
+
 template <typename Vector>
 inline void copy_row(std::byte* dst, const std::byte* src, std::size_t bytes) noexcept {
   if (bytes <= 4 * Vector::k_bytes) {
     copy_short<Vector>(dst, src, bytes);
+  } else if (goes_downwards(dst, src, bytes)) {
+    copy_long_downwards<Vector>(dst, src, bytes);
   } else {
     copy_long<Vector>(dst, src, bytes);
   }
