@@ -16,6 +16,7 @@ constexpr Register k_parts[] = {
     register_handler,
     register_owner,
     register_activation,
+    register_copy,
     register_system,
 };
 
@@ -45,7 +46,7 @@ int for_each_member(ModuleState* state, Visit visit) {
   auto* handler_type = reinterpret_cast<PyObject*>(state->handler_type);
   for (PyObject* member :
        {pool_type, handler_type, state->creation_failure, state->handler_stack, state->pools, state->pool_class,
-        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool}) {
+        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto}) {
     if (member == nullptr) continue;
     if (const int stopped = visit(member); stopped != 0) return stopped;
   }
@@ -71,6 +72,7 @@ int clear(PyObject* module) {
   Py_CLEAR(state->default_pool);
   Py_CLEAR(state->default_pool_maker);
   Py_CLEAR(state->active_pool);
+  Py_CLEAR(state->numpy_copyto);
   return 0;
 }
 

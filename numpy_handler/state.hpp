@@ -20,6 +20,7 @@ struct ModuleState {
   PyObject* default_pool;        // set once
   PyObject* default_pool_maker;  // callable () -> pool
   PyObject* active_pool;         // what `activate` was given, while it is on
+  PyObject* numpy_copyto;        // NumPy's own, for everything that is no plain copy of bytes
 };
 
 // The definition of `rtpool._core`; its address identifies our types.
@@ -41,6 +42,7 @@ int register_pool(PyObject* module);
 int register_handler(PyObject* module);
 int register_owner(PyObject* module);
 int register_activation(PyObject* module);
+int register_copy(PyObject* module);
 int register_system(PyObject* module);
 
 }  // namespace rtpool::binding

@@ -10,6 +10,7 @@ same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical mem
 from __future__ import annotations
 
 from ._activation import activate, active_pool, deactivate
+from ._copy import concatenate, copyto, empty_aligned, stack
 from ._core import __version__
 from ._default import default_pool
 from ._effective import Degradation, Effective
@@ -27,10 +28,14 @@ __all__ = [
     "__version__",
     "activate",
     "active_pool",
+    "concatenate",
+    "copyto",
     "deactivate",
     "default_pool",
+    "empty_aligned",
     "get_handler",
     "handler",
     "owner",
     "set_handler",
+    "stack",
 ]

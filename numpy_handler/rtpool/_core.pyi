@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Literal, final
 
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 RawFailure = tuple[int, int, int, int]  # step, errno, asked, got
 RawEffective = tuple[int, int, bool, bool, int, tuple[RawFailure, ...]]
 RawOptions = tuple[int, int, str, bool, bool, int, int, bool, bool]
+CopyMode = Literal["auto", "cached", "stream"]
 RawPlanEntry = tuple[int, int, int, int, int]  # size, requested, most alive, allocations, zeroed
 
 __version__: str
@@ -86,3 +88,10 @@ def tune_malloc() -> bool: ...
 def _set_pool_class(cls: type[Pool], /) -> None: ...
 def _add_owner_finder(finder: Callable[[int], object | None], /) -> None: ...
 def _set_default_pool_maker(maker: Callable[[], Pool], /) -> None: ...
+def copyto(dst: NDArray[Any], src: ArrayLike, *, mode: CopyMode = "auto", threads: int | None = None) -> None: ...
+def join_arrays(
+    arrays: object, axis: object, out: object, stacked: bool, mode: CopyMode, threads: int | None, /
+) -> NDArray[Any] | None: ...  # None: NumPy must join
+def copy_kernels() -> tuple[tuple[str, bool], ...]: ...  # name, supported; best first
+def copy_settings() -> tuple[str, int, int]: ...  # kernel, bytes from which "auto" streams, helper threads
+def force_copy_kernel(name: str | None, /) -> None: ...
