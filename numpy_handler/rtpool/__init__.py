@@ -9,15 +9,19 @@ same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical mem
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._activation import activate, active_pool, deactivate
-from ._copy import concatenate, copyto, empty_aligned, stack
 from ._core import __version__
 from ._default import default_pool
-from ._effective import Degradation, Effective
 from ._errors import CorruptionError
 from ._handler import get_handler, handler, owner, set_handler
 from ._pool import Pool
 from ._stats import Stats
+
+if TYPE_CHECKING:
+    from ._copy import concatenate, copyto, empty_aligned, stack
+    from ._effective import Degradation, Effective
 
 __all__ = [
     "CorruptionError",
@@ -39,3 +43,27 @@ __all__ = [
     "set_handler",
     "stack",
 ]
+
+# Names that are imported when they are first asked for, and where they live: importing rtpool stays cheap.
+_LATER = {
+    "Degradation": "_effective",
+    "Effective": "_effective",
+    "concatenate": "_copy",
+    "copyto": "_copy",
+    "empty_aligned": "_copy",
+    "stack": "_copy",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from . import _core
-from ._effective import HUGE_PAGES, WHEN_FULL
+from ._options import HUGE_PAGES, WHEN_FULL
 from ._pool import Pool
 from ._sizes import parse_size
 

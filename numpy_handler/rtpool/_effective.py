@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from . import _core
+from ._options import HUGE_PAGES
 from ._sizes import format_size
 
 # As the core numbers them.
 STEPS = ("none", "size", "reserve", "commit", "prefault", "lock", "huge_pages", "metadata")
-HUGE_PAGES: tuple[str | bool, ...] = (False, "auto", "2MiB", "1GiB")
-WHEN_FULL = ("grow", "fallback", "raise")
 
 Failure = tuple[int, int, int, int]  # step, errno, asked, got
 

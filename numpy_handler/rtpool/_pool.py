@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
-from ._effective import HUGE_PAGES, WHEN_FULL, Effective, creation_error, read_effective
 from ._errors import CorruptionError
+from ._options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice
 from ._sizes import Size, format_size, parse_size
 from ._stats import Stats
+
+if TYPE_CHECKING:
+    from ._effective import Effective
 
 HugePages = Literal["auto", "2MiB", "1GiB", False]
 WhenFull = Literal["grow", "fallback", "raise"]
@@ -93,11 +96,13 @@ class Pool(_core.Pool):
         for flag, value in flags.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{flag} must be True or False, not {value!r}")
-        pages = _choice("huge_pages", huge_pages, HUGE_PAGES)
-        full = _choice("when_full", when_full, WHEN_FULL)
+        pages = choice("huge_pages", huge_pages, HUGE_PAGES)
+        full = choice("when_full", when_full, WHEN_FULL)
         try:
             return super().__new__(cls, bytes_ready, most, label, prefault, lock, pages, full, zero_on_free, strict)
         except _core.CreationFailure as failure:
+            from ._effective import creation_error
+
             raise creation_error(failure.args, label, bytes_ready, huge_pages) from None
 
     @property
@@ -113,6 +118,8 @@ class Pool(_core.Pool):
     @property
     def effective(self) -> Effective:
         """What was asked for and what is in force, with the reason and the fix where they differ."""
+        from ._effective import read_effective
+
         return read_effective(self._asked(), self._effective())
 
     def stats(self) -> Stats:
@@ -151,7 +158,7 @@ class Pool(_core.Pool):
             What becomes of requests for which nothing free fits: NumPy's default allocator serves them, counted in
             ``stats().fallbacks``, or NumPy raises `MemoryError`. Freezing a frozen pool changes this.
         """
-        self._freeze(bool(_choice("on_miss", on_miss, ("fallback", "raise"))))
+        self._freeze(bool(choice("on_miss", on_miss, ON_MISS)))
 
     def unfreeze(self) -> None:
         """Let the pool grow again."""
@@ -199,13 +206,6 @@ class Pool(_core.Pool):
         asked = self._asked()
         asked["name"] = _cut_name(f"{asked['name']}/{threading.current_thread().name}")
         return type(self)(asked.pop("size"), **asked)
-
-
-def _choice(name: str, value: object, choices: tuple[object, ...]) -> int:
-    for number, choice in enumerate(choices):
-        if value == choice and type(value) is type(choice):
-            return number
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def _checked_name(name: str) -> str:

@@ -14,7 +14,7 @@ Size = SupportsIndex | str
 
 ADDRESS_SPACE = 1 << 47
 
-_SHAPE = re.compile(r"\s*(?P<whole>\d+)(?:\.(?P<part>\d+))?\s*(?P<unit>[a-z]*|%)\s*", re.IGNORECASE | re.ASCII)
+_SHAPE = r"\s*(?P<whole>\d+)(?:\.(?P<part>\d+))?\s*(?P<unit>[a-zA-Z]*|%)\s*"
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -73,7 +73,7 @@ def parse_size(value: Size, name: str = "size") -> int:
 
 
 def _parse_text(text: str, name: str) -> int:
-    match = _SHAPE.fullmatch(text)
+    match = re.fullmatch(_SHAPE, text, re.ASCII)
     if match is None:
         raise ValueError(f"{name} {text!r} is not a size; {_HELP}")
     part = match["part"] or ""

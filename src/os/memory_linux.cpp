@@ -105,9 +105,9 @@ class LinuxMemory final : public Memory {
  public:
   LinuxMemory() noexcept {
     const KeepErrno keep;
+    constexpr long needed = MEMBARRIER_CMD_PRIVATE_EXPEDITED | MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
     const long commands = ::syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
-    barrier_ = commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0 &&
-               ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+    barrier_ = commands > 0 && (commands & needed) == needed;
   }
 
   int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
@@ -208,6 +208,11 @@ class LinuxMemory final : public Memory {
   int process_barrier() noexcept override {
     const KeepErrno keep;
     if (!barrier_) return ENOSYS;
+    if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) return 0;
+    if (errno != EPERM) return errno;
+    // Not registered yet. To register takes 5 to 12 ms in a process with several threads (the kernel waits for all
+    // processors), so it waits for the first need: a short script that only allocates never comes here.
+    if (::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) return errno;
     return result(::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
   }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COMMON = """
-import gc, sys, threading
+import gc, importlib, sys, threading
 import numpy as np
 import rtpool
 from rtpool import owner
@@ -128,7 +128,8 @@ def test_the_name_stays(run_python) -> None:
     run_python(
         COMMON
         + """
-multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+core = "numpy._core" if np.__version__ >= "2" else "numpy.core"
+multiarray = importlib.import_module(core + ".multiarray")
 names = multiarray.get_handler_name(), multiarray.get_handler_version()
 handler = rtpool.get_handler()
 rtpool.activate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,7 +75,8 @@ def test_every_way_to_make_an_array(pool: Pool) -> None:
 
 
 def test_names_and_versions(pool: Pool) -> None:
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    core = "numpy._core" if np.__version__ >= "2" else "numpy.core"
+    multiarray = importlib.import_module(core + ".multiarray")
     with handler(pool):
         inside = np.empty(10)
         assert multiarray.get_handler_name() == "rtpool"
