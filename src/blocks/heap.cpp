@@ -13,20 +13,22 @@ using pages::PageIndex;
 using pages::RunState;
 
 Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept
-    : slab_head_(pages::run_head(RunState::slab, index)),
+    : lock(lock_guard_),
+      slab_head_(pages::run_head(RunState::slab, index)),
       live_head_(pages::run_head(RunState::live, index)),
       cached_head_(pages::run_head(RunState::cached, index)),
       index_(index),
-      view_(&store.view()),
+      base_(store.view().base),
+      descs_(store.view().descs),
       store_(&store) {
   lock.initialise(symmetric, attention);
-  Item* next = items_;
+  Item* next = items_ + 1;
   for (unsigned cls = 0; cls < k_classes; ++cls) {
     const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
     *next = {nullptr, nullptr};
     classes_[cls].bottom = next;
-    magazines_[cls] = {next, next + capacity};
-    next += capacity + 1;
+    magazines_[cls] = {{nullptr, nullptr}, next - 1, next + capacity - 1, {}, 0};
+    next += capacity == 0 ? 1 : capacity;
   }
   RTPOOL_CHECK(next == items_ + k_items);
 }
@@ -63,31 +65,26 @@ void Heap::put_back(Slab& slab, unsigned unit) noexcept {
 bool Heap::refill(unsigned size_class) noexcept {
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
-  cls.refilled = 1;
-  const auto room = static_cast<unsigned>(magazine.last - magazine.top);
+  const auto room = static_cast<unsigned>(magazine.last - magazine.below);
   const unsigned half = magazine_capacity(size_class) / 2;
   const unsigned wanted = room < half ? room : half;
-  unsigned got = 0;
-  while (got < wanted) {
+  Item got[k_magazine_most / 2];
+  unsigned count = 0;
+  while (count < wanted) {
     Slab* const slab = cls.partial != nullptr ? cls.partial : cls.empty;
     if (slab == nullptr) break;
     unlink(*slab);
-    while (got < wanted && slab->free != 0) {
+    while (count < wanted && slab->free != 0) {
       const unsigned unit = slab->take();
       State& state = slab->states()[unit];
       state.store(k_magazine, std::memory_order_relaxed);
-      // Filled from above, so that blocks come out in the order in which the slab has them.
-      magazine.top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
-      ++got;
+      got[count++] = {slab->base + std::size_t{unit} * k_unit, &state};
     }
     link(*slab);
   }
-  // Fewer than wanted: the filled places are the upper ones.
-  if (got < wanted) {
-    for (unsigned i = 1; i <= got; ++i) magazine.top[i] = magazine.top[wanted - got + i];
-  }
-  magazine.top += got;
-  return got != 0 || magazine.top != cls.bottom;
+  // Last first, so that blocks come out in the order in which the slab has them.
+  while (count != 0) put_at_hand(magazine, got[--count]);
+  return magazine.top.block != nullptr;
 }
 
 bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept {
@@ -104,10 +101,10 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
     return false;
   }
   auto* const slab = new (record) Slab;
-  slab->initialise(view_->base + std::size_t{run.first} * os::k_page_size, run.first, size_class, index_);
+  slab->initialise(base_ + std::size_t{run.first} * os::k_page_size, run.first, size_class);
   for (PageIndex page = run.first; page < run.first + count; ++page) {
-    PageDesc& desc = view_->descs[page];
-    desc.pages = count;
+    PageDesc& desc = descs_[page];
+    desc.pages = size_class;
     desc.slab = slab;
     desc.head.store(slab_head_, std::memory_order_release);
   }
@@ -119,7 +116,7 @@ void Heap::release_slab(Slab& slab) noexcept {
   unlink(slab);
   const PageIndex first = slab.first_page;
   const std::uint32_t count = slab.pages;
-  for (PageIndex page = first; page < first + count; ++page) view_->descs[page].set(RunState::none);
+  for (PageIndex page = first; page < first + count; ++page) descs_[page].set(RunState::none);
   store_->give_record(&slab, Slab::record_bytes(slab.size_class));
   store_->give(first, count, false);
 }
@@ -127,26 +124,69 @@ void Heap::release_slab(Slab& slab) noexcept {
 void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
   Magazine& magazine = magazines_[size_class];
   Item* const bottom = classes_[size_class].bottom;
-  const auto held = static_cast<unsigned>(magazine.top - bottom);
-  if (blocks > held) blocks = held;
-  for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
-    auto* const block = static_cast<char*>(bottom[i].block);
-    Slab& slab = *view_->descs[static_cast<std::size_t>(block - view_->base) / os::k_page_size].slab;
+  const auto put = [&](const Item& item) {
+    auto* const block = static_cast<char*>(item.block);
+    Slab& slab = *descs_[static_cast<std::size_t>(block - base_) / os::k_page_size].slab;
     put_back(slab, static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit));
+  };
+  const auto under_top = static_cast<unsigned>(magazine.below - bottom);  // wraps for an empty magazine
+  if (magazine.top.block == nullptr) return;
+  if (blocks > under_top) {
+    put(magazine.top);
+    magazine.top = {nullptr, nullptr};
+    for (unsigned i = 1; i <= under_top; ++i) put(bottom[i]);
+    magazine.below = bottom - 1;
+    return;
   }
-  for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];
-  magazine.top -= blocks;
+  for (unsigned i = 1; i <= blocks; ++i) put(bottom[i]);  // the coldest
+  for (unsigned i = 1; i + blocks <= under_top; ++i) bottom[i] = bottom[i + blocks];
+  magazine.below -= blocks;
 }
 
 void Heap::free_small(Slab& slab, unsigned unit) noexcept {
   Magazine& magazine = magazines_[slab.size_class];
-  if (magazine.top == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
+  if (magazine.below == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
   State& state = slab.states()[unit];
   const std::uint32_t was = state.load(std::memory_order_relaxed);
   state.store(k_magazine, std::memory_order_relaxed);
-  *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
-  const std::size_t granted = class_bytes(slab.size_class);
-  unaccount(granted, granted - (was & k_slack_mask));
+  put_at_hand(magazine, {slab.base + std::size_t{unit} * k_unit, &state});
+  unaccount(class_bytes(slab.size_class), was & k_small_slack_mask);
+}
+
+void Heap::raise_peak() noexcept {
+  const auto raise = [](base::Counter& peak, base::Counter& headroom) {
+    if (static_cast<std::int64_t>(headroom.get()) >= 0) return;
+    peak.sub(headroom.get());
+    headroom.set(0);
+  };
+  raise(stats.peak_bytes, headroom_bytes_);
+  raise(stats.peak_count, headroom_count_);
+}
+
+void Heap::reset_peak() noexcept {
+  stats.peak_bytes.set(live_bytes());
+  stats.peak_count.set(live_count());
+  headroom_bytes_.set(0);
+  headroom_count_.set(0);
+}
+
+void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
+  std::uint64_t blocks = stats.other_count.get();
+  std::uint64_t sum = stats.other_bytes.get();
+  for (unsigned cls = 1; cls < k_classes; ++cls) {
+    blocks += magazines_[cls].pops.get();
+    sum += magazines_[cls].pops.get() * class_bytes(cls);
+  }
+  const auto add = [&](const RunBin& bin) {
+    blocks += bin.pops.get();
+    sum += bin.pops.get() * bin.pages * os::k_page_size;
+  };
+  for (unsigned set = 0; set < k_bin_sets; ++set) {
+    add(bins_[set]);
+    for (const RunBin& bin : more_bins_[set]) add(bin);
+  }
+  *count += blocks;
+  *bytes += sum;
 }
 
 // --- large blocks -----------------------------------------------------------------------------------------------------
@@ -169,46 +209,52 @@ RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
   if (RunBin* const bin = find_bin(pages)) return bin;
   const unsigned set = set_of(pages);
   RunBin& first = bins_[set];
-  if (first.head != k_no_page) {
-    RunBin* room = nullptr;
-    for (RunBin& bin : more_bins_[set]) {
-      if (bin.head == k_no_page) room = &bin;
-    }
-    if (room == nullptr) return nullptr;
-    *room = first;
+  RunBin* room = first.head == k_no_page ? &first : nullptr;
+  for (RunBin& bin : more_bins_[set]) {
+    if (bin.head == k_no_page && bin.pages == 0) room = &bin;
+    if (bin.head == k_no_page && room == nullptr) room = &bin;
   }
-  first = RunBin{pages, k_no_page, 0, 1};
+  if (room == nullptr) return nullptr;
+  // The room's old page count goes; what it handed out stays counted.
+  stats.other_count.add(room->pops.get());
+  stats.other_bytes.add(room->pops.get() * room->pages * os::k_page_size);
+  if (room != &first) *room = first;
+  first = RunBin{};
+  first.pages = pages;
+  first.seen = ~std::uint64_t{0};  // not idle before the clock hand has seen it once
   return &first;
 }
 
 void Heap::cache_run(PageIndex first, bool zero) noexcept {
-  PageDesc& desc = view_->descs[first];
+  PageDesc& desc = descs_[first];
   RunBin* const bin = claim_bin(desc.pages);
   if (bin == nullptr) {
     store_->give_soon(first, desc.pages, zero);
     return;
   }
-  desc.run = {bin->head, zero ? pages::k_extra_zero : 0};
+  desc.run.next = bin->head;
+  desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, set_of(desc.pages), 0};
   desc.head.store(cached_head_, std::memory_order_relaxed);
   bin->head = first;
-  ++bin->count;
 }
 
 void Heap::free_run(PageIndex first) noexcept {
-  const PageDesc& desc = view_->descs[first];
-  const std::size_t granted = std::size_t{desc.pages} * os::k_page_size;
-  unaccount(granted, granted - (desc.run.extra & pages::k_extra_slack));
-  cache_run(first, (desc.run.extra & pages::k_extra_zero) != 0);
+  const PageDesc& desc = descs_[first];
+  const std::uint16_t slack = desc.run.use.slack;
+  unaccount(std::size_t{desc.pages} * os::k_page_size, slack & pages::k_slack_mask);
+  cache_run(first, (slack & pages::k_slack_zero) != 0);
 }
 
 void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) noexcept {
-  PageDesc& desc = view_->descs[first];
+  PageDesc& desc = descs_[first];
   const std::size_t granted = std::size_t{pages} * os::k_page_size;
   desc.pages = pages;
-  desc.run = {k_no_page, static_cast<std::uint32_t>(granted - size)};
+  desc.run.use = {static_cast<std::uint16_t>(granted - size), set_of(pages), 0};
   desc.head.store(live_head_, std::memory_order_release);
-  account(granted, size);
-  return view_->base + std::size_t{first} * os::k_page_size;
+  stats.other_count.add(1);
+  stats.other_bytes.add(granted);
+  if (account(granted, granted - size)) raise_peak();
+  return base_ + std::size_t{first} * os::k_page_size;
 }
 
 std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept {
@@ -216,12 +262,12 @@ std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size
   if (bin == nullptr) return 0;
   const std::size_t bytes = std::size_t{pages} * os::k_page_size;
   std::size_t cleared = 0;
-  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = view_->descs[p].run.next) {
-    PageDesc& desc = view_->descs[p];
-    if ((desc.run.extra & pages::k_extra_zero) != 0) continue;
+  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = descs_[p].run.next) {
+    PageDesc& desc = descs_[p];
+    if ((desc.run.use.slack & pages::k_slack_zero) != 0) continue;
     if (cleared + bytes > max_bytes) break;
-    __builtin_memset(view_->base + std::size_t{p} * os::k_page_size, 0, bytes);
-    desc.run.extra |= pages::k_extra_zero;
+    __builtin_memset(base_ + std::size_t{p} * os::k_page_size, 0, bytes);
+    desc.run.use.slack |= pages::k_slack_zero;
     cleared += bytes;
   }
   return cleared;
@@ -235,7 +281,7 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept
   do {
     if ((was & k_live) == 0) return false;
   } while (!state.compare_exchange_weak(was, k_remote | k_no_unit, std::memory_order_relaxed));
-  *slack = was & k_slack_mask;
+  *slack = was & k_small_slack_mask;
   std::uint16_t head = slab.remote.load(std::memory_order_relaxed);
   do {
     state.store(static_cast<std::uint16_t>(k_remote | head), std::memory_order_relaxed);
@@ -250,10 +296,10 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept
 }
 
 bool Heap::free_remote(PageIndex first, std::uint32_t* slack) noexcept {
-  PageDesc& desc = view_->descs[first];
+  PageDesc& desc = descs_[first];
   std::uint32_t live = live_head_;
   if (!desc.head.compare_exchange_strong(live, pages::run_head(RunState::remote, index_), std::memory_order_relaxed)) return false;
-  *slack = desc.run.extra & pages::k_extra_slack;
+  *slack = desc.run.use.slack & pages::k_slack_mask;
   PageIndex head = remote_runs_.load(std::memory_order_relaxed);
   do {
     desc.run.next = head;
@@ -267,8 +313,7 @@ void Heap::drain_slab(Slab& slab) noexcept {
   while (unit != k_no_unit) {  // at most a slab's 256 blocks
     const unsigned next = slab.states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
     put_back(slab, unit);
-    stats.live_bytes.sub(granted);
-    stats.live_count.sub(1);
+    unaccount(granted, 0);
     stats.drained_bytes.add(granted);
     stats.drained_count.add(1);
     unit = next;
@@ -276,12 +321,11 @@ void Heap::drain_slab(Slab& slab) noexcept {
 }
 
 void Heap::drain_run(PageIndex first) noexcept {
-  const std::size_t granted = std::size_t{view_->descs[first].pages} * os::k_page_size;
-  stats.live_bytes.sub(granted);
-  stats.live_count.sub(1);
+  const std::size_t granted = std::size_t{descs_[first].pages} * os::k_page_size;
+  unaccount(granted, 0);
   stats.drained_bytes.add(granted);
   stats.drained_count.add(1);
-  cache_run(first, (view_->descs[first].run.extra & pages::k_extra_zero) != 0);
+  cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
 }
 
 bool Heap::drain(unsigned most) noexcept {
@@ -300,7 +344,7 @@ bool Heap::drain(unsigned most) noexcept {
   }
   for (; drain_runs_ != k_no_page && most != 0; --most) {
     const PageIndex first = drain_runs_;
-    drain_runs_ = view_->descs[first].run.next;
+    drain_runs_ = descs_[first].run.next;
     drain_run(first);
     any = true;
   }

@@ -9,9 +9,10 @@
 // needs is taken; a program whose sizes wander keeps missing and keeps nothing it does not use.
 //
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
-//   HP-2  every run in a bin is `cached`, owned by this heap and of the bin's page count; count is the list's length
+//   HP-2  every run in a bin is `cached`, owned by this heap and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
-//   HP-4  live_bytes and live_count are the sums over the heap's live and its remotely freed, undrained blocks
+//   HP-4  live_bytes() and live_count() are the sums over the heap's live and its remotely freed, undrained blocks
+//   HP-5  headroom == peak - live, never below zero outside of `account`
 //
 // Thread rule: the owner inside its HeapLock, or a stranger that has stopped the heap, unless said otherwise. Cost: hit
 // paths a few ns; everything else O(1) with the bounds below, unless said otherwise.
@@ -35,19 +36,23 @@ struct Item {
   State* state;
 };
 
-struct Magazine {
-  Item* top;   // the block to hand out next; the sentinel below the first one holds nullptr
-  Item* last;  // the topmost place
+// A stack of blocks whose top lies in the magazine itself: a hit then waits for one store of the last free, not for two.
+struct alignas(64) Magazine {
+  Item top;            // the block to hand out next; nullptr: empty
+  Item* below;         // the block under it; the sentinel at the bottom holds nullptr
+  Item* last;          // the topmost place for `below`
+  base::Counter pops;  // blocks handed out, ever
+  std::uint64_t seen;  // pops when the clock hand last passed
 };
 
-struct RunBin {
+struct alignas(32) RunBin {
   std::uint32_t pages = 0;
   pages::PageIndex head = pages::k_no_page;
-  std::uint32_t count = 0;
-  std::uint32_t used = 0;  // since the clock hand last passed
+  base::Counter pops;      // runs handed out since the bin got its page count
+  std::uint64_t seen = 0;  // pops when the clock hand last passed
 };
 
-inline constexpr unsigned k_bin_sets = 128;
+inline constexpr unsigned k_bin_sets = 128;  // what set_of yields
 inline constexpr unsigned k_more_ways = 3;
 
 // Bounds of the slow paths, in blocks, runs or sets.
@@ -57,11 +62,12 @@ inline constexpr unsigned k_decay_runs = 8;
 inline constexpr unsigned k_reclaim_runs = 16;
 
 struct HeapStats {
-  base::Counter live_bytes, live_count, peak_bytes, peak_count, requested;
-  base::Counter total_bytes, total_count, misses;
+  base::Counter peak_bytes, peak_count;
+  base::Counter other_count, other_bytes;  // handed out, but not by a present magazine or bin
+  base::Counter misses;
   // Blocks of other heaps that this thread freed, and own blocks taken back from the remote lists (cumulative).
-  base::Counter given_bytes, given_count, given_requested;
-  // (what was requested for them is no longer known then: the freeing side accounts for it in given_requested)
+  // (the slack of the latter is no longer known then: the freeing side accounts for it in given_slack)
+  base::Counter given_bytes, given_count, given_slack;
   base::Counter drained_bytes, drained_count;
 };
 
@@ -70,16 +76,22 @@ class alignas(64) Heap {
   Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept;
 
   // --- hit paths (heap_hit.hpp) ---
-  void* pop_small(unsigned size_class, std::size_t size) noexcept;
+  // `block` is nullptr where nothing is at hand. After `new_peak` the caller must call raise_peak before it leaves the
+  // heap; it is not called here, so that the hit path saves no registers for a call that it almost never makes.
   struct Popped {
     void* block = nullptr;
     bool zero = false;
+    bool new_peak = false;
   };
-  Popped pop_run(std::uint64_t pages, std::size_t size) noexcept;
+  Popped pop_small(unsigned size_class, std::size_t size) noexcept;
+  Popped pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept;
+  void raise_peak() noexcept;
   // False if `block` is no live block of this heap that can be pushed at once; nothing has changed then.
   bool push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
-  void account(std::size_t granted, std::size_t requested) noexcept;
-  void unaccount(std::size_t granted, std::size_t requested) noexcept;
+  [[nodiscard]] bool account(std::size_t granted, std::size_t slack) noexcept;  // true: a new peak
+  void unaccount(std::size_t granted, std::size_t slack) noexcept;
+  // Handed out in all. O(classes + bins); any thread.
+  void totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
 
   // --- small blocks ---
   // Fills the magazine from slabs with free blocks; false if there are none.
@@ -114,29 +126,50 @@ class alignas(64) Heap {
   // Clears up to `blocks` cached runs of that page count, most recently freed first; returns bytes cleared. O(bytes).
   std::size_t zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept;
 
-  // nullptr if HP-1..HP-3 and SL-1..SL-3 hold, else the id. O(everything).
+  // nullptr if HP-1..HP-3, HP-5 and SL-1..SL-3 hold, else the id. O(everything).
   const char* validate() noexcept;
-  // Bytes in bins / in magazines and free in slabs / in the longest cached run. O(everything).
-  std::size_t cached_run_bytes() const noexcept;
+  // Bytes of the longest cached run. O(bins).
   std::size_t largest_cached() const noexcept;
 
+  // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash.
+  static constexpr std::uint8_t set_of(std::uint64_t pages) noexcept {
+    return static_cast<std::uint8_t>(static_cast<std::uint32_t>(pages) * 0x9E3779B1U >> 25);
+  }
   unsigned index() const noexcept { return index_; }
   pages::PageStore& store() noexcept { return *store_; }
 
-  HeapLock lock;
+  std::uint64_t live_bytes() const noexcept { return stats.peak_bytes.get() - headroom_bytes_.get(); }
+  std::uint64_t live_count() const noexcept { return stats.peak_count.get() - headroom_count_.get(); }
+  std::uint64_t slack() const noexcept { return slack_.get(); }
+  void reset_peak() noexcept;
+
+  HeapLockGuard lock_guard_;
+  // What every hit reads and writes: one cache line, begun by the lock. The hit path counts down to the next peak instead of
+  // comparing with the last one: one instruction less for each.
+  alignas(64) HeapLock lock;
 
  private:
+  std::uint32_t slab_head_;    // run_head(slab, index)
+  std::uint32_t live_head_;    // run_head(live, index)
+  std::uint32_t cached_head_;  // run_head(cached, index)
+  std::uint32_t index_;
+  base::Counter slack_;                            // granted less requested, of live blocks
+  base::Counter headroom_bytes_, headroom_count_;  // peak less live
+
   struct ClassState {
-    Item* bottom = nullptr;  // the sentinel
+    Item* bottom = nullptr;  // the sentinel of the magazine
     Slab* partial = nullptr;
     Slab* empty = nullptr;
-    std::uint32_t refilled = 0;  // since the clock hand last passed
   };
 
   Slab*& list_of(const Slab& slab) noexcept;
   void unlink(Slab& slab) noexcept;
   void link(Slab& slab) noexcept;
   void put_back(Slab& slab, unsigned unit) noexcept;
+  static void put_at_hand(Magazine& magazine, const Item& item) noexcept {
+    *++magazine.below = magazine.top;
+    magazine.top = item;
+  }
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab) noexcept;
   void drain_slab(Slab& slab) noexcept;
@@ -145,20 +178,13 @@ class alignas(64) Heap {
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(RunBin& bin, unsigned most) noexcept;
   unsigned decay_bin(RunBin& bin, unsigned most) noexcept;
-  static unsigned set_of(std::uint64_t pages) noexcept {
-    return static_cast<unsigned>((pages ^ pages >> 7 ^ pages >> 14) % k_bin_sets);
-  }
 
-  // One line for what every hit reads.
-  std::uint32_t slab_head_;    // run_head(slab, index)
-  std::uint32_t live_head_;    // run_head(live, index)
-  std::uint32_t cached_head_;  // run_head(cached, index)
-  std::uint32_t index_;
-  const pages::ArenaView* view_;
+  char* base_;
+  pages::PageDesc* descs_;
   pages::PageStore* store_;
 
  public:
-  alignas(64) HeapStats stats;
+  HeapStats stats;
 
  private:
   Magazine magazines_[k_classes];
@@ -171,7 +197,8 @@ class alignas(64) Heap {
   Slab* drain_slabs_ = nullptr;
   alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
   std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
-  static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;
+  // One place below the first sentinel (an empty magazine's `below` points under its sentinel), class 0's, and the classes'.
+  static constexpr unsigned k_items = 1 + 1 + 16 * 64 + 16 * 32 + 31 * 16;
   alignas(64) Item items_[k_items];
 };
 

@@ -13,10 +13,9 @@ unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
   unsigned given = 0;
   while (given < most && bin.head != k_no_page) {
     const PageIndex first = bin.head;
-    const PageDesc& desc = view_->descs[first];
-    const bool zero = (desc.run.extra & pages::k_extra_zero) != 0;
+    const PageDesc& desc = descs_[first];
+    const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
     bin.head = desc.run.next;
-    --bin.count;
     store_->give(first, bin.pages, zero);
     ++given;
   }
@@ -24,8 +23,8 @@ unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
 }
 
 unsigned Heap::decay_bin(RunBin& bin, unsigned most) noexcept {
-  if (bin.used != 0) {
-    bin.used = 0;
+  if (bin.pops.get() != bin.seen) {
+    bin.seen = bin.pops.get();
     return 0;
   }
   return give_runs(bin, most);
@@ -39,9 +38,10 @@ void Heap::decay() noexcept {
     for (RunBin& bin : more_bins_[bin_hand_]) budget -= decay_bin(bin, budget);
   }
   class_hand_ = (class_hand_ + 1) % k_classes;
+  Magazine& magazine = magazines_[class_hand_];
   ClassState& cls = classes_[class_hand_];
-  if (cls.refilled == 0 && cls.empty != nullptr) release_slab(*cls.empty);
-  cls.refilled = 0;
+  if (magazine.pops.get() == magazine.seen && cls.empty != nullptr) release_slab(*cls.empty);
+  magazine.seen = magazine.pops.get();
 }
 
 unsigned Heap::reclaim(unsigned runs) noexcept {
@@ -67,19 +67,10 @@ void Heap::flush() noexcept {
   }
 }
 
-std::size_t Heap::cached_run_bytes() const noexcept {
-  std::size_t bytes = 0;
-  for (unsigned set = 0; set < k_bin_sets; ++set) {
-    bytes += std::size_t{bins_[set].pages} * bins_[set].count;
-    for (const RunBin& bin : more_bins_[set]) bytes += std::size_t{bin.pages} * bin.count;
-  }
-  return bytes * os::k_page_size;
-}
-
 std::size_t Heap::largest_cached() const noexcept {
   std::uint32_t pages = 0;
   const auto look = [&](const RunBin& bin) {
-    if (bin.count != 0 && bin.pages > pages) pages = bin.pages;
+    if (bin.head != k_no_page && bin.pages > pages) pages = bin.pages;
   };
   for (unsigned set = 0; set < k_bin_sets; ++set) {
     look(bins_[set]);
@@ -89,14 +80,14 @@ std::size_t Heap::largest_cached() const noexcept {
 }
 
 const char* Heap::validate() noexcept {
+  if (static_cast<std::int64_t>(headroom_bytes_.get() | headroom_count_.get()) < 0) return "HP-5";
   const PageIndex committed = store_->committed_pages();
   const auto check_bin = [&](const RunBin& bin, unsigned set) -> const char* {
-    std::uint32_t count = 0;
-    for (PageIndex p = bin.head; p != k_no_page; p = view_->descs[p].run.next) {
-      if (p >= committed || view_->descs[p].pages != bin.pages || view_->descs[p].head.load() != cached_head_) return "HP-2";
-      if (++count > bin.count) return "HP-2";
+    PageIndex count = 0;
+    for (PageIndex p = bin.head; p != k_no_page; p = descs_[p].run.next) {
+      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != cached_head_) return "HP-2";
+      if (++count > committed) return "HP-2";  // a circle
     }
-    if (count != bin.count) return "HP-2";
     return bin.head != k_no_page && set_of(bin.pages) != set ? "HP-3" : nullptr;
   };
   for (unsigned set = 0; set < k_bin_sets; ++set) {
@@ -112,11 +103,16 @@ const char* Heap::validate() noexcept {
     }
   }
   for (unsigned cls = 1; cls < k_classes; ++cls) {
-    for (Item* item = classes_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
-      const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - view_->base);
-      if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
-      const PageDesc& desc = view_->descs[offset / os::k_page_size];
-      if (desc.head.load() != slab_head_ || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
+    const auto at_hand = [&](const Item& item) {
+      const auto offset = static_cast<std::size_t>(static_cast<char*>(item.block) - base_);
+      if (offset >= std::size_t{committed} * os::k_page_size) return false;
+      const PageDesc& desc = descs_[offset / os::k_page_size];
+      return desc.head.load() == slab_head_ && desc.slab->size_class == cls && item.state->load() == k_magazine;
+    };
+    const Magazine& magazine = magazines_[cls];
+    if (magazine.top.block != nullptr ? !at_hand(magazine.top) : magazine.below != classes_[cls].bottom - 1) return "HP-1";
+    for (const Item* item = classes_[cls].bottom + 1; item <= magazine.below; ++item) {
+      if (!at_hand(*item)) return "HP-1";
     }
     for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
       const bool empties = list != nullptr && list == classes_[cls].empty;

@@ -5,75 +5,80 @@
 
 namespace rtpool::blocks {
 
-inline void Heap::account(std::size_t granted, std::size_t requested) noexcept {
-  stats.total_count.add(1);
-  stats.total_bytes.add(granted);
-  stats.requested.add(requested);
-  stats.live_bytes.add(granted);
-  stats.live_count.add(1);
-  if (RTPOOL_UNLIKELY(stats.live_bytes.get() > stats.peak_bytes.get())) stats.peak_bytes.set(stats.live_bytes.get());
-  if (RTPOOL_UNLIKELY(stats.live_count.get() > stats.peak_count.get())) stats.peak_count.set(stats.live_count.get());
+inline bool Heap::account(std::size_t granted, std::size_t slack) noexcept {
+  slack_.add(slack);
+  if (RTPOOL_UNLIKELY(headroom_bytes_.subtract_below_zero(granted))) {
+    headroom_count_.sub(1);
+    return true;
+  }
+  if (RTPOOL_UNLIKELY(headroom_count_.subtract_below_zero(1))) return true;
+  return false;
 }
 
-inline void Heap::unaccount(std::size_t granted, std::size_t requested) noexcept {
-  stats.requested.sub(requested);
-  stats.live_bytes.sub(granted);
-  stats.live_count.sub(1);
+inline void Heap::unaccount(std::size_t granted, std::size_t slack) noexcept {
+  slack_.sub(slack);
+  headroom_bytes_.add(granted);
+  headroom_count_.add(1);
 }
 
-inline void* Heap::pop_small(unsigned size_class, std::size_t size) noexcept {
+inline Heap::Popped Heap::pop_small(unsigned size_class, std::size_t size) noexcept {
   Magazine& magazine = magazines_[size_class];
-  Item* const top = magazine.top;
-  void* const block = top->block;
-  if (RTPOOL_UNLIKELY(block == nullptr)) return nullptr;
-  magazine.top = top - 1;
+  void* const block = magazine.top.block;
+  if (RTPOOL_UNLIKELY(block == nullptr)) return {};
+  State& state = *magazine.top.state;
+  Item* const below = magazine.below;
+  magazine.top = *below;
+  magazine.below = below - 1;
+  magazine.pops.add(1);
   const std::size_t granted = class_bytes(size_class);
-  top->state->store(static_cast<std::uint16_t>(k_live | (granted - size)), std::memory_order_relaxed);
-  account(granted, size);
-  return block;
+  const std::size_t slack = granted - size;
+  state.store(static_cast<std::uint16_t>(k_live | slack), std::memory_order_relaxed);
+  if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, false, true};
+  return {block, false, false};
 }
 
-inline Heap::Popped Heap::pop_run(std::uint64_t pages, std::size_t size) noexcept {
+inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept {
   RunBin& bin = bins_[set_of(pages)];
   const pages::PageIndex first = bin.head;
   if (RTPOOL_UNLIKELY(bin.pages != pages || first == pages::k_no_page)) return {};
-  pages::PageDesc& desc = view_->descs[first];
+  pages::PageDesc& desc = view.descs[first];
   bin.head = desc.run.next;
-  --bin.count;
-  bin.used = 1;
+  bin.pops.add(1);
   const std::size_t granted = pages * os::k_page_size;
-  const bool zero = (desc.run.extra & pages::k_extra_zero) != 0;
-  desc.run.extra = static_cast<std::uint32_t>(granted - size);
+  const std::size_t slack = granted - size;
+  const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
+  desc.run.use.slack = static_cast<std::uint16_t>(slack);
   desc.head.store(live_head_, std::memory_order_relaxed);
-  account(granted, size);
-  return {view_->base + std::size_t{first} * os::k_page_size, zero};
+  char* const block = view.base + std::size_t{first} * os::k_page_size;
+  if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, zero, true};
+  return {block, zero, false};
 }
 
 inline bool Heap::push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept {
   const std::uint32_t head = desc.head.load(std::memory_order_relaxed);
   if (head == slab_head_) {
+    const std::uint32_t size_class = desc.pages;
     Slab& slab = *desc.slab;
     State& state = slab.states()[static_cast<std::size_t>(static_cast<char*>(block) - slab.base) / k_unit];
     const std::uint32_t was = state.load(std::memory_order_relaxed);
-    Magazine& magazine = magazines_[slab.size_class];
-    Item* const top = magazine.top;
-    if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || top == magazine.last)) return false;
+    Magazine& magazine = magazines_[size_class];
+    Item* const below = magazine.below;
+    if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || below == magazine.last)) return false;
     state.store(k_magazine, std::memory_order_relaxed);
-    top[1] = {block, &state};
-    magazine.top = top + 1;
-    const std::size_t granted = class_bytes(slab.size_class);
-    unaccount(granted, granted - (was & k_slack_mask));
+    below[1] = magazine.top;
+    magazine.below = below + 1;
+    magazine.top = {block, &state};
+    unaccount(class_bytes(size_class), was & k_small_slack_mask);
     return true;
   }
   const std::uint32_t pages = desc.pages;
-  RunBin& bin = bins_[set_of(pages)];
+  RunBin& bin = bins_[desc.run.use.set];
   if (RTPOOL_UNLIKELY(head != live_head_ || offset % os::k_page_size != 0 || bin.pages != pages)) return false;
-  const std::size_t granted = std::size_t{pages} * os::k_page_size;
-  unaccount(granted, granted - (desc.run.extra & pages::k_extra_slack));
-  desc.run = {bin.head, 0};
+  unaccount(std::size_t{pages} * os::k_page_size, desc.run.use.slack);
+  desc.run.next = bin.head;
+  desc.run.use.slack = 0;
   desc.head.store(cached_head_, std::memory_order_relaxed);
   bin.head = static_cast<pages::PageIndex>(offset / os::k_page_size);
-  ++bin.count;
   return true;
 }
 

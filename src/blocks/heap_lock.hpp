@@ -28,8 +28,16 @@ inline constexpr std::uint32_t k_symmetric = 2;
 inline constexpr std::uint32_t k_learning = 4;
 inline constexpr std::uint32_t k_clearing = 8;  // zero_on_free
 
+// The part that hits never touch, kept off their cache line.
+struct HeapLockGuard {
+  base::PriorityMutex mutex;
+  bool held_by_owner = false;
+};
+
 class HeapLock {
  public:
+  explicit HeapLock(HeapLockGuard& guard) noexcept : guard_(&guard) {}
+
   void initialise(bool symmetric, std::uint32_t bits) noexcept {
 #ifdef RTPOOL_THREAD_SANITIZER
     symmetric = true;
@@ -50,13 +58,13 @@ class HeapLock {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if ((attention_.load(std::memory_order_acquire) & (k_revoked | k_symmetric)) == 0) return;
     busy_.store(0, std::memory_order_release);
-    guard_.lock();
-    by_guard_ = true;
+    guard_->mutex.lock();
+    guard_->held_by_owner = true;
   }
   void leave() noexcept {
-    if (by_guard_) {
-      by_guard_ = false;
-      guard_.unlock();
+    if (guard_->held_by_owner) {
+      guard_->held_by_owner = false;
+      guard_->mutex.unlock();
     } else {
       busy_.store(0, std::memory_order_release);
     }
@@ -64,7 +72,7 @@ class HeapLock {
 
   // Stopping many heaps costs one barrier: begin_stop each, one os::Memory::process_barrier, await each.
   void begin_stop() noexcept {
-    guard_.lock();
+    guard_->mutex.lock();
     attention_.fetch_or(k_revoked, std::memory_order_seq_cst);
   }
   void await() noexcept {
@@ -78,12 +86,12 @@ class HeapLock {
   }
   void resume() noexcept {
     attention_.fetch_and(~k_revoked, std::memory_order_release);
-    guard_.unlock();
+    guard_->mutex.unlock();
   }
   void reset_after_fork() noexcept {
-    guard_.reset_after_fork();
+    guard_->mutex.reset_after_fork();
     busy_.store(0, std::memory_order_relaxed);
-    by_guard_ = false;
+    guard_->held_by_owner = false;
     attention_.fetch_and(~k_revoked, std::memory_order_relaxed);
   }
 
@@ -94,8 +102,7 @@ class HeapLock {
  private:
   std::atomic<std::uint32_t> busy_{0};
   std::atomic<std::uint32_t> attention_{0};
-  bool by_guard_ = false;
-  base::PriorityMutex guard_;
+  HeapLockGuard* const guard_;
 };
 
 }  // namespace rtpool::blocks

@@ -23,6 +23,7 @@ constexpr unsigned class_of(std::size_t size) noexcept { return static_cast<unsi
 constexpr std::size_t class_bytes(unsigned size_class) noexcept { return size_class * k_unit; }
 constexpr std::uint32_t slab_pages(unsigned size_class) noexcept { return size_class <= 16 ? 4 : size_class <= 32 ? 8 : 16; }
 constexpr unsigned slab_units(unsigned size_class) noexcept { return slab_pages(size_class) * (os::k_page_size / k_unit); }
+inline constexpr unsigned k_magazine_most = 64;
 // Blocks a thread keeps at hand without a look at their slab.
 constexpr unsigned magazine_capacity(unsigned size_class) noexcept { return size_class <= 16 ? 64 : size_class <= 32 ? 32 : 16; }
 // Wraps near SIZE_MAX: hit paths only compare the result, slow paths bound the size first.

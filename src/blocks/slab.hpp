@@ -22,7 +22,7 @@ inline constexpr std::uint16_t k_live = 0x8000;      // low six bits: slack
 inline constexpr std::uint16_t k_magazine = 0x4000;  // free, at hand
 inline constexpr std::uint16_t k_listed = 0x2000;    // free, in the slab's list; low ten bits: next unit
 inline constexpr std::uint16_t k_remote = 0x1000;    // freed by another thread; low ten bits: next unit
-inline constexpr std::uint16_t k_slack_mask = k_unit - 1;
+inline constexpr std::uint16_t k_small_slack_mask = k_unit - 1;
 inline constexpr std::uint16_t k_unit_mask = 0x3FF;
 inline constexpr std::uint16_t k_no_unit = 0x3FF;  // no block starts at unit 1023: slabs that long hold classes above 32
 
@@ -31,17 +31,15 @@ struct Slab {
   std::uint32_t size_class;
   pages::PageIndex first_page;
   std::uint16_t pages;
-  std::uint16_t owner;
   std::uint16_t capacity;
   std::uint16_t free;
   std::uint16_t carved;               // blocks ever used; the rest has never been touched
   std::uint16_t list_head;            // unit of the first free block, k_no_unit for none
   std::atomic<std::uint16_t> remote;  // unit of the first remotely freed block, k_no_unit for none
-  std::uint16_t unused;
   Slab* prev;
   Slab* next;
   Slab* next_remote;
-  std::uint64_t reserved;
+  std::uint64_t unused;
 
   State* states() noexcept { return reinterpret_cast<State*>(this + 1); }
   const State* states() const noexcept { return reinterpret_cast<const State*>(this + 1); }
@@ -50,12 +48,11 @@ struct Slab {
     return 64 + slab_units(size_class) * sizeof(State);
   }
 
-  void initialise(char* at, pages::PageIndex first, unsigned cls, unsigned heap) noexcept {
+  void initialise(char* at, pages::PageIndex first, unsigned cls) noexcept {
     base = at;
     size_class = cls;
     first_page = first;
     pages = static_cast<std::uint16_t>(slab_pages(cls));
-    owner = static_cast<std::uint16_t>(heap);
     capacity = static_cast<std::uint16_t>(slab_units(cls) / cls);
     free = capacity;
     carved = 0;

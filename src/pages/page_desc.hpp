@@ -35,8 +35,8 @@ enum class RunState : std::uint8_t {
 
 inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
 inline constexpr std::uint32_t k_trimmed_flag = 1U << 9;  // in head of a free run: no memory behind it
-inline constexpr std::uint32_t k_extra_zero = 1U << 31;   // in extra of a cached run: every byte is known to be 0
-inline constexpr std::uint32_t k_extra_slack = 0xFFFU;    // in extra of a live run: granted minus requested bytes
+inline constexpr std::uint16_t k_slack_mask = 0xFFF;       // in slack of a live run: granted minus requested bytes
+inline constexpr std::uint16_t k_slack_zero = 0x8000;      // in slack of a run not alive: every byte is known to be 0
 
 // State and owner in one word, so that a fast path compares both at once.
 constexpr std::uint32_t run_head(RunState state, std::uint32_t owner = 0) noexcept {
@@ -46,14 +46,24 @@ constexpr RunState state_of(std::uint32_t head) noexcept { return static_cast<Ru
 constexpr std::uint32_t owner_of(std::uint32_t head) noexcept { return head >> 16; }
 
 struct PageDesc {
-  std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index << 16
-  std::uint32_t pages = 0;             // length of the run (first and last page)
-  struct Links {
-    PageIndex next;       // free list, bin, pending or remote list
-    std::uint32_t extra;  // prev in a free list; slack and flags otherwise
+  // A run in use. `set` changes only with `pages`: a free finds its bin by a load that no recent store holds up.
+  struct InUse {
+    std::uint16_t slack;
+    std::uint8_t set;  // where a heap's bins keep this page count
+    std::uint8_t unused;
   };
+  struct Links {
+    PageIndex next;  // free list, bin, pending or remote list
+    union {
+      PageIndex prev;  // in a free list
+      InUse use;
+    };
+  };
+
+  std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index << 16
+  std::uint32_t pages = 0;             // length of the run (first and last page); a slab's pages: its size class
   union {
-    Links run{k_no_page, 0};
+    Links run{k_no_page, {0}};
     blocks::Slab* slab;  // state slab
   };
 

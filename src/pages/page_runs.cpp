@@ -38,8 +38,9 @@ void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) n
   last.head.store(run_head(RunState::free_last) | flags, std::memory_order_relaxed);
   start.pages = pages;
   start.head.store(run_head(RunState::free_first) | flags, std::memory_order_relaxed);
-  start.run = {heads_[set][list], k_no_page};
-  if (start.run.next != k_no_page) descs_[start.run.next].run.extra = first;
+  start.run.next = heads_[set][list];
+  start.run.prev = k_no_page;
+  if (start.run.next != k_no_page) descs_[start.run.next].run.prev = first;
   heads_[set][list] = first;
   first_level_[set] |= 1U << (list >> 4);
   second_level_[set][list >> 4] = static_cast<std::uint16_t>(second_level_[set][list >> 4] | 1U << (list & 15));
@@ -51,8 +52,8 @@ void PageRuns::remove(PageIndex first) noexcept {
   const unsigned set = set_of(start.head.load(std::memory_order_relaxed));
   const unsigned list = list_of(start.pages);
   const PageIndex next = start.run.next;
-  const PageIndex prev = start.run.extra;
-  if (next != k_no_page) descs_[next].run.extra = prev;
+  const PageIndex prev = start.run.prev;
+  if (next != k_no_page) descs_[next].run.prev = prev;
   if (prev != k_no_page) {
     descs_[prev].run.next = next;
   } else {
@@ -187,7 +188,7 @@ const char* PageRuns::validate(PageIndex committed) const noexcept {
         const PageDesc& start = descs_[p];
         const std::uint32_t head = start.head.load(std::memory_order_relaxed);
         if (state_of(head) != RunState::free_first || set_of(head) != set || list_of(start.pages) != list) return "PR-1";
-        if (start.run.extra != prev) return "PR-1";
+        if (start.run.prev != prev) return "PR-1";
         if (start.pages > committed - p) return "PD-3";
         if (descs_[p + start.pages - 1].pages != start.pages) return "PD-2";
         if (set == 1 && (p % k_frame_pages != 0 || start.pages % k_frame_pages != 0)) return "PR-4";

@@ -35,7 +35,7 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
     return;
   }
   desc.pages = pages;
-  desc.run.extra = zero ? k_extra_zero : 0;
+  desc.run.use.slack = zero ? k_slack_zero : 0;
   desc.set(RunState::pending);
   PageIndex head = pending_.load(std::memory_order_relaxed);
   do {
@@ -54,7 +54,7 @@ void PageStore::drain_pending_locked(unsigned most) noexcept {
     const PageIndex first = drain_rest_;
     const PageDesc& desc = view_.descs[first];
     drain_rest_ = desc.run.next;
-    runs_.give(first, desc.pages, (desc.run.extra & k_extra_zero) != 0, committed);
+    runs_.give(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, committed);
   }
 }
 

@@ -35,7 +35,7 @@ struct GrowthFailure {
   int error = 0;
 };
 
-// What the hit path needs of the store; one cache line.
+// What the hit path needs of the store.
 struct ArenaView {
   char* base = nullptr;
   std::atomic<std::size_t> committed{0};  // bytes; only grows

@@ -12,37 +12,41 @@ using blocks::Heap;
 using pages::GrowthFailure;
 using pages::k_no_page;
 
-void* Pool::allocate(std::size_t size) noexcept {
-  PoolImpl& self = impl(*this);
-  if (RTPOOL_LIKELY(t_cache.key == self.id_)) {
-    Heap& heap = *t_cache.heap;
-    void* block = nullptr;
-    if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
-      block = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size)
-                                              : heap.pop_run(blocks::pages_of(size), size).block;
-    }
-    heap.lock.leave_fast();
-    if (RTPOOL_LIKELY(block != nullptr)) return block;
+namespace {
+
+// The hit path. Leaves the heap unless there is a new peak to note; block is nullptr where the ladder has to be climbed.
+inline Heap::Popped hit(const PoolImpl& pool, std::size_t size) noexcept {
+  if (RTPOOL_UNLIKELY(t_cache.key != pool.id_)) return {};
+  Heap& heap = *t_cache.heap;
+  Heap::Popped popped;
+  if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
+    popped = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size)
+                                             : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
+    if (RTPOOL_UNLIKELY(popped.new_peak)) return popped;
   }
-  return self.allocate_slow(size, false);
+  heap.lock.leave_fast();
+  return popped;
+}
+
+}  // namespace
+
+[[gnu::noinline]] void* PoolImpl::leave_with_new_peak(Heap& heap, void* block) noexcept {
+  heap.raise_peak();
+  heap.lock.leave_fast();
+  return block;
+}
+
+void* Pool::allocate(std::size_t size) noexcept {
+  const Heap::Popped popped = hit(impl(*this), size);
+  if (RTPOOL_UNLIKELY(popped.new_peak)) return PoolImpl::leave_with_new_peak(*t_cache.heap, popped.block);
+  return RTPOOL_LIKELY(popped.block != nullptr) ? popped.block : impl(*this).allocate_slow(size, false);
 }
 
 void* Pool::allocate_zeroed(std::size_t size) noexcept {
-  PoolImpl& self = impl(*this);
-  if (RTPOOL_LIKELY(t_cache.key == self.id_)) {
-    Heap& heap = *t_cache.heap;
-    Heap::Popped popped;
-    if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
-      if (size <= blocks::k_largest_small) {
-        popped.block = heap.pop_small(blocks::class_of(size), size);
-      } else {
-        popped = heap.pop_run(blocks::pages_of(size), size);
-      }
-    }
-    heap.lock.leave_fast();
-    if (RTPOOL_LIKELY(popped.block != nullptr)) return popped.zero ? popped.block : std::memset(popped.block, 0, size);
-  }
-  return self.allocate_slow(size, true);
+  const Heap::Popped popped = hit(impl(*this), size);
+  if (RTPOOL_UNLIKELY(popped.new_peak)) PoolImpl::leave_with_new_peak(*t_cache.heap, popped.block);
+  if (RTPOOL_UNLIKELY(popped.block == nullptr)) return impl(*this).allocate_slow(size, true);
+  return popped.zero ? popped.block : std::memset(popped.block, 0, size);
 }
 
 // The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
@@ -80,31 +84,32 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
 }
 
 PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
-  return size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
+  const Served served = size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
+  if (served.new_peak) heap.raise_peak();
+  return served;
 }
 
 PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const unsigned cls = blocks::class_of(size);
-  if (void* const block = heap.pop_small(cls, size)) return {block};
-  if (heap.refill(cls) || (heap.drain(blocks::k_drain_blocks) && heap.refill(cls))) return {heap.pop_small(cls, size)};
+  if (const Served at_hand = heap.pop_small(cls, size); at_hand.block != nullptr) return at_hand;
+  if (heap.refill(cls) || (heap.drain(blocks::k_drain_blocks) && heap.refill(cls))) return heap.pop_small(cls, size);
   heap.decay();
   GrowthFailure failure;
   if (heap.add_slab(cls, false, &failure) || (heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||
       (may_grow && heap.add_slab(cls, true, &failure))) {
     heap.stats.misses.add(1);
     heap.refill(cls);
-    return {heap.pop_small(cls, size)};
+    return heap.pop_small(cls, size);
   }
   return {};
 }
 
 PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
-  if (heap.find_bin(count) != nullptr) {
-    if (const Heap::Popped popped = heap.pop_run(count, size); popped.block != nullptr) return {popped.block, popped.zero};
-  }
-  if (heap.drain(blocks::k_drain_blocks) && heap.find_bin(count) != nullptr) {
-    if (const Heap::Popped popped = heap.pop_run(count, size); popped.block != nullptr) return {popped.block, popped.zero};
+  const auto at_hand = [&] { return heap.find_bin(count) != nullptr ? heap.pop_run(store_.view(), count, size) : Served{}; };
+  if (const Served served = at_hand(); served.block != nullptr) return served;
+  if (heap.drain(blocks::k_drain_blocks)) {
+    if (const Served served = at_hand(); served.block != nullptr) return served;
   }
   heap.decay();
   pages::PageRuns::Taken run = store_.take(count);
@@ -115,7 +120,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);
-  return {heap.adopt_run(run.first, count, size), run.zero};
+  return {heap.adopt_run(run.first, count, size), run.zero, false};
 }
 
 void* PoolImpl::refuse(std::size_t size, bool zeroed) noexcept {

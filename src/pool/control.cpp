@@ -18,31 +18,29 @@ Stats Pool::stats() noexcept {
   Stats stats;
   std::uint64_t given_bytes = self.stranger_bytes_.load(std::memory_order_relaxed);
   std::uint64_t given_count = self.stranger_count_.load(std::memory_order_relaxed);
-  std::uint64_t given_requested = self.stranger_requested_.load(std::memory_order_relaxed);
+  std::uint64_t slack = 0 - self.stranger_slack_.load(std::memory_order_relaxed);
   std::uint64_t drained_bytes = 0;
   std::uint64_t drained_count = 0;
   std::uint64_t served_misses = 0;
   std::size_t largest_cached = 0;
   self.for_each_heap([&](Heap& heap) {
     const blocks::HeapStats& own = heap.stats;
-    stats.current_bytes += own.live_bytes.get();
-    stats.current_count += own.live_count.get();
+    stats.current_bytes += heap.live_bytes();
+    stats.current_count += heap.live_count();
     stats.peak_bytes += own.peak_bytes.get();
     stats.peak_count += own.peak_count.get();
-    stats.total_bytes += own.total_bytes.get();
-    stats.total_count += own.total_count.get();
-    stats.requested_bytes += own.requested.get();
+    heap.totals(&stats.total_count, &stats.total_bytes);
+    slack += heap.slack() - own.given_slack.get();
     served_misses += own.misses.get();
     given_bytes += own.given_bytes.get();
     given_count += own.given_count.get();
-    given_requested += own.given_requested.get();
     drained_bytes += own.drained_bytes.get();
     drained_count += own.drained_count.get();
   });
   // Freed by another thread but not yet taken back by the owner: not alive.
   stats.current_bytes -= given_bytes - drained_bytes;
   stats.current_count -= given_count - drained_count;
-  stats.requested_bytes -= given_requested;
+  stats.requested_bytes = stats.current_bytes - slack;
   stats.remote_frees = given_count;
   stats.capacity_bytes = self.store_.capacity();
   stats.resident_bytes = self.frozen_.load() == Frozen::no ? self.store_.resident() : stats.capacity_bytes;
@@ -68,7 +66,7 @@ std::size_t Pool::live_blocks() noexcept {
   PoolImpl& self = impl(*this);
   std::uint64_t live = self.fallback_table_.count() - self.stranger_count_.load(std::memory_order_relaxed);
   self.for_each_heap([&](Heap& heap) {
-    live += heap.stats.live_count.get() - heap.stats.given_count.get() + heap.stats.drained_count.get();
+    live += heap.live_count() - heap.stats.given_count.get() + heap.stats.drained_count.get();
   });
   return live;
 }
@@ -80,8 +78,7 @@ void Pool::reset_peak() noexcept {
   self.for_each_heap([](Heap& heap) {
     while (heap.drain(blocks::k_drain_blocks)) {
     }
-    heap.stats.peak_bytes.set(heap.stats.live_bytes.get());
-    heap.stats.peak_count.set(heap.stats.live_count.get());
+    heap.reset_peak();
   });
   self.resume_heaps();
 }
@@ -131,7 +128,8 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
     const PageDesc& desc = descs[page];
     const RunState state = desc.state();
     if (state == RunState::none || state == RunState::free_last) return broken("PG-1", page, "page belongs to no run");
-    if (desc.pages == 0 || desc.pages > committed - page) return broken("PD-3", page, "run reaches past the arena");
+    const std::uint32_t length = state == RunState::slab ? desc.slab->pages : desc.pages;
+    if (length == 0 || length > committed - page) return broken("PD-3", page, "run reaches past the arena");
     if (state == RunState::live || state == RunState::remote) {
       walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
       ++walked->live_count;
@@ -146,7 +144,7 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
         ++walked->live_count;
       }
     }
-    page += desc.pages;
+    page += length;
   }
   return {};
 }
@@ -163,8 +161,8 @@ CheckResult Pool::check() noexcept {
   if (const char* const id = self.store_.validate()) result = broken(id, 0, "the free page runs are inconsistent");
   if (result.ok) result = walk_pages(self, &walked);
   self.for_each_heap([&](Heap& heap) {
-    counted.live_bytes += heap.stats.live_bytes.get();
-    counted.live_count += heap.stats.live_count.get();
+    counted.live_bytes += heap.live_bytes();
+    counted.live_count += heap.live_count();
     if (const char* const id = result.ok ? heap.validate() : nullptr) result = broken(id, heap.index(), "a thread heap is inconsistent");
   });
   if (result.ok && (counted.live_bytes != walked.live_bytes || counted.live_count != walked.live_count)) {

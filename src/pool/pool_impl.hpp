@@ -49,7 +49,7 @@ struct PoolImpl : Pool {
   // Frees by threads that have no heap in this pool.
   std::atomic<std::uint64_t> stranger_bytes_{0};
   std::atomic<std::uint64_t> stranger_count_{0};
-  std::atomic<std::uint64_t> stranger_requested_{0};
+  std::atomic<std::uint64_t> stranger_slack_{0};
 
   // --- heaps; control_lock_ to add, adopt and abandon ---
   base::PriorityMutex control_lock_;
@@ -68,10 +68,8 @@ struct PoolImpl : Pool {
 
   // --- allocate.cpp ---
   void* allocate_slow(std::size_t size, bool zeroed) noexcept;
-  struct Served {
-    void* block = nullptr;
-    bool zero = false;
-  };
+  using Served = blocks::Heap::Popped;
+  static void* leave_with_new_peak(blocks::Heap& heap, void* block) noexcept;
   Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;

@@ -49,7 +49,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
     found.owner = heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
     found.granted = blocks::class_bytes(slab->size_class);
     found.place = (unit_state & blocks::k_live) != 0 ? Place::live : Place::not_live;
-    found.requested = found.granted - (unit_state & blocks::k_slack_mask);
+    found.requested = found.granted - (unit_state & blocks::k_small_slack_mask);
     return found;
   }
   if (offset % os::k_page_size != 0 || state == RunState::none || state == RunState::free_last) return found;
@@ -59,7 +59,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   }
   found.owner = heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
   found.granted = std::size_t{desc.pages} * os::k_page_size;
-  found.requested = found.granted - (desc.run.extra & pages::k_extra_slack);
+  found.requested = found.granted - (desc.run.use.slack & pages::k_slack_mask);
   found.place = Place::live;
   return found;
 }
@@ -87,7 +87,7 @@ void PoolImpl::release_slow(void* block) noexcept {
   if (options_.zero_on_free) {
     std::memset(block, 0, found.granted);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (found.slab == nullptr) store_.view().descs[found.first].run.extra |= pages::k_extra_zero;
+    if (found.slab == nullptr) store_.view().descs[found.first].run.use.slack |= pages::k_slack_zero;
   }
   Heap* const own = find_heap(*this);
   if (own == found.owner) {
@@ -108,12 +108,12 @@ void PoolImpl::release_slow(void* block) noexcept {
     own->lock.enter();
     own->stats.given_bytes.add(found.granted);
     own->stats.given_count.add(1);
-    own->stats.given_requested.add(found.granted - slack);
+    own->stats.given_slack.add(slack);
     own->lock.leave();
   } else {
     stranger_bytes_.fetch_add(found.granted, std::memory_order_relaxed);
     stranger_count_.fetch_add(1, std::memory_order_relaxed);
-    stranger_requested_.fetch_add(found.granted - slack, std::memory_order_relaxed);
+    stranger_slack_.fetch_add(slack, std::memory_order_relaxed);
   }
 }
 
@@ -155,8 +155,10 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
     if (size > found.granted || blocks::class_of(size) != found.slab->size_class) return false;
     heap.lock.enter();
     found.slab->states()[found.unit].store(static_cast<std::uint16_t>(blocks::k_live | (found.granted - size)), std::memory_order_relaxed);
-    heap.unaccount(found.granted, found.requested);
-    heap.account(found.granted, size);
+    heap.unaccount(found.granted, found.granted - found.requested);
+    if (heap.account(found.granted, found.granted - size)) heap.raise_peak();
+    heap.stats.other_count.add(1);
+    heap.stats.other_bytes.add(found.granted);
     heap.lock.leave();
     return true;
   }
@@ -178,9 +180,11 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   }
   if (done) {
     const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
-    desc.run.extra = static_cast<std::uint32_t>(granted - size);
-    heap.unaccount(found.granted, found.requested);
-    heap.account(granted, size);
+    desc.run.use = {static_cast<std::uint16_t>(granted - size), Heap::set_of(new_pages), 0};
+    heap.unaccount(found.granted, found.granted - found.requested);
+    if (heap.account(granted, granted - size)) heap.raise_peak();
+    heap.stats.other_count.add(1);
+    heap.stats.other_bytes.add(granted);
   }
   heap.lock.leave();
   return done;
