@@ -14,6 +14,12 @@ bool is_plain_array(PyObject* object) noexcept { return PyArray_CheckExact(objec
 bool block_of(PyArrayObject* dst, PyArrayObject* src, copy::Block* block) noexcept {
   const int dimensions = PyArray_NDIM(dst);
   const npy_intp* const shape = PyArray_DIMS(dst);
+  if (PyArray_IS_C_CONTIGUOUS(dst) && PyArray_IS_C_CONTIGUOUS(src) && PyArray_SAMESHAPE(dst, src)) {
+    block->dst = reinterpret_cast<std::byte*>(PyArray_BYTES(dst));
+    block->src = reinterpret_cast<const std::byte*>(PyArray_BYTES(src));
+    block->row_bytes = static_cast<std::size_t>(PyArray_NBYTES(dst));
+    return true;
+  }
   const npy_intp* src_shape = PyArray_DIMS(src);
   const npy_intp* src_strides = PyArray_STRIDES(src);
   int src_dimensions = PyArray_NDIM(src);
@@ -149,8 +155,8 @@ mode : {'auto', 'cached', 'stream'}
     ``'stream'`` writes whole cache lines straight to memory without reading them first. It moves a
     third less data, leaves the caches to the program and is up to twice as fast for large copies; it
     loses when the copy would have fitted in the cache and is read again soon. ``'cached'`` copies
-    through the caches. ``'auto'`` streams what is at least as large as the last-level cache, if its
-    rows are 256 bytes or longer.
+    through the caches. ``'auto'`` streams what is at least half as large as the last-level cache, if
+    its rows are 256 bytes or longer.
 threads : int, optional
     At most so many threads copy, each at least 2 MiB. By default one below 8 MiB, and from there on
     as many as the calling thread has cores, up to 4. The helpers are started at the first large

@@ -43,7 +43,7 @@ void nothing() noexcept {}
 }  // namespace
 
 std::size_t stream_threshold() noexcept {
-  static const std::size_t threshold = os::cache_sizes().last_level();
+  static const std::size_t threshold = os::cache_sizes().last_level() / 2;
   return threshold;
 }
 

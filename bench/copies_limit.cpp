@@ -1,4 +1,4 @@
-// What this machine can stream: bare loops of non-temporal copies, without anything around them. bench/copy.py compiles
+// What this machine can stream: bare loops of non-temporal copies, without anything around them. bench/copies.py compiles
 // and calls it; it shares no code with rtpool on purpose. Rows must be multiples of 128 bytes, destinations of 32.
 #include <immintrin.h>
 

@@ -1,6 +1,6 @@
 """Copies and joins against NumPy, Numba and the machine's own limit.
 
-    python bench/copy.py [--quick] [--json FILE]
+    python bench/copies.py [--quick] [--json FILE]
 
 Four tables: images side by side in a canvas (the case rtpool's copies are made for), every size from 64 bytes to
 1 GiB, what a reader of the result sees, and what the rest of the program sees. All candidates of a line take turns in
@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 import rtpool
-from rtpool import _core
+from rtpool import _core, copyto
 
 Array = np.ndarray[Any, Any]
 Candidates = dict[str, Callable[[], object]]
@@ -43,17 +44,36 @@ HUGE = 2 << 20
 
 
 def take_turns(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds a call of each; in every round each candidate has its turn."""
+    """Median seconds a call of each; in every round each candidate has its turn, in an order drawn for the round."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates.items())
     for call in candidates.values():
         call()
     for _ in range(rounds):
-        for name, call in candidates.items():
+        random.shuffle(order)
+        for name, call in order:
             start = time.perf_counter()
             for _ in range(calls):
                 call()
             times[name].append((time.perf_counter() - start) / calls)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def compare(
+    theirs: Callable[[], object], ours: Callable[[], object], rounds: int, calls: int
+) -> tuple[float, float, float]:
+    """Median seconds a call of each, and the median over the rounds of their ratio; who is first changes each round."""
+    times: dict[Callable[[], object], list[float]] = {theirs: [], ours: []}
+    theirs()
+    ours()
+    for i in range(rounds):
+        for call in (theirs, ours) if i % 2 else (ours, theirs):
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            times[call].append((time.perf_counter() - start) / calls)
+    ratios = [a / b for a, b in zip(times[theirs], times[ours], strict=True)]
+    return statistics.median(times[theirs]), statistics.median(times[ours]), statistics.median(ratios)
 
 
 def mapped(nbytes: int, huge: bool) -> Array:
@@ -88,8 +108,8 @@ def load_limit(folder: str) -> ctypes.CDLL | None:
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
         return None
-    library = Path(folder) / "copy_limit.so"
-    source = Path(__file__).with_name("copy_limit.cpp")
+    library = Path(folder) / "copies_limit.so"
+    source = Path(__file__).with_name("copies_limit.cpp")
     subprocess.run([compiler, "-O3", "-mavx2", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
@@ -100,12 +120,11 @@ def numba_assign() -> Callable[[Array, Array], None] | None:
 
     @numba.njit  # type: ignore[untyped-decorator]
     def assign(canvas: Any, images: Any) -> None:
-        width = images.shape[2]
-        for i in range(images.shape[0]):
-            for row in range(images.shape[1]):
-                for column in range(width):
-                    for channel in range(images.shape[3]):
-                        canvas[row, i * width + column, channel] = images[i, row, column, channel]
+        count, rows, row_bytes = images.shape
+        for i in range(count):
+            for row in range(rows):
+                for at in range(row_bytes):
+                    canvas[row, i * row_bytes + at] = images[i, row, at]
 
     return assign  # type: ignore[no-any-return]
 
@@ -145,7 +164,9 @@ def tiles(pages: str, limit: ctypes.CDLL | None, quick: bool) -> dict[str, Any]:
     candidates["rtpool.copyto stream, each image"] = copy_each
     compiled = numba_assign()
     if compiled is not None and memory is not None:
-        candidates["numba loop"] = lambda: compiled(canvas, memory)
+        flat_canvas = canvas.reshape(rows, -1)
+        flat_images = memory.reshape(count, rows, -1)
+        candidates["numba loop"] = lambda: compiled(flat_canvas, flat_images)
     if limit is not None:
         pointers = (ctypes.c_void_p * count)(*(image.ctypes.data for image in images))
         # Bare loops need lines: NumPy's own arrays start 16 bytes past one, and the copies above deal with that.
@@ -158,7 +179,7 @@ def tiles(pages: str, limit: ctypes.CDLL | None, quick: bool) -> dict[str, Any]:
         candidates["limit: bare streaming loop, one behind the other"] = lambda: limit.limit_flat(
             place, pointers, n, whole
         )
-    seconds = take_turns(candidates, 3 if quick else 15)
+    seconds = take_turns(candidates, 3 if quick else 21)
     canvas[...] = 0
     rtpool.concatenate(images, 1, canvas)
     assert np.array_equal(canvas, np.concatenate(images, 1))
@@ -181,28 +202,28 @@ def sizes(quick: bool, threads: int | None, offset: int) -> list[dict[str, Any]]
     while nbytes <= last:
         dst, src = target[shift : shift + nbytes], source[:nbytes]
         calls = max(1, min(2000, (4 << 20) // nbytes))
-        rounds = 5 if quick else max(7, min(25, (4 << 30) // nbytes))
+        rounds = 5 if quick else max(7, min(60, (3 << 30) // nbytes))
 
         def assign(dst: Array = dst, src: Array = src) -> None:
             dst[...] = src
 
         def ours(dst: Array = dst, src: Array = src) -> None:
-            rtpool.copyto(dst, src, threads=threads)
+            copyto(dst, src, threads=threads)
 
         def plain(dst: Array = dst, src: Array = src) -> None:
-            rtpool.copyto(dst, src)
+            copyto(dst, src)
 
         # The shortest call for small sizes: naming `threads` costs as much as copying a kilobyte.
         mine = plain if nbytes < 2 << 20 else ours
-        seconds = take_turns({"numpy": assign, "rtpool": mine}, rounds, calls)
+        numpy_seconds, rtpool_seconds, speedup = compare(assign, mine, rounds, calls)
         lines.append(
             {
                 "bytes": nbytes,
                 "offset": offset,
                 "threads": threads,
-                "numpy_us": round(seconds["numpy"] * 1e6, 4),
-                "rtpool_us": round(seconds["rtpool"] * 1e6, 4),
-                "speedup": round(seconds["numpy"] / seconds["rtpool"], 3),
+                "numpy_us": round(numpy_seconds * 1e6, 4),
+                "rtpool_us": round(rtpool_seconds * 1e6, 4),
+                "speedup": round(speedup, 3),
             }
         )
         nbytes *= 2
@@ -311,7 +332,7 @@ def main() -> int:
         limit = load_limit(folder)
         report: dict[str, Any] = {
             "what": "copies and joins: rtpool against NumPy, Numba and bare streaming loops",
-            "command": " ".join(["python", "bench/copy.py", *sys.argv[1:]]),
+            "command": " ".join(["python", "bench/copies.py", *sys.argv[1:]]),
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "machine": machine(),
             "tiles": [tiles(pages, limit, chosen.quick) for pages in ("ordinary", "4 KiB", "2 MiB")],
@@ -325,6 +346,7 @@ def main() -> int:
     report["targets"] = judge(report)
     show(report)
     if chosen.json:
+        Path(chosen.json).parent.mkdir(parents=True, exist_ok=True)
         Path(chosen.json).write_text(json.dumps(report, indent=1) + "\n")
     missed = [name for name, value in report["targets"].items() if value < float(name.rsplit(" ", 1)[1].rstrip(")"))]
     for name in missed:
