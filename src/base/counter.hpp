@@ -18,13 +18,14 @@
 
 namespace rtpool::base {
 
-// Thread rule: add, sub, set, subtract_below_zero by the writing thread; get by any. Cost: one instruction each.
+// Thread rule: add, sub, set, add_below_zero by the writing thread; get by any. Cost: one instruction each.
 class Counter {
  public:
 #ifdef RTPOOL_THREAD_SANITIZER
   void add(std::uint64_t n) noexcept { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
-  bool subtract_below_zero(std::uint64_t n) noexcept {
-    add(~n + 1);
+  // True if the result, taken as signed, is below zero.
+  bool add_below_zero(std::uint64_t n) noexcept {
+    add(n);
     return static_cast<std::int64_t>(get()) < 0;
   }
   void set(std::uint64_t n) noexcept { value_.store(n, std::memory_order_relaxed); }
@@ -34,7 +35,7 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 #else
   void add(std::uint64_t n) noexcept { value_ += n; }
-  bool subtract_below_zero(std::uint64_t n) noexcept { return static_cast<std::int64_t>(value_ -= n) < 0; }
+  bool add_below_zero(std::uint64_t n) noexcept { return static_cast<std::int64_t>(value_ += n) < 0; }
   void set(std::uint64_t n) noexcept { value_ = n; }
   std::uint64_t get() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
 

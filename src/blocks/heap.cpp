@@ -15,20 +15,19 @@ using pages::RunState;
 Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept
     : lock(lock_guard_),
       slab_head_(pages::run_head(RunState::slab, index)),
-      live_head_(pages::run_head(RunState::live, index)),
-      cached_head_(pages::run_head(RunState::cached, index)),
+      run_head_(pages::run_head(RunState::heap, index)),
       index_(index),
       base_(store.view().base),
       descs_(store.view().descs),
       store_(&store) {
   lock.initialise(symmetric, attention);
-  Item* next = items_ + 1;
+  Item* next = items_;
   for (unsigned cls = 0; cls < k_classes; ++cls) {
     const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
     *next = {nullptr, nullptr};
     classes_[cls].bottom = next;
-    magazines_[cls] = {{nullptr, nullptr}, next - 1, next + capacity - 1, {}, 0};
-    next += capacity == 0 ? 1 : capacity;
+    magazines_[cls] = {next, next + capacity, {}, 0};
+    next += capacity + 1;
   }
   RTPOOL_CHECK(next == items_ + k_items);
 }
@@ -65,26 +64,27 @@ void Heap::put_back(Slab& slab, unsigned unit) noexcept {
 bool Heap::refill(unsigned size_class) noexcept {
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
-  const auto room = static_cast<unsigned>(magazine.last - magazine.below);
+  const auto room = static_cast<unsigned>(magazine.last - magazine.top);
   const unsigned half = magazine_capacity(size_class) / 2;
   const unsigned wanted = room < half ? room : half;
-  Item got[k_magazine_most / 2];
-  unsigned count = 0;
-  while (count < wanted) {
+  unsigned got = 0;
+  while (got < wanted) {
     Slab* const slab = cls.partial != nullptr ? cls.partial : cls.empty;
     if (slab == nullptr) break;
     unlink(*slab);
-    while (count < wanted && slab->free != 0) {
+    while (got < wanted && slab->free != 0) {
       const unsigned unit = slab->take();
       State& state = slab->states()[unit];
       state.store(k_magazine, std::memory_order_relaxed);
-      got[count++] = {slab->base + std::size_t{unit} * k_unit, &state};
+      // From above, so that blocks come out in the order in which the slab has them.
+      magazine.top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
+      ++got;
     }
     link(*slab);
   }
-  // Last first, so that blocks come out in the order in which the slab has them.
-  while (count != 0) put_at_hand(magazine, got[--count]);
-  return magazine.top.block != nullptr;
+  for (unsigned i = 1; got < wanted && i <= got; ++i) magazine.top[i] = magazine.top[wanted - got + i];
+  magazine.top += got;
+  return magazine.top != cls.bottom;
 }
 
 bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept {
@@ -124,50 +124,43 @@ void Heap::release_slab(Slab& slab) noexcept {
 void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
   Magazine& magazine = magazines_[size_class];
   Item* const bottom = classes_[size_class].bottom;
-  const auto put = [&](const Item& item) {
-    auto* const block = static_cast<char*>(item.block);
+  const auto held = static_cast<unsigned>(magazine.top - bottom);
+  if (blocks > held) blocks = held;
+  for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
+    auto* const block = static_cast<char*>(bottom[i].block);
     Slab& slab = *descs_[static_cast<std::size_t>(block - base_) / os::k_page_size].slab;
     put_back(slab, static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit));
-  };
-  const auto under_top = static_cast<unsigned>(magazine.below - bottom);  // wraps for an empty magazine
-  if (magazine.top.block == nullptr) return;
-  if (blocks > under_top) {
-    put(magazine.top);
-    magazine.top = {nullptr, nullptr};
-    for (unsigned i = 1; i <= under_top; ++i) put(bottom[i]);
-    magazine.below = bottom - 1;
-    return;
   }
-  for (unsigned i = 1; i <= blocks; ++i) put(bottom[i]);  // the coldest
-  for (unsigned i = 1; i + blocks <= under_top; ++i) bottom[i] = bottom[i + blocks];
-  magazine.below -= blocks;
+  for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];
+  magazine.top -= blocks;
 }
 
 void Heap::free_small(Slab& slab, unsigned unit) noexcept {
   Magazine& magazine = magazines_[slab.size_class];
-  if (magazine.below == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
+  if (magazine.top == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
   State& state = slab.states()[unit];
   const std::uint32_t was = state.load(std::memory_order_relaxed);
   state.store(k_magazine, std::memory_order_relaxed);
-  put_at_hand(magazine, {slab.base + std::size_t{unit} * k_unit, &state});
+  *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
   unaccount(class_bytes(slab.size_class), was & k_small_slack_mask);
 }
 
 void Heap::raise_peak() noexcept {
-  const auto raise = [](base::Counter& peak, base::Counter& headroom) {
-    if (static_cast<std::int64_t>(headroom.get()) >= 0) return;
-    peak.sub(headroom.get());
-    headroom.set(0);
-  };
-  raise(stats.peak_bytes, headroom_bytes_);
-  raise(stats.peak_count, headroom_count_);
+  if (const auto bytes = static_cast<std::int64_t>(headroom_bytes_.get()); bytes < 0) {
+    stats.peak_bytes.add(static_cast<std::uint64_t>(-bytes));
+    headroom_bytes_.set(0);
+  }
+  if (const auto count = static_cast<std::int64_t>(headroom_count_and_slack_.get()) >> k_slack_bits; count < 0) {
+    stats.peak_count.add(static_cast<std::uint64_t>(-count));
+    headroom_count_and_slack_.set(slack());
+  }
 }
 
 void Heap::reset_peak() noexcept {
   stats.peak_bytes.set(live_bytes());
   stats.peak_count.set(live_count());
   headroom_bytes_.set(0);
-  headroom_count_.set(0);
+  headroom_count_and_slack_.set(slack());
 }
 
 void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
@@ -232,9 +225,8 @@ void Heap::cache_run(PageIndex first, bool zero) noexcept {
     store_->give_soon(first, desc.pages, zero);
     return;
   }
-  desc.run.next = bin->head;
+  desc.run.next.store(bin->head, std::memory_order_relaxed);
   desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, set_of(desc.pages), 0};
-  desc.head.store(cached_head_, std::memory_order_relaxed);
   bin->head = first;
 }
 
@@ -249,8 +241,9 @@ void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) no
   PageDesc& desc = descs_[first];
   const std::size_t granted = std::size_t{pages} * os::k_page_size;
   desc.pages = pages;
-  desc.run.use = {static_cast<std::uint16_t>(granted - size), set_of(pages), 0};
-  desc.head.store(live_head_, std::memory_order_release);
+  desc.run.use.set = set_of(pages);
+  desc.set_live(granted - size);
+  desc.head.store(run_head_, std::memory_order_release);
   stats.other_count.add(1);
   stats.other_bytes.add(granted);
   if (account(granted, granted - size)) raise_peak();
@@ -262,7 +255,7 @@ std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size
   if (bin == nullptr) return 0;
   const std::size_t bytes = std::size_t{pages} * os::k_page_size;
   std::size_t cleared = 0;
-  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = descs_[p].run.next) {
+  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
     PageDesc& desc = descs_[p];
     if ((desc.run.use.slack & pages::k_slack_zero) != 0) continue;
     if (cleared + bytes > max_bytes) break;
@@ -297,12 +290,13 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept
 
 bool Heap::free_remote(PageIndex first, std::uint32_t* slack) noexcept {
   PageDesc& desc = descs_[first];
-  std::uint32_t live = live_head_;
-  if (!desc.head.compare_exchange_strong(live, pages::run_head(RunState::remote, index_), std::memory_order_relaxed)) return false;
+  PageIndex live = pages::k_live;
+  if (!desc.run.next.compare_exchange_strong(live, pages::k_remote, std::memory_order_relaxed)) return false;
   *slack = desc.run.use.slack & pages::k_slack_mask;
+  desc.set(RunState::remote, index_);
   PageIndex head = remote_runs_.load(std::memory_order_relaxed);
   do {
-    desc.run.next = head;
+    desc.run.next.store(head, std::memory_order_relaxed);
   } while (!remote_runs_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
   return true;
 }
@@ -325,6 +319,7 @@ void Heap::drain_run(PageIndex first) noexcept {
   unaccount(granted, 0);
   stats.drained_bytes.add(granted);
   stats.drained_count.add(1);
+  descs_[first].head.store(run_head_, std::memory_order_relaxed);
   cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
 }
 
@@ -344,7 +339,7 @@ bool Heap::drain(unsigned most) noexcept {
   }
   for (; drain_runs_ != k_no_page && most != 0; --most) {
     const PageIndex first = drain_runs_;
-    drain_runs_ = descs_[first].run.next;
+    drain_runs_ = descs_[first].run.next.load(std::memory_order_relaxed);
     drain_run(first);
     any = true;
   }

@@ -9,7 +9,7 @@
 // needs is taken; a program whose sizes wander keeps missing and keeps nothing it does not use.
 //
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
-//   HP-2  every run in a bin is `cached`, owned by this heap and of the bin's page count
+//   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
 //   HP-4  live_bytes() and live_count() are the sums over the heap's live and its remotely freed, undrained blocks
 //   HP-5  headroom == peak - live, never below zero outside of `account`
@@ -36,11 +36,9 @@ struct Item {
   State* state;
 };
 
-// A stack of blocks whose top lies in the magazine itself: a hit then waits for one store of the last free, not for two.
-struct alignas(64) Magazine {
-  Item top;            // the block to hand out next; nullptr: empty
-  Item* below;         // the block under it; the sentinel at the bottom holds nullptr
-  Item* last;          // the topmost place for `below`
+struct alignas(32) Magazine {
+  Item* top;           // the block to hand out next; the sentinel below the first one holds nullptr
+  Item* last;          // the topmost place
   base::Counter pops;  // blocks handed out, ever
   std::uint64_t seen;  // pops when the clock hand last passed
 };
@@ -52,6 +50,8 @@ struct alignas(32) RunBin {
   std::uint64_t seen = 0;  // pops when the clock hand last passed
 };
 
+inline constexpr unsigned k_slack_bits = 36;
+inline constexpr std::uint64_t k_one_block = std::uint64_t{1} << k_slack_bits;
 inline constexpr unsigned k_bin_sets = 128;  // what set_of yields
 inline constexpr unsigned k_more_ways = 3;
 
@@ -139,8 +139,10 @@ class alignas(64) Heap {
   pages::PageStore& store() noexcept { return *store_; }
 
   std::uint64_t live_bytes() const noexcept { return stats.peak_bytes.get() - headroom_bytes_.get(); }
-  std::uint64_t live_count() const noexcept { return stats.peak_count.get() - headroom_count_.get(); }
-  std::uint64_t slack() const noexcept { return slack_.get(); }
+  std::uint64_t live_count() const noexcept {
+    return stats.peak_count.get() - static_cast<std::uint64_t>(static_cast<std::int64_t>(headroom_count_and_slack_.get()) >> k_slack_bits);
+  }
+  std::uint64_t slack() const noexcept { return headroom_count_and_slack_.get() & (k_one_block - 1); }
   void reset_peak() noexcept;
 
   HeapLockGuard lock_guard_;
@@ -150,11 +152,12 @@ class alignas(64) Heap {
 
  private:
   std::uint32_t slab_head_;    // run_head(slab, index)
-  std::uint32_t live_head_;    // run_head(live, index)
-  std::uint32_t cached_head_;  // run_head(cached, index)
+  std::uint32_t run_head_;     // run_head(heap, index)
   std::uint32_t index_;
-  base::Counter slack_;                            // granted less requested, of live blocks
-  base::Counter headroom_bytes_, headroom_count_;  // peak less live
+  base::Counter headroom_bytes_;  // peak less live
+  // Two sums in one word, for one store: blocks to the peak in the upper 28 bits, granted less requested bytes of live
+  // blocks in the lower 36 (that is 64 GiB; 16 million blocks at the worst slack).
+  base::Counter headroom_count_and_slack_;
 
   struct ClassState {
     Item* bottom = nullptr;  // the sentinel of the magazine
@@ -166,10 +169,6 @@ class alignas(64) Heap {
   void unlink(Slab& slab) noexcept;
   void link(Slab& slab) noexcept;
   void put_back(Slab& slab, unsigned unit) noexcept;
-  static void put_at_hand(Magazine& magazine, const Item& item) noexcept {
-    *++magazine.below = magazine.top;
-    magazine.top = item;
-  }
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab) noexcept;
   void drain_slab(Slab& slab) noexcept;
@@ -197,8 +196,7 @@ class alignas(64) Heap {
   Slab* drain_slabs_ = nullptr;
   alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
   std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
-  // One place below the first sentinel (an empty magazine's `below` points under its sentinel), class 0's, and the classes'.
-  static constexpr unsigned k_items = 1 + 1 + 16 * 64 + 16 * 32 + 31 * 16;
+  static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];
 };
 

@@ -15,7 +15,7 @@ unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
     const PageIndex first = bin.head;
     const PageDesc& desc = descs_[first];
     const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
-    bin.head = desc.run.next;
+    bin.head = desc.run.next.load(std::memory_order_relaxed);
     store_->give(first, bin.pages, zero);
     ++given;
   }
@@ -80,12 +80,12 @@ std::size_t Heap::largest_cached() const noexcept {
 }
 
 const char* Heap::validate() noexcept {
-  if (static_cast<std::int64_t>(headroom_bytes_.get() | headroom_count_.get()) < 0) return "HP-5";
+  if (static_cast<std::int64_t>(headroom_bytes_.get() | headroom_count_and_slack_.get()) < 0) return "HP-5";
   const PageIndex committed = store_->committed_pages();
   const auto check_bin = [&](const RunBin& bin, unsigned set) -> const char* {
     PageIndex count = 0;
-    for (PageIndex p = bin.head; p != k_no_page; p = descs_[p].run.next) {
-      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != cached_head_) return "HP-2";
+    for (PageIndex p = bin.head; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
+      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != run_head_) return "HP-2";
       if (++count > committed) return "HP-2";  // a circle
     }
     return bin.head != k_no_page && set_of(bin.pages) != set ? "HP-3" : nullptr;
@@ -103,16 +103,11 @@ const char* Heap::validate() noexcept {
     }
   }
   for (unsigned cls = 1; cls < k_classes; ++cls) {
-    const auto at_hand = [&](const Item& item) {
-      const auto offset = static_cast<std::size_t>(static_cast<char*>(item.block) - base_);
-      if (offset >= std::size_t{committed} * os::k_page_size) return false;
+    for (const Item* item = classes_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
+      const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);
+      if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
       const PageDesc& desc = descs_[offset / os::k_page_size];
-      return desc.head.load() == slab_head_ && desc.slab->size_class == cls && item.state->load() == k_magazine;
-    };
-    const Magazine& magazine = magazines_[cls];
-    if (magazine.top.block != nullptr ? !at_hand(magazine.top) : magazine.below != classes_[cls].bottom - 1) return "HP-1";
-    for (const Item* item = classes_[cls].bottom + 1; item <= magazine.below; ++item) {
-      if (!at_hand(*item)) return "HP-1";
+      if (desc.head.load() != slab_head_ || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
     }
     for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
       const bool empties = list != nullptr && list == classes_[cls].empty;

@@ -6,33 +6,29 @@
 namespace rtpool::blocks {
 
 inline bool Heap::account(std::size_t granted, std::size_t slack) noexcept {
-  slack_.add(slack);
-  if (RTPOOL_UNLIKELY(headroom_bytes_.subtract_below_zero(granted))) {
-    headroom_count_.sub(1);
+  if (RTPOOL_UNLIKELY(headroom_bytes_.add_below_zero(0 - granted))) {
+    headroom_count_and_slack_.add(slack - k_one_block);
     return true;
   }
-  if (RTPOOL_UNLIKELY(headroom_count_.subtract_below_zero(1))) return true;
+  if (RTPOOL_UNLIKELY(headroom_count_and_slack_.add_below_zero(slack - k_one_block))) return true;
   return false;
 }
 
 inline void Heap::unaccount(std::size_t granted, std::size_t slack) noexcept {
-  slack_.sub(slack);
   headroom_bytes_.add(granted);
-  headroom_count_.add(1);
+  headroom_count_and_slack_.add(k_one_block - slack);
 }
 
 inline Heap::Popped Heap::pop_small(unsigned size_class, std::size_t size) noexcept {
   Magazine& magazine = magazines_[size_class];
-  void* const block = magazine.top.block;
+  Item* const top = magazine.top;
+  void* const block = top->block;
   if (RTPOOL_UNLIKELY(block == nullptr)) return {};
-  State& state = *magazine.top.state;
-  Item* const below = magazine.below;
-  magazine.top = *below;
-  magazine.below = below - 1;
+  magazine.top = top - 1;
   magazine.pops.add(1);
   const std::size_t granted = class_bytes(size_class);
   const std::size_t slack = granted - size;
-  state.store(static_cast<std::uint16_t>(k_live | slack), std::memory_order_relaxed);
+  top->state->store(static_cast<std::uint16_t>(k_live | slack), std::memory_order_relaxed);
   if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, false, true};
   return {block, false, false};
 }
@@ -42,13 +38,12 @@ inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pa
   const pages::PageIndex first = bin.head;
   if (RTPOOL_UNLIKELY(bin.pages != pages || first == pages::k_no_page)) return {};
   pages::PageDesc& desc = view.descs[first];
-  bin.head = desc.run.next;
+  bin.head = desc.run.next.load(std::memory_order_relaxed);
   bin.pops.add(1);
   const std::size_t granted = pages * os::k_page_size;
   const std::size_t slack = granted - size;
   const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
-  desc.run.use.slack = static_cast<std::uint16_t>(slack);
-  desc.head.store(live_head_, std::memory_order_relaxed);
+  desc.set_live(slack);
   char* const block = view.base + std::size_t{first} * os::k_page_size;
   if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, zero, true};
   return {block, zero, false};
@@ -62,22 +57,22 @@ inline bool Heap::push(void* block, std::size_t offset, pages::PageDesc& desc) n
     State& state = slab.states()[static_cast<std::size_t>(static_cast<char*>(block) - slab.base) / k_unit];
     const std::uint32_t was = state.load(std::memory_order_relaxed);
     Magazine& magazine = magazines_[size_class];
-    Item* const below = magazine.below;
-    if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || below == magazine.last)) return false;
+    Item* const top = magazine.top;
+    if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || top == magazine.last)) return false;
     state.store(k_magazine, std::memory_order_relaxed);
-    below[1] = magazine.top;
-    magazine.below = below + 1;
-    magazine.top = {block, &state};
+    top[1] = {block, &state};
+    magazine.top = top + 1;
     unaccount(class_bytes(size_class), was & k_small_slack_mask);
     return true;
   }
   const std::uint32_t pages = desc.pages;
   RunBin& bin = bins_[desc.run.use.set];
-  if (RTPOOL_UNLIKELY(head != live_head_ || offset % os::k_page_size != 0 || bin.pages != pages)) return false;
+  if (RTPOOL_UNLIKELY(head != run_head_ || offset % os::k_page_size != 0 || bin.pages != pages ||
+                      desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) {
+    return false;
+  }
   unaccount(std::size_t{pages} * os::k_page_size, desc.run.use.slack);
-  desc.run.next = bin.head;
-  desc.run.use.slack = 0;
-  desc.head.store(cached_head_, std::memory_order_relaxed);
+  desc.run.next.store(bin.head, std::memory_order_relaxed);
   bin.head = static_cast<pages::PageIndex>(offset / os::k_page_size);
   return true;
 }

@@ -19,6 +19,8 @@ namespace rtpool::pages {
 
 using PageIndex = std::uint32_t;  // counts pages from the arena's begin
 inline constexpr PageIndex k_no_page = 0xFFFFFFFFU;
+inline constexpr PageIndex k_live = 0xFFFFFFFEU;    // in `next` of a heap's run: handed out
+inline constexpr PageIndex k_remote = 0xFFFFFFFDU;  // in `next` of a heap's run: freed by another thread, not yet on the list
 inline constexpr std::uint32_t k_max_pages = 0x7FFFFFFFU;  // 8 TiB an arena
 
 enum class RunState : std::uint8_t {
@@ -26,10 +28,9 @@ enum class RunState : std::uint8_t {
   free_first,  // first page of a free run, in the page runs' lists
   free_last,   // last page of a free run of two pages or more
   taken,       // left the free lists, not yet handed out
-  live,        // handed out
-  cached,      // free, in the bin of its owner's heap
+  heap,        // a heap's: handed out if `next` is k_live, else freed, in a bin or on the way to one
+  remote,      // a heap's, freed by another thread, waiting for its owner
   pending,     // free, waiting for the store's lock to become available
-  remote,      // freed by another thread, waiting for its owner
   slab,        // page of a slab
 };
 
@@ -46,14 +47,13 @@ constexpr RunState state_of(std::uint32_t head) noexcept { return static_cast<Ru
 constexpr std::uint32_t owner_of(std::uint32_t head) noexcept { return head >> 16; }
 
 struct PageDesc {
-  // A run in use. `set` changes only with `pages`: a free finds its bin by a load that no recent store holds up.
   struct InUse {
     std::uint16_t slack;
     std::uint8_t set;  // where a heap's bins keep this page count
     std::uint8_t unused;
   };
   struct Links {
-    PageIndex next;  // free list, bin, pending or remote list
+    std::atomic<PageIndex> next;  // free list, bin, pending or remote list; k_live
     union {
       PageIndex prev;  // in a free list
       InUse use;
@@ -67,6 +67,11 @@ struct PageDesc {
     blocks::Slab* slab;  // state slab
   };
 
+  // Hands a heap's run out. `set` stays as it is: the free that reads it must not wait for a store of this allocation.
+  void set_live(std::size_t slack) noexcept {
+    run.use.slack = static_cast<std::uint16_t>(slack);
+    run.next.store(k_live, std::memory_order_release);
+  }
   RunState state() const noexcept { return state_of(head.load(std::memory_order_relaxed)); }
   void set(RunState state, std::uint32_t owner = 0) noexcept { head.store(run_head(state, owner), std::memory_order_relaxed); }
 };

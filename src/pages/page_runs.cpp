@@ -38,9 +38,9 @@ void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) n
   last.head.store(run_head(RunState::free_last) | flags, std::memory_order_relaxed);
   start.pages = pages;
   start.head.store(run_head(RunState::free_first) | flags, std::memory_order_relaxed);
-  start.run.next = heads_[set][list];
+  start.run.next.store(heads_[set][list], std::memory_order_relaxed);
   start.run.prev = k_no_page;
-  if (start.run.next != k_no_page) descs_[start.run.next].run.prev = first;
+  if (start.run.next.load(std::memory_order_relaxed) != k_no_page) descs_[start.run.next.load(std::memory_order_relaxed)].run.prev = first;
   heads_[set][list] = first;
   first_level_[set] |= 1U << (list >> 4);
   second_level_[set][list >> 4] = static_cast<std::uint16_t>(second_level_[set][list >> 4] | 1U << (list & 15));
@@ -51,11 +51,11 @@ void PageRuns::remove(PageIndex first) noexcept {
   PageDesc& start = descs_[first];
   const unsigned set = set_of(start.head.load(std::memory_order_relaxed));
   const unsigned list = list_of(start.pages);
-  const PageIndex next = start.run.next;
+  const PageIndex next = start.run.next.load(std::memory_order_relaxed);
   const PageIndex prev = start.run.prev;
   if (next != k_no_page) descs_[next].run.prev = prev;
   if (prev != k_no_page) {
-    descs_[prev].run.next = next;
+    descs_[prev].run.next.store(next, std::memory_order_relaxed);
   } else {
     heads_[set][list] = next;
     if (next == k_no_page) {
@@ -169,7 +169,7 @@ std::uint32_t PageRuns::largest() const noexcept {
   const unsigned level = base::log2_floor(first_level_[0]);
   const unsigned list = level * 16 + base::log2_floor(second_level_[0][level]);
   std::uint32_t most = 0;
-  for (PageIndex p = heads_[0][list]; p != k_no_page; p = descs_[p].run.next) {
+  for (PageIndex p = heads_[0][list]; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
     if (descs_[p].pages > most) most = descs_[p].pages;
   }
   return most;
@@ -183,7 +183,7 @@ const char* PageRuns::validate(PageIndex committed) const noexcept {
       if (marked != (heads_[set][list] != k_no_page)) return "PR-1";
       if (marked && (first_level_[set] >> (list >> 4) & 1U) == 0) return "PR-1";
       PageIndex prev = k_no_page;
-      for (PageIndex p = heads_[set][list]; p != k_no_page; prev = p, p = descs_[p].run.next) {
+      for (PageIndex p = heads_[set][list]; p != k_no_page; prev = p, p = descs_[p].run.next.load(std::memory_order_relaxed)) {
         if (p >= committed) return "PD-3";
         const PageDesc& start = descs_[p];
         const std::uint32_t head = start.head.load(std::memory_order_relaxed);

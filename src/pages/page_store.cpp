@@ -39,7 +39,7 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
   desc.set(RunState::pending);
   PageIndex head = pending_.load(std::memory_order_relaxed);
   do {
-    desc.run.next = head;
+    desc.run.next.store(head, std::memory_order_relaxed);
   } while (!pending_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
 }
 
@@ -53,7 +53,7 @@ void PageStore::drain_pending_locked(unsigned most) noexcept {
   while (drain_rest_ != k_no_page && most-- != 0) {
     const PageIndex first = drain_rest_;
     const PageDesc& desc = view_.descs[first];
-    drain_rest_ = desc.run.next;
+    drain_rest_ = desc.run.next.load(std::memory_order_relaxed);
     runs_.give(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, committed);
   }
 }

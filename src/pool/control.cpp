@@ -130,7 +130,8 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
     if (state == RunState::none || state == RunState::free_last) return broken("PG-1", page, "page belongs to no run");
     const std::uint32_t length = state == RunState::slab ? desc.slab->pages : desc.pages;
     if (length == 0 || length > committed - page) return broken("PD-3", page, "run reaches past the arena");
-    if (state == RunState::live || state == RunState::remote) {
+    const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
+    if (state == RunState::remote || (state == RunState::heap && (next == pages::k_live || next == pages::k_remote))) {
       walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
       ++walked->live_count;
     } else if (state == RunState::slab) {

@@ -53,7 +53,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
     return found;
   }
   if (offset % os::k_page_size != 0 || state == RunState::none || state == RunState::free_last) return found;
-  if (state != RunState::live) {
+  if (state != RunState::heap || desc.run.next.load(std::memory_order_relaxed) != pages::k_live) {
     found.place = Place::not_live;
     return found;
   }
@@ -180,7 +180,8 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   }
   if (done) {
     const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
-    desc.run.use = {static_cast<std::uint16_t>(granted - size), Heap::set_of(new_pages), 0};
+    desc.run.use.set = Heap::set_of(new_pages);
+    desc.set_live(granted - size);
     heap.unaccount(found.granted, found.granted - found.requested);
     if (heap.account(granted, granted - size)) heap.raise_peak();
     heap.stats.other_count.add(1);
