@@ -92,7 +92,7 @@ def interleave(
     budget : float
         Seconds to spend on all of them together, roughly.
     rounds : int
-        Turns each way gets.
+        Turns each way gets; fewer, but at least 3, when the machine turns out slower than at first.
     iterations : int, optional
         Iterations in a turn; by default as many as fit the budget, at least 3.
 
@@ -109,7 +109,10 @@ def interleave(
         seconds: dict[str, list[float]] = {way.name: [] for way in ways}
         turns: dict[str, list[float]] = {way.name: [] for way in ways}
         faults: dict[str, int | None] = {way.name: 0 for way in ways}
+        began = time.perf_counter()
         for turn in range(rounds):
+            if turn >= 3 and time.perf_counter() - began > budget:
+                break
             shift = turn % len(ways)
             order = [*ways[shift:], *ways[:shift]]
             for way in order if turn % 2 == 0 else reversed(order):
@@ -129,8 +132,8 @@ def interleave(
                 minimum=min(seconds[way.name]),
                 slowest=max(seconds[way.name]),
                 ratio=statistics.median(ratios),
-                faults=None if faulted is None else faulted / (rounds * iterations),
-                iterations=rounds * iterations,
+                faults=None if faulted is None else faulted / len(seconds[way.name]),
+                iterations=len(seconds[way.name]),
             )
         )
     return results

@@ -22,7 +22,7 @@ from ._progress import Progress
 _NUMPY = "NumPy as it is"
 _HANDLER = "the same code inside rtpool.handler()"
 _BY_HAND = "rewritten by hand with out="
-_SECONDS = 20.0
+_SECONDS = 15.0
 _SIZES = (10**4, 10**5, 10**6, 10**7)
 # The frame pipeline is the main exhibit: it gets three times what a conversion gets.
 _CASES = {

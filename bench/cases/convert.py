@@ -1,0 +1,20 @@
+"""uint8 to float64 in one expression and in two lines, and a 1080p frame: the work of `python -m rtpool demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rtpool.cli import _work
+
+BY_HAND = True
+NAMES = [*(f"two_lines:{10**e}" for e in range(4, 9)), *(f"one_line:{10**e}" for e in range(4, 9)), "frames:1080"]
+
+
+def build(name: str, *, by_hand: bool = False) -> Callable[[], Any]:
+    kind, _, size = name.partition(":")
+    if kind == "frames":
+        work = _work.frames()
+    else:
+        work = (_work.one_line if kind == "one_line" else _work.two_lines)(int(size))
+    return work.by_hand if by_hand else work.plain

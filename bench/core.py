@@ -1,0 +1,82 @@
+"""The core alone, in C++: a pool against glibc's malloc and the LD_PRELOAD allocators, in turns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from contestants import Contestant
+
+_SUITES = ("pairs", "batches", "mixed", "threads", "producer_consumer", "waste")
+_TAKING_PART = ("numpy", "tuned", "jemalloc", "tcmalloc", "mimalloc", "rtpool")
+
+
+def run(
+    arguments: argparse.Namespace, chosen: Sequence[Contestant], make_progress: Callable[[int], Any]
+) -> tuple[dict[str, Any], str]:
+    """Run every suite with every contestant, `rounds` times in turns; medians of the rounds' medians."""
+    folder = arguments.build / "bench" / "cpp"
+    taking_part = [c for c in chosen if c.name in _TAKING_PART and not c.missing]
+    suites = [s for s in _SUITES if not arguments.cases or any(part in s for part in arguments.cases)]
+    progress = make_progress(arguments.rounds * len(suites) * len(taking_part))
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for turn in range(arguments.rounds):
+        for suite in suites:
+            if suite in ("producer_consumer", "waste") and turn > 0:
+                continue  # long enough, or the same every time
+            shift = turn % len(taking_part)
+            order = [*taking_part[shift:], *taking_part[:shift]]
+            for contestant in order if turn % 2 == 0 else reversed(order):
+                name = "glibc" if contestant.name == "numpy" else contestant.name
+                progress.step(f"{suite}, {name}")
+                program = "core_bench_rtpool" if name == "rtpool" else "core_bench_malloc"
+                command = [str(folder / program), "--json", "--quick", "--suite", suite]
+                environment = {**os.environ, **contestant.environment}
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    raise RuntimeError(f"{name}: {' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
+                for measured in json.loads(done.stdout)["rows"]:
+                    fields = found.setdefault((measured.pop("suite"), measured.pop("label"), name), {})
+                    for field, value in measured.items():
+                        fields.setdefault(field, []).append(value)
+    progress.close()
+    rows: list[dict[str, Any]] = []
+    for (suite, label, name), fields in found.items():
+        row: dict[str, Any] = {"suite": suite, "case": label, "contestant": name}
+        for field, values in fields.items():
+            # The least of the least and the most of the most; of everything else the median.
+            pick = {"min": min, "scaling_min": min, "max": max, "scaling_max": max}.get(field, statistics.median)
+            row[field] = pick(values)
+        rows.append(row)
+    return {"contestants": [c.name for c in taking_part], "rows": rows, "rounds": arguments.rounds}, _table(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    who = list(dict.fromkeys(row["contestant"] for row in rows))
+    lines: list[str] = []
+    columns = {
+        "pairs": ("median", "malloc + free of one block, ns"),
+        "batches": ("median", "32 blocks allocated, then freed in that order, ns a block"),
+        "threads": ("scaling", "two threads against one, each with its own blocks: times the throughput"),
+    }
+    for suite in dict.fromkeys(row["suite"] for row in rows):
+        mine = [row for row in rows if row["suite"] == suite]
+        if suite in columns:
+            field, title = columns[suite]
+            lines += [f"\n{title}", " " * 26 + "".join(f"{name:>12}" for name in who)]
+            for label in dict.fromkeys(row["case"] for row in mine):
+                by_name = {row["contestant"]: row[field] for row in mine if row["case"] == label}
+                cells = [f"{by_name[name]:.4g}" if name in by_name else "-" for name in who]
+                lines.append(f"{label:<26}" + "".join(f"{cell:>12}" for cell in cells))
+            continue
+        lines.append(f"\n{suite.replace('_', ' ')}")
+        for row in mine:
+            figures = {field: value for field, value in row.items() if field not in ("suite", "case", "contestant")}
+            text = ", ".join(f"{field} {value:.4g}" for field, value in figures.items())
+            lines.append(f"{row['contestant']:<12}{row['case']:<26}{text}")
+    return "\n".join(lines).strip("\n")
