@@ -39,6 +39,9 @@ TEST(Usage, ReadCountsFaultsAndSwitchesOfThisThread) {
 }
 
 TEST(Usage, AWatchSeesEachFaultAndSwitch) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
+#endif
   const auto usage = make_usage();
   UsageEvents before;
   UsageEvents after;
@@ -67,6 +70,9 @@ TEST(Usage, AWatchSeesEachFaultAndSwitch) {
 }
 
 TEST(Usage, AnOverrunRingSaysSoOnceAndGoesOn) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
+#endif
   const auto usage = make_usage();
   if (const int error = usage->watch()) GTEST_SKIP() << "perf_event refused: " << error;
   UsageEvents events;
