@@ -21,6 +21,13 @@ namespace rtpool::base {
 // Thread rule: add, sub, set, add_below_zero by the writing thread; get by any. Cost: one instruction each.
 class Counter {
  public:
+  Counter() noexcept = default;
+  // Copies are for the writing thread, while it moves the structure a counter is part of.
+  Counter(const Counter& other) noexcept { set(other.get()); }
+  Counter& operator=(const Counter& other) noexcept {
+    set(other.get());
+    return *this;
+  }
 #ifdef RTPOOL_THREAD_SANITIZER
   void add(std::uint64_t n) noexcept { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
   // True if the result, taken as signed, is below zero.
