@@ -18,6 +18,9 @@ constexpr Register k_parts[] = {
     register_activation,
     register_copy,
     register_system,
+    register_realtime_record,
+    register_realtime_loop,
+    register_realtime_settings,
 };
 
 // NumPy's default handler is redirected for the whole process, so a second copy of this module (another interpreter)
@@ -46,7 +49,8 @@ int for_each_member(ModuleState* state, Visit visit) {
   auto* handler_type = reinterpret_cast<PyObject*>(state->handler_type);
   for (PyObject* member :
        {pool_type, handler_type, state->creation_failure, state->handler_stack, state->pools, state->pool_class,
-        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto}) {
+        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto,
+        reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type)}) {
     if (member == nullptr) continue;
     if (const int stopped = visit(member); stopped != 0) return stopped;
   }
@@ -73,6 +77,8 @@ int clear(PyObject* module) {
   Py_CLEAR(state->default_pool_maker);
   Py_CLEAR(state->active_pool);
   Py_CLEAR(state->numpy_copyto);
+  Py_CLEAR(state->tick_type);
+  Py_CLEAR(state->histogram_type);
   return 0;
 }
 

@@ -21,6 +21,8 @@ struct ModuleState {
   PyObject* default_pool_maker;  // callable () -> pool
   PyObject* active_pool;         // what `activate` was given, while it is on
   PyObject* numpy_copyto;        // NumPy's own, for everything that is no plain copy of bytes
+  PyTypeObject* tick_type;       // _core.Tick
+  PyTypeObject* histogram_type;  // _core.Histogram
 };
 
 // The definition of `rtpool._core`; its address identifies our types.
@@ -44,5 +46,8 @@ int register_owner(PyObject* module);
 int register_activation(PyObject* module);
 int register_copy(PyObject* module);
 int register_system(PyObject* module);
+int register_realtime_record(PyObject* module);
+int register_realtime_loop(PyObject* module);
+int register_realtime_settings(PyObject* module);
 
 }  // namespace rtpool::binding

@@ -22,11 +22,15 @@ from ._stats import Stats
 if TYPE_CHECKING:
     from ._copy import concatenate, copyto, empty_aligned, stack
     from ._effective import Degradation, Effective
+    from ._plan import Plan, PlanEntry
+    from ._realtime.section import realtime
 
 __all__ = [
     "CorruptionError",
     "Degradation",
     "Effective",
+    "Plan",
+    "PlanEntry",
     "Pool",
     "Stats",
     "__version__",
@@ -40,6 +44,7 @@ __all__ = [
     "get_handler",
     "handler",
     "owner",
+    "realtime",
     "set_handler",
     "stack",
 ]
@@ -48,9 +53,12 @@ __all__ = [
 _LATER = {
     "Degradation": "_effective",
     "Effective": "_effective",
+    "Plan": "_plan",
+    "PlanEntry": "_plan",
     "concatenate": "_copy",
     "copyto": "_copy",
     "empty_aligned": "_copy",
+    "realtime": "_realtime.section",
     "stack": "_copy",
 }
 

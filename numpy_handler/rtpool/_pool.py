@@ -13,6 +13,7 @@ from ._stats import Stats
 
 if TYPE_CHECKING:
     from ._effective import Effective
+    from ._plan import Learning, Plan
 
 HugePages = Literal["auto", "2MiB", "1GiB", False]
 WhenFull = Literal["grow", "fallback", "raise"]
@@ -163,6 +164,55 @@ class Pool(_core.Pool):
     def unfreeze(self) -> None:
         """Let the pool grow again."""
         self._unfreeze()
+
+    def learn(self) -> Learning:
+        """Learn what the iterations inside a ``with`` need, and make exactly that ready.
+
+        The plan is filled in at the end of the ``with``; by then the pool holds, resident and in the calling thread,
+        of every size as many blocks as were alive at once. Learning sees the requests of all threads. It begins the
+        pool's `peak_bytes` anew. After an exception nothing is made ready.
+
+        Returns
+        -------
+        context manager
+            As the target of ``with ... as``: a `Plan`.
+
+        Raises
+        ------
+        RuntimeError
+            If the pool is frozen or learning already.
+        MemoryError
+            If the pool cannot hold what was learned.
+
+        Examples
+        --------
+        >>> import numpy as np, rtpool
+        >>> pool = rtpool.Pool()
+        >>> with rtpool.handler(pool), pool.learn() as plan:
+        ...     total = np.ones((100, 100)).sum()
+        >>> plan.bytes
+        81920
+        """
+        from ._plan import Learning
+
+        return Learning(self)
+
+    def prepare(self, plan: Plan) -> None:
+        """Make ready what a plan says, resident and in the calling thread, so that the first iteration finds it.
+
+        Raises
+        ------
+        MemoryError
+            If the pool cannot hold all of it; what could be made ready stays so.
+
+        Examples
+        --------
+        >>> plan.save("loop.json")                                          # doctest: +SKIP
+        >>> rtpool.default_pool().prepare(rtpool.Plan.load("loop.json"))    # doctest: +SKIP
+        """
+        from ._plan import prepare
+
+        prepare(self, plan)
 
     def check(self) -> None:
         """Walk all structures of the pool and compare them with their invariants. Slow; other threads wait.

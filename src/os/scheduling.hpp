@@ -43,6 +43,10 @@ class Scheduling {
   // EINVAL: none of the processors is online and allowed by the cgroup.
   virtual int set_thread_affinity(const cpu_set_t& wanted) noexcept = 0;
 
+  // How much later than asked the kernel may wake a thread of an ordinary policy, to join wake-ups (50 us by default).
+  virtual int timer_slack(std::uint64_t* nanoseconds) noexcept = 0;
+  virtual int set_timer_slack(std::uint64_t nanoseconds) noexcept = 0;
+
   // Locks all memory of the process, present and future (mlockall), and remembers what was locked before.
   // ENOMEM or EPERM: RLIMIT_MEMLOCK is below the address space in use and CAP_IPC_LOCK is missing.
   virtual int lock_process(std::unique_ptr<LockedMemory>* before) noexcept = 0;

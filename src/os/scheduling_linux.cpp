@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -156,6 +157,17 @@ class LinuxScheduling final : public Scheduling {
 
   int set_thread_affinity(const cpu_set_t& wanted) noexcept override {
     return result(::sched_setaffinity(0, sizeof wanted, &wanted));
+  }
+
+  int timer_slack(std::uint64_t* nanoseconds) noexcept override {
+    const int slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    if (slack < 0) return errno;
+    *nanoseconds = static_cast<std::uint64_t>(slack);
+    return 0;
+  }
+
+  int set_timer_slack(std::uint64_t nanoseconds) noexcept override {
+    return result(::prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0));
   }
 
   int lock_process(std::unique_ptr<LockedMemory>* before) noexcept override {

@@ -14,6 +14,11 @@ os::UsageCounts difference(const os::UsageCounts& a, const os::UsageCounts& b) n
           a.voluntary_switches - b.voluntary_switches, a.involuntary_switches - b.involuntary_switches};
 }
 
+os::UsageCounts sum(const os::UsageCounts& a, const os::UsageCounts& b) noexcept {
+  return {a.minor_faults + b.minor_faults, a.major_faults + b.major_faults,
+          a.voluntary_switches + b.voluntary_switches, a.involuntary_switches + b.involuntary_switches};
+}
+
 }  // namespace
 
 void Recorder::start(os::Nanoseconds now) noexcept {
@@ -34,11 +39,22 @@ void Recorder::start(os::Nanoseconds now) noexcept {
   base_ = last_;
 }
 
+void Recorder::rehearse() noexcept {
+  // More than the timeline has stretches and ever slower, so that joining and replacing are met as well.
+  for (std::size_t i = 0; i < k_stretches + 2; ++i) {
+    begin(0, 0);
+    end(static_cast<os::Nanoseconds>(i), static_cast<os::Nanoseconds>(k_stretches));
+  }
+}
+
 int Recorder::watch() noexcept {
   if (usage_ == nullptr) return 0;
+  read_usage();
+  const os::UsageCounts before = last_;
   const int error = usage_->watch();
   watching_ = error == 0;
   read_usage();
+  base_ = sum(base_, difference(last_, before));
   return error;
 }
 
@@ -175,6 +191,16 @@ void Recorder::finish(os::Nanoseconds now) noexcept {
   open_ = false;
   if (usage_ != nullptr) usage_->unwatch();
   watching_ = false;
+}
+
+void Recorder::resume(os::Nanoseconds now) noexcept {
+  if (recording_) return;
+  recording_ = true;
+  read_usage();
+  // As if the recording had begun later by the time in between, with the counters moved by what happened in it.
+  base_ = difference(last_, totals_.usage);
+  started_ = now - totals_.elapsed;
+  collections_.store(totals_.collections, std::memory_order_relaxed);
 }
 
 }  // namespace rtpool::realtime

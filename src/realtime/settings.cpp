@@ -12,6 +12,10 @@ int Settings::apply_one(Setting setting, const SettingsRequest& request) noexcep
       return os_.lock_process(&locked_before_);
     case Setting::wakeup_latency:
       return os_.hold_wakeup_latency(request.wakeup_latency, &latency_descriptor_);
+    case Setting::timer_slack: {
+      const int error = os_.timer_slack(&slack_before_);
+      return error != 0 ? error : os_.set_timer_slack(1);
+    }
     case Setting::priority: {
       const int error = os_.thread_scheduling(&scheduling_before_);
       if (error != 0) return error;
@@ -38,6 +42,8 @@ int Settings::restore_one(Setting setting) noexcept {
       latency_descriptor_ = -1;
       return error;
     }
+    case Setting::timer_slack:
+      return os_.set_timer_slack(slack_before_);
     case Setting::priority:
       return os_.set_thread_scheduling(scheduling_before_);
   }
@@ -46,7 +52,8 @@ int Settings::restore_one(Setting setting) noexcept {
 
 bool Settings::apply(const SettingsRequest& request) noexcept {
   restore();
-  asked_ = {request.set_affinity, request.lock_process, request.wakeup_latency >= 0, request.priority > 0};
+  asked_ = {request.set_affinity, request.lock_process, request.wakeup_latency >= 0, request.precise_timer,
+            request.priority > 0};
   errors_ = {};
   bool complete = true;
   for (std::size_t i = 0; i < k_settings; ++i) {

@@ -15,8 +15,8 @@
 
 namespace rtpool::realtime {
 
-enum class Setting : std::uint8_t { affinity, lock_process, wakeup_latency, priority };
-inline constexpr std::size_t k_settings = 4;
+enum class Setting : std::uint8_t { affinity, lock_process, wakeup_latency, timer_slack, priority };
+inline constexpr std::size_t k_settings = 5;
 
 // What a section asks for; nothing by default.
 struct SettingsRequest {
@@ -24,6 +24,7 @@ struct SettingsRequest {
   cpu_set_t affinity{};
   bool lock_process = false;
   std::int32_t wakeup_latency = -1;  // microseconds; -1: leave as it is
+  bool precise_timer = false;        // timer slack of 1 ns instead of 50 us
   int priority = 0;                  // SCHED_FIFO 1 to 99; 0: leave policy and priority as they are
 };
 
@@ -59,6 +60,7 @@ class Settings {
   os::ThreadScheduling scheduling_before_;
   std::unique_ptr<os::LockedMemory> locked_before_;
   int latency_descriptor_ = -1;
+  std::uint64_t slack_before_ = 0;
 };
 
 }  // namespace rtpool::realtime

@@ -178,6 +178,28 @@ TEST_F(RecorderTest, AnAbandonedIterationIsNotCounted) {
   EXPECT_EQ(recorder->totals(20).iterations, 0U);
 }
 
+TEST_F(RecorderTest, ResumingLeavesOutWhatHappenedMeanwhile) {
+  recorder->start(0);
+  iterate(10);
+  usage.fault(1);
+  recorder->note_collection();
+  recorder->finish(100);
+  usage.fault(40);
+  usage.switched(40);
+  recorder->note_collection();
+  EXPECT_EQ(recorder->totals(200).usage.minor_faults, 1U);
+  recorder->resume(1000);
+  iterate(10);
+  usage.fault(2);
+  recorder->finish(1050);
+  const Totals totals = recorder->totals(9999);
+  EXPECT_EQ(totals.iterations, 2U);
+  EXPECT_EQ(totals.usage.minor_faults, 3U);
+  EXPECT_EQ(totals.usage.voluntary_switches, 0U);
+  EXPECT_EQ(totals.collections, 1U);
+  EXPECT_EQ(totals.elapsed, 150);
+}
+
 TEST_F(RecorderTest, StartForgetsTheRunBefore) {
   recorder->start(0);
   for (int i = 0; i < 100; ++i) iterate(2000);

@@ -16,6 +16,7 @@ class SettingsTest : public ::testing::Test {
     CPU_SET(1, &request.affinity);
     request.lock_process = true;
     request.wakeup_latency = 0;
+    request.precise_timer = true;
     request.priority = 80;
   }
   void expect_untouched() {
@@ -24,6 +25,7 @@ class SettingsTest : public ::testing::Test {
     EXPECT_EQ(CPU_COUNT(&os.affinity), 2);
     EXPECT_FALSE(os.locked);
     EXPECT_EQ(os.latency, -1);
+    EXPECT_EQ(os.slack, 50'000U);
   }
 
   testing::FakeScheduling os;
@@ -44,10 +46,11 @@ TEST_F(SettingsTest, AllInForceAndAllTakenBackInReverse) {
   EXPECT_EQ(CPU_COUNT(&os.affinity), 1);
   EXPECT_TRUE(os.locked);
   EXPECT_EQ(os.latency, 0);
+  EXPECT_EQ(os.slack, 1U);
   EXPECT_EQ(settings.restore(), 0);
   expect_untouched();
-  const std::vector<std::string> expected = {"affinity", "lock", "latency", "scheduling",
-                                             "scheduling", "release latency", "unlock", "affinity"};
+  const std::vector<std::string> expected = {"affinity", "lock", "latency", "slack", "scheduling",
+                                             "scheduling", "slack", "release latency", "unlock", "affinity"};
   EXPECT_EQ(os.calls, expected);
   EXPECT_EQ(settings.restore(), 0);
   EXPECT_EQ(os.calls, expected);
@@ -79,6 +82,7 @@ INSTANTIATE_TEST_SUITE_P(Each, Refused,
                          ::testing::Values(Refusal{Setting::affinity, &testing::FakeScheduling::refuse_affinity, EINVAL},
                                            Refusal{Setting::lock_process, &testing::FakeScheduling::refuse_lock, ENOMEM},
                                            Refusal{Setting::wakeup_latency, &testing::FakeScheduling::refuse_latency, EACCES},
+                                           Refusal{Setting::timer_slack, &testing::FakeScheduling::refuse_slack, EINVAL},
                                            Refusal{Setting::priority, &testing::FakeScheduling::refuse_scheduling, EPERM}));
 
 TEST_F(SettingsTest, ApplyingAgainTakesTheFirstBackBefore) {

@@ -1,0 +1,1 @@
+"""Real-time sections: the loop, what it does to the process, and its report. `rtpool.realtime` is the way in."""
