@@ -1,0 +1,273 @@
+#include "shared/heap.hpp"
+
+#include <cstdlib>
+#include <new>
+
+namespace rtpool::shared {
+namespace {
+
+constexpr std::uint32_t k_slab_blocks = 8;        // at least, where there is room
+constexpr std::uint64_t k_slab_bytes = 16384;     // at least
+constexpr std::uint32_t k_most_blocks = 65535;    // indices are 16 bits
+
+std::size_t words_for(std::uint32_t blocks) noexcept { return (blocks + 63) / 64; }
+
+}  // namespace
+
+Heap* Heap::make(Segment& segment, Granules& granules, Tenancy tenancy) noexcept {
+  auto* const run_of = static_cast<Run**>(std::calloc(segment.geometry().granules, sizeof(Run*)));
+  void* const room = std::malloc(sizeof(Heap));
+  if (run_of == nullptr || room == nullptr) {
+    std::free(run_of);
+    std::free(room);
+    return nullptr;
+  }
+  Heap* const heap = new (room) Heap;
+  heap->segment_ = &segment;
+  heap->claimed_ = &granules;
+  heap->tenancy_ = tenancy;
+  heap->shift_ = segment.geometry().granule_shift;
+  heap->small_limit_ = small_limit(segment.geometry().granule_bytes());
+  heap->run_of_ = run_of;
+  return heap;
+}
+
+void Heap::destroy() noexcept {
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    if (run_of_[g] != nullptr) discard(run_of_[g]);
+  }
+  std::free(run_of_);
+  this->~Heap();
+  std::free(this);
+}
+
+std::uint64_t Heap::take(std::uint64_t size) noexcept {
+  return size <= small_limit_ ? take_small(size) : take_large(size);
+}
+
+std::uint64_t Heap::take_small(std::uint64_t size) noexcept {
+  const unsigned size_class = class_of(size);
+  while (Run* run = slabs_[size_class]) {
+    if (!run->idle || wake(run)) return take_from(run, size);
+  }
+  return k_no_block;
+}
+
+std::uint64_t Heap::take_large(std::uint64_t size) noexcept {
+  if (size > segment_->geometry().data_bytes) return k_no_block;
+  const std::uint32_t granules = granules_for(size);
+  Run* next = nullptr;
+  for (Run* run = large_[granules < 256 ? granules : 256 + granules % 256]; run != nullptr; run = next) {
+    next = run->next;
+    if (run->granules == granules && wake(run)) {
+      unlink(run);
+      return take_from(run, size);
+    }
+  }
+  return k_no_block;
+}
+
+std::uint64_t Heap::take_from(Run* run, std::uint64_t size) noexcept {
+  const std::uint32_t index = run->stacked != 0 ? run->stack[--run->stacked] : run->fresh++;
+  run->live[index / 64] |= std::uint64_t{1} << index % 64;
+  if (++run->used == run->capacity && run->listed) unlink(run);
+  const Block block{run, index};
+  if (run->large()) run->large_requested = size;
+  else run->requested[index] = static_cast<std::uint32_t>(size);
+  account_taken(granted(block), size);
+  return offset_of(block);
+}
+
+void Heap::account_taken(std::uint64_t granted, std::uint64_t requested) noexcept {
+  counts_.current_bytes += granted;
+  counts_.requested_bytes += requested;
+  counts_.total_bytes += granted;
+  ++counts_.total_count;
+  if (++counts_.current_count > counts_.peak_count) counts_.peak_count = counts_.current_count;
+  if (counts_.current_bytes > counts_.peak_bytes) counts_.peak_bytes = counts_.current_bytes;
+}
+
+void Heap::set_requested(Block block, std::uint64_t size) noexcept {
+  counts_.requested_bytes += size - requested(block);
+  if (block.run->large()) block.run->large_requested = size;
+  else block.run->requested[block.index] = static_cast<std::uint32_t>(size);
+}
+
+// SP-1: out of the idle state. A run that was stolen is forgotten.
+bool Heap::wake(Run* run) noexcept {
+  if (!claimed_->take_idle(tenancy_, run->first, run->granules)) {
+    discard(run);
+    return false;
+  }
+  run->idle = false;
+  return true;
+}
+
+std::uint64_t Heap::take_new(std::uint64_t size) noexcept {
+  if (size > segment_->geometry().data_bytes) return k_no_block;
+  if (size > small_limit_) {
+    Run* const run = make_run(granules_for(size), 0, 0);
+    return run == nullptr ? k_no_block : take_from(run, size);
+  }
+  Run* const run = claim_slab(class_of(size));
+  if (run == nullptr) return k_no_block;
+  link(run);
+  return take_from(run, size);
+}
+
+Run* Heap::claim_slab(unsigned size_class) noexcept {
+  const auto block = static_cast<std::uint32_t>(class_bytes(size_class));
+  const std::uint64_t wanted = std::uint64_t{block} * k_slab_blocks;
+  Run* const run = make_run(granules_for(wanted < k_slab_bytes ? k_slab_bytes : wanted), block, size_class);
+  // In a pool that is nearly full one block is better than none.
+  return run != nullptr || granules_for(block) == granules_for(wanted) ? run : make_run(granules_for(block), block, size_class);
+}
+
+// A claimed run and what describes it, in one allocation.
+Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint32_t size_class) noexcept {
+  const std::uint64_t bytes = std::uint64_t{granules} << shift_;
+  const std::uint64_t fit = block_bytes == 0 ? 1 : bytes / block_bytes;
+  const auto capacity = static_cast<std::uint32_t>(fit < k_most_blocks ? fit : k_most_blocks);
+  const std::size_t words = words_for(capacity);
+  const std::size_t room = sizeof(Run) + words * 16 + capacity * (4 + 4 + 2);
+  void* const memory = std::calloc(1, room);
+  if (memory == nullptr) return nullptr;
+  const std::uint32_t first = claimed_->claim(tenancy_, granules, block_bytes != 0);
+  if (first == k_none) {
+    std::free(memory);
+    return nullptr;
+  }
+  Run* const run = new (memory) Run;
+  run->first = first;
+  run->granules = granules;
+  run->block_bytes = block_bytes;
+  run->size_class = size_class;
+  run->capacity = capacity;
+  run->start = std::uint64_t{first} << shift_;
+  run->live = reinterpret_cast<std::uint64_t*>(run + 1);
+  run->pinned = run->live + words;
+  run->requested = reinterpret_cast<std::uint32_t*>(run->pinned + words);
+  run->records = run->requested + capacity;
+  run->stack = reinterpret_cast<std::uint16_t*>(run->records + capacity);
+  for (std::uint32_t i = 0; i < granules; ++i) {
+    if (run_of_[first + i] != nullptr) discard(run_of_[first + i]);  // SP-2: it was stolen, then freed
+    run_of_[first + i] = run;
+  }
+  ++counts_.claims;
+  return run;
+}
+
+void Heap::discard(Run* run) noexcept {
+  if (run->listed) unlink(run);
+  for (std::uint32_t i = 0; i < run->granules; ++i) {
+    if (run_of_[run->first + i] == run) run_of_[run->first + i] = nullptr;
+  }
+  std::free(run);
+}
+
+Run** Heap::list_of(const Run* run) noexcept {
+  if (!run->large()) return &slabs_[run->size_class];
+  return &large_[run->granules < 256 ? run->granules : 256 + run->granules % 256];
+}
+
+void Heap::link(Run* run) noexcept {
+  Run** const head = list_of(run);
+  run->previous = nullptr;
+  run->next = *head;
+  if (*head != nullptr) (*head)->previous = run;
+  *head = run;
+  run->listed = true;
+}
+
+void Heap::unlink(Run* run) noexcept {
+  if (run->previous != nullptr) run->previous->next = run->next;
+  else *list_of(run) = run->next;
+  if (run->next != nullptr) run->next->previous = run->previous;
+  run->listed = false;
+}
+
+void Heap::give(Block block) noexcept {
+  Run* const run = block.run;
+  counts_.current_bytes -= granted(block);
+  counts_.requested_bytes -= requested(block);
+  --counts_.current_count;
+  const std::uint64_t bit = std::uint64_t{1} << block.index % 64;
+  run->live[block.index / 64] &= ~bit;
+  run->pinned[block.index / 64] &= ~bit;
+  run->stack[run->stacked++] = static_cast<std::uint16_t>(block.index);
+  if (!run->listed) link(run);
+  if (--run->used == 0) run->idle = claimed_->offer_idle(tenancy_, run->first, run->granules);
+}
+
+Block Heap::find(std::uint64_t offset) const noexcept {
+  const Block block = find_around(offset);
+  return block && offset_of(block) == offset ? block : Block{};
+}
+
+Block Heap::find_around(std::uint64_t offset) const noexcept {
+  Run* const run = run_of_[offset >> shift_];
+  if (run == nullptr) return {};
+  const std::uint64_t into = offset - run->start;
+  const std::uint64_t index = run->large() ? 0 : static_cast<std::uint32_t>(into) / run->block_bytes;
+  if (index >= run->fresh || (run->live[index / 64] >> index % 64 & 1) == 0) return {};
+  return {run, static_cast<std::uint32_t>(index)};
+}
+
+std::uint64_t Heap::trim() noexcept {
+  std::uint64_t freed = 0;
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    Run* const run = run_of_[g];
+    if (run == nullptr || !run->idle || run->first != g || !wake(run)) continue;
+    freed += std::uint64_t{run->granules} << shift_;
+    const std::uint32_t granules = run->granules;
+    discard(run);
+    claimed_->release(tenancy_, g, granules);
+  }
+  return freed;
+}
+
+void Heap::pin_all() noexcept {
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    Run* const run = run_of_[g];
+    if (run == nullptr || run->first != g) continue;
+    for (std::size_t i = 0; i < words_for(run->capacity); ++i) run->pinned[i] |= run->live[i];
+  }
+}
+
+void Heap::unpin_all() noexcept {
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    Run* const run = run_of_[g];
+    if (run == nullptr || run->first != g) continue;
+    for (std::size_t i = 0; i < words_for(run->capacity); ++i) run->pinned[i] = 0;
+  }
+}
+
+void Heap::reset_peak() noexcept {
+  counts_.peak_bytes = counts_.current_bytes;
+  counts_.peak_count = counts_.current_count;
+}
+
+std::uint32_t Heap::check(const char** id) const noexcept {
+  std::uint64_t count = 0;
+  std::uint64_t bytes = 0;
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    Run* const run = run_of_[g];
+    if (run == nullptr || run->first != g) continue;
+    std::uint32_t used = 0;
+    for (std::size_t i = 0; i < words_for(run->capacity); ++i) used += static_cast<std::uint32_t>(std::popcount(run->live[i]));
+    const std::uint64_t word = segment_->granule(g).load();
+    const bool taken = word == GranuleWord::head(tenancy_, run->granules);
+    *id = "SP-1";
+    if (used != run->used || used > run->fresh || run->fresh - run->stacked != used || (used != 0 && (run->idle || !taken))) return g;
+    *id = "SP-2";
+    for (std::uint32_t i = 1; i < run->granules; ++i) {
+      if (used != 0 && segment_->granule(g + i).load() != GranuleWord::part(tenancy_)) return g + i;
+    }
+    count += used;
+    bytes += used * (run->large() ? std::uint64_t{run->granules} << shift_ : run->block_bytes);
+  }
+  *id = "SP-3";
+  return count == counts_.current_count && bytes == counts_.current_bytes ? k_none : 0;
+}
+
+}  // namespace rtpool::shared

@@ -1,0 +1,141 @@
+// What one process has of a segment: runs of granules, cut into slabs or whole, and the free blocks in them.
+//
+// All of it is in the process's own memory. Nothing here is shared but the granule words: so allocating and freeing
+// touch no line that another process writes, and a process that dies leaves nothing of it behind.
+//
+//   SP-1  a run in use (a live large block, a slab with a live block) is not idle in the segment; any other run is
+//   SP-2  `run_of_[g]` is the run that was claimed at granule g, or nullptr; a run that was stolen may stand there until
+//         the process finds out, at the latest when it claims g again
+//   SP-3  current_count and current_bytes are those of the live blocks
+//
+// Thread rule: the caller locks. Cost: `take` from a free block and `give` are O(1): a few stores and, when a run goes
+// into or out of use, one atomic operation; `take` of new granules is O(granules of the segment). Failure: k_no_block.
+#pragma once
+
+#include "shared/granules.hpp"
+#include "shared/size_class.hpp"
+
+namespace rtpool::shared {
+
+inline constexpr std::uint64_t k_no_block = UINT64_MAX;
+
+struct Run {
+  std::uint32_t first = 0;
+  std::uint32_t granules = 0;
+  std::uint32_t block_bytes = 0;     // 0: one large block
+  std::uint32_t size_class = 0;
+  std::uint32_t capacity = 1;        // blocks
+  std::uint32_t used = 0;
+  std::uint32_t fresh = 0;           // blocks from here on were never used
+  std::uint32_t stacked = 0;         // entries of `stack`
+  bool idle = false;                 // may have been stolen
+  bool listed = false;
+  std::uint64_t start = 0;           // offset of the first block
+  std::uint64_t large_requested = 0;
+  Run* previous = nullptr;
+  Run* next = nullptr;
+  // Behind this struct in one allocation: of each block
+  std::uint64_t* live = nullptr;     // bit
+  std::uint64_t* pinned = nullptr;   // bit: alive at a fork
+  std::uint32_t* requested = nullptr;
+  std::uint32_t* records = nullptr;  // record + 1 while shared
+  std::uint16_t* stack = nullptr;    // freed blocks, the last one on top
+
+  bool large() const noexcept { return block_bytes == 0; }
+};
+
+// A live block.
+struct Block {
+  Run* run = nullptr;
+  std::uint32_t index = 0;
+
+  explicit operator bool() const noexcept { return run != nullptr; }
+  bool pinned() const noexcept { return (run->pinned[index / 64] >> index % 64 & 1) != 0; }
+  std::uint32_t& record() const noexcept { return run->records[index]; }
+};
+
+struct HeapCounts {
+  std::uint64_t current_bytes = 0;
+  std::uint64_t current_count = 0;
+  std::uint64_t requested_bytes = 0;
+  std::uint64_t peak_bytes = 0;
+  std::uint64_t peak_count = 0;
+  std::uint64_t total_bytes = 0;
+  std::uint64_t total_count = 0;
+  std::uint64_t claims = 0;
+};
+
+class Heap {
+ public:
+  // nullptr without memory.
+  static Heap* make(Segment& segment, Granules& granules, Tenancy tenancy) noexcept;
+  void destroy() noexcept;
+
+  // Offset of a block of at least `size` bytes from what the process has; k_no_block: it has none.
+  std::uint64_t take(std::uint64_t size) noexcept;
+  // Claims granules for it first.
+  std::uint64_t take_new(std::uint64_t size) noexcept;
+  void give(Block block) noexcept;
+
+  // The live block that begins at, or holds, an offset.
+  Block find(std::uint64_t offset) const noexcept;
+  Block find_around(std::uint64_t offset) const noexcept;
+  std::uint64_t offset_of(Block block) const noexcept {
+    return block.run->start + std::uint64_t{block.index} * block.run->block_bytes;
+  }
+  std::uint64_t granted(Block block) const noexcept {
+    return block.run->large() ? std::uint64_t{block.run->granules} << shift_ : block.run->block_bytes;
+  }
+  std::uint64_t requested(Block block) const noexcept {
+    return block.run->large() ? block.run->large_requested : block.run->requested[block.index];
+  }
+  void set_requested(Block block, std::uint64_t size) noexcept;
+
+  // Gives every idle run back to the segment; bytes given back.
+  std::uint64_t trim() noexcept;
+  // Pins all live blocks / none.
+  void pin_all() noexcept;
+  void unpin_all() noexcept;
+
+  // A forked child keeps the heaps of its ancestors to look addresses up in.
+  Heap* older() const noexcept { return older_; }
+  void set_older(Heap* heap) noexcept { older_ = heap; }
+
+  const HeapCounts& counts() const noexcept { return counts_; }
+  void reset_peak() noexcept;
+  Tenancy tenancy() const noexcept { return tenancy_; }
+  // Walks everything: the granule where an invariant fails, or k_none. `id` is the invariant.
+  std::uint32_t check(const char** id) const noexcept;
+
+ private:
+  Heap() = default;
+  std::uint64_t take_small(std::uint64_t size) noexcept;
+  std::uint64_t take_large(std::uint64_t size) noexcept;
+  std::uint64_t take_from(Run* run, std::uint64_t size) noexcept;
+  Run* make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint32_t size_class) noexcept;
+  Run* claim_slab(unsigned size_class) noexcept;
+  bool wake(Run* run) noexcept;
+  void discard(Run* run) noexcept;
+  Run** list_of(const Run* run) noexcept;
+  void link(Run* run) noexcept;
+  void unlink(Run* run) noexcept;
+  void account_taken(std::uint64_t granted, std::uint64_t requested) noexcept;
+  std::uint32_t granules_for(std::uint64_t size) const noexcept {
+    return static_cast<std::uint32_t>(base::divide_up(size, std::uint64_t{1} << shift_));
+  }
+
+  static constexpr std::uint32_t k_large_lists = 512;  // up to 255 granules one list each, above by hash
+
+  Segment* segment_ = nullptr;
+  Granules* claimed_ = nullptr;
+  Tenancy tenancy_;
+  unsigned shift_ = 0;
+  std::size_t small_limit_ = 0;
+  HeapCounts counts_;
+  Heap* older_ = nullptr;
+  Run** run_of_ = nullptr;
+  Run* slabs_[k_classes] = {};        // with a free block, the last used first
+  Run* large_[k_large_lists] = {};    // idle
+};
+
+}  // namespace rtpool::shared

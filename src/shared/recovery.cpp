@@ -1,0 +1,184 @@
+#include "shared/recovery.hpp"
+
+#include <cstdlib>
+
+#include "shared/step.hpp"
+
+namespace rtpool::shared {
+
+Coverage::Coverage(Segment& segment, Records& records, Tenancy except) noexcept
+    : bits_(static_cast<std::uint64_t*>(std::calloc(segment.geometry().granules / 64 + 1, 8))),
+      shift_(segment.geometry().granule_shift) {
+  if (bits_ == nullptr) return;
+  for (std::uint32_t index = 0; index < segment.geometry().records; ++index) {
+    const Record& record = segment.record(index);
+    const RecordState state = StateWord::state(record.state.load());
+    if (state != RecordState::alive && state != RecordState::closing && state != RecordState::setup) continue;
+    BlockRange range;
+    if (!records.range_of(index, &range)) continue;
+    if (except && Tenancy::of(record.owner.load()) == except) continue;
+    const auto last = static_cast<std::uint32_t>((range.offset + range.bytes - 1) >> shift_);
+    for (auto g = static_cast<std::uint32_t>(range.offset >> shift_); g <= last; ++g) bits_[g / 64] |= std::uint64_t{1} << g % 64;
+  }
+}
+
+Coverage::~Coverage() { std::free(bits_); }
+
+bool Coverage::covers(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  const auto last = static_cast<std::uint32_t>((offset + bytes - 1) >> shift_);
+  for (auto g = static_cast<std::uint32_t>(offset >> shift_); g <= last; ++g) {
+    if (covers(g)) return true;
+  }
+  return false;
+}
+
+bool Recovery::lock(Tenancy self) noexcept {
+  Word& word = segment_->header().recovery;
+  std::uint64_t holder = word.load();
+  if (holder != 0 && (Tenancy::of(holder) == self || processes_->working(Tenancy::of(holder)))) return false;
+  if (!word.compare_exchange_strong(holder, self.packed())) return false;
+  step(Step::recovery_locked);
+  // Stealing is done under this lock: a steal that is under way now is that of a dead holder.
+  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+    const std::uint64_t head = segment_->granule(g).load(std::memory_order_relaxed);
+    if ((head & GranuleWord::k_stealing) != 0) granules_->finish_steal(g, head);
+  }
+  return true;
+}
+
+void Recovery::unlock(Tenancy self) noexcept {
+  std::uint64_t holder = self.packed();
+  (void)segment_->header().recovery.compare_exchange_strong(holder, 0);
+}
+
+void Recovery::mark_dead() noexcept {
+  for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
+    ProcessSlot& entry = segment_->process(slot);
+    std::uint64_t life = entry.life.load();
+    if (LifeWord::state(life) == Life::free || LifeWord::state(life) == Life::reaping) continue;
+    if (processes_->slot_alive(slot, life)) continue;
+    const std::uint64_t gone = LifeWord::make(Life::reaping, LifeWord::pid(life), LifeWord::generation(life));
+    (void)entry.life.compare_exchange_strong(life, gone);
+  }
+}
+
+// Whether somebody who still lives inherited from this slot, at any remove.
+bool Recovery::kept(std::uint32_t slot) const noexcept {
+  const Tenancy wanted{slot, LifeWord::generation(segment_->process(slot).life.load())};
+  for (std::uint32_t child = 0; child < k_processes; ++child) {
+    const Life state = LifeWord::state(segment_->process(child).life.load());
+    if (state == Life::free || state == Life::reaping) continue;
+    Tenancy ancestor = Tenancy::of(segment_->process(child).parent.load());
+    for (unsigned generations = 0; ancestor && generations < k_processes; ++generations) {
+      if (ancestor == wanted) return true;
+      if (ancestor.slot >= k_processes) break;
+      const ProcessSlot& entry = segment_->process(ancestor.slot);
+      if (LifeWord::generation(entry.life.load()) != ancestor.generation) break;
+      ancestor = Tenancy::of(entry.parent.load());
+    }
+  }
+  return false;
+}
+
+void Recovery::clear_records(const bool* gone) noexcept {
+  std::uint64_t bits[k_bit_words] = {};
+  for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
+    if (gone[slot]) bits[slot / 64] |= std::uint64_t{1} << slot % 64;
+  }
+  for (std::uint32_t index = 0; index < segment_->geometry().records; ++index) {
+    Record& record = segment_->record(index);
+    for (unsigned i = 0; i < k_bit_words; ++i) {
+      if ((record.bits[i].load(std::memory_order_relaxed) & bits[i]) != 0) record.bits[i].fetch_and(~bits[i]);
+    }
+    step(Step::recovery_bits);
+    std::uint64_t state = record.state.load();
+    const std::uint64_t freed = StateWord::make(RecordState::free, 0, StateWord::generation(state));
+    if (StateWord::state(state) == RecordState::setup) {
+      const std::uint32_t maker = StateWord::version(state);
+      if (maker >= k_processes || gone[maker]) (void)record.state.compare_exchange_strong(state, freed);
+      continue;
+    }
+    records_->try_close(index);
+    state = record.state.load();
+    if (StateWord::state(state) != RecordState::released) continue;
+    const Tenancy owner = Tenancy::of(record.owner.load());
+    if (processes_->current(owner) || (owner.slot < k_processes && !gone[owner.slot] &&
+        LifeWord::generation(segment_->process(owner.slot).life.load()) == owner.generation)) continue;
+    if (record.state.compare_exchange_strong(state, StateWord::make(RecordState::free, 0, StateWord::generation(state)))) {
+      segment_->header().recovered_blocks.fetch_add(1);
+    }
+  }
+}
+
+// Granules of tenancies that are over and that no living record covers.
+void Recovery::free_granules() noexcept {
+  const std::uint32_t total = segment_->geometry().granules;
+  auto* const words = static_cast<std::uint64_t*>(std::malloc(total * sizeof(std::uint64_t)));
+  if (words == nullptr) return;
+  const auto over = [this](Tenancy t) {
+    if (t.slot >= k_processes) return true;
+    const std::uint64_t life = segment_->process(t.slot).life.load();
+    if (LifeWord::generation(life) != t.generation) return true;
+    return LifeWord::state(life) == Life::free || (LifeWord::state(life) == Life::reaping && !kept(t.slot));
+  };
+  Tenancy asked;
+  bool answer = false;
+  for (std::uint32_t g = 0; g < total; ++g) {
+    const std::uint64_t word = segment_->granule(g).load();
+    words[g] = 0;
+    if (word == 0) continue;
+    const Tenancy tenancy = GranuleWord::tenancy(word);
+    if (tenancy != asked) {
+      asked = tenancy;
+      answer = over(tenancy);
+    }
+    if (!answer) continue;
+    words[g] = word;
+  }
+  step(Step::recovery_granules);
+  // The words first, the records after: a dead process makes no new records, so what is uncovered now stays so.
+  const Coverage coverage(*segment_, *records_, Tenancy{});
+  for (std::uint32_t g = 0; coverage.ok() && g < total; ++g) {
+    if (words[g] == 0 || coverage.covers(g)) continue;
+    (void)segment_->granule(g).compare_exchange_strong(words[g], 0);
+    step(Step::recovery_freed);
+  }
+  std::free(words);
+}
+
+bool Recovery::steal_idle(Tenancy self) noexcept {
+  if (!lock(self)) return false;
+  (void)granules_->steal_all_idle(self);
+  unlock(self);
+  return true;
+}
+
+bool Recovery::run(Tenancy self, bool leaving) noexcept {
+  if (!lock(self)) return false;
+  if (leaving) processes_->mark_gone(self);
+  mark_dead();
+  step(Step::recovery_marked);
+  bool gone[k_processes] = {};
+  for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
+    gone[slot] = LifeWord::state(segment_->process(slot).life.load()) == Life::reaping && !kept(slot);
+  }
+  clear_records(gone);
+  step(Step::recovery_records);
+  free_granules();
+  for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
+    if (!gone[slot]) continue;
+    ProcessSlot& entry = segment_->process(slot);
+    std::uint64_t life = entry.life.load();
+    entry.parent.store(0);
+    entry.current_bytes.store(0);
+    entry.current_count.store(0);
+    entry.requested_bytes.store(0);
+    if (entry.life.compare_exchange_strong(life, LifeWord::make(Life::free, 0, LifeWord::generation(life)))) {
+      segment_->header().recovered_processes.fetch_add(1);
+    }
+  }
+  unlock(self);
+  return true;
+}
+
+}  // namespace rtpool::shared

@@ -1,0 +1,248 @@
+// Allocating and freeing.
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.hpp"
+#include "shared/shared_pool.hpp"
+
+namespace rtpool::shared {
+namespace {
+
+constexpr std::uint32_t k_orphan_patience_s = 60;  // for handles under way from processes that are dead
+constexpr std::uint32_t k_most_skipped = 4096;
+
+}  // namespace
+
+void SharedPool::publish_counts() noexcept {
+  ProcessSlot& slot = segment_.process(tenancy_.slot);
+  const HeapCounts& counts = heap_->counts();
+  slot.current_bytes.store(counts.current_bytes, std::memory_order_relaxed);
+  slot.current_count.store(counts.current_count, std::memory_order_relaxed);
+  slot.requested_bytes.store(counts.requested_bytes, std::memory_order_relaxed);
+}
+
+std::uint64_t SharedPool::take(std::uint64_t size) noexcept {
+  std::uint64_t offset = k_no_block;
+  bool search_others = false;
+  {
+    const base::Guard guard(mutex_);
+    if (closed() || !ready()) return k_no_block;
+    offset = heap_->take(size);
+    if (offset == k_no_block) {
+      misses_.fetch_add(1, std::memory_order_relaxed);
+      offset = refill(size);
+      search_others = offset == k_no_block && size <= geometry().data_bytes;
+    }
+    if (offset != k_no_block) publish_counts();
+  }
+  return search_others ? refill_from_others(size) : offset;
+}
+
+// Locked: what this process can do by itself.
+std::uint64_t SharedPool::refill(std::uint64_t size) noexcept {
+  records_.drain_returned(tenancy_, take_back_returned, this);
+  std::uint64_t offset = heap_->take(size);
+  if (offset == k_no_block) offset = heap_->take_new(size);
+  if (offset != k_no_block) return offset;
+  records_.scan_returned(tenancy_, take_back_returned, this);
+  offset = heap_->take(size);
+  if (offset == k_no_block && heap_->trim() != 0) offset = heap_->take_new(size);
+  return offset;
+}
+
+// Not locked: recovers what the dead held, then takes what living processes do not use. In a pool that stays full the
+// search is made more and more seldom if its caller has something to fall back on.
+std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
+  {
+    const base::Guard guard(mutex_);
+    if (options_.fall_back && skip_ != 0) {
+      --skip_;
+      return k_no_block;
+    }
+  }
+  for (unsigned stage = 0; stage < 3; ++stage) {
+    switch (stage) {
+      case 0: (void)recovery_.run(tenancy_); break;
+      case 1: (void)recovery_.steal_idle(tenancy_); break;
+      default:
+        if (records_.drop_tickets(k_orphan_patience_s, true) == 0) break;
+        (void)recovery_.run(tenancy_);
+    }
+    const base::Guard guard(mutex_);
+    flush_deferred();
+    const std::uint64_t offset = refill(size);
+    if (offset == k_no_block) continue;
+    futile_ = 0;
+    publish_counts();
+    return offset;
+  }
+  const base::Guard guard(mutex_);
+  if (futile_ < 32) ++futile_;
+  skip_ = futile_ < 12 ? (1U << futile_) - 1 : k_most_skipped;
+  return k_no_block;
+}
+
+void* SharedPool::fall_back(std::size_t size, bool zeroed) noexcept {
+  if (!options_.fall_back) {
+    failures_.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  void* const block = zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);
+  if (block == nullptr) {
+    failures_.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  fallbacks_.fetch_add(1, std::memory_order_relaxed);
+  fallback_count_.fetch_add(1, std::memory_order_relaxed);
+  return block;
+}
+
+void* SharedPool::allocate(std::size_t size) noexcept {
+  if (size == 0) size = 1;
+  const std::uint64_t offset = take(size);
+  return RTPOOL_LIKELY(offset != k_no_block) ? segment_.data() + offset : fall_back(size, false);
+}
+
+void* SharedPool::allocate_zeroed(std::size_t size) noexcept {
+  if (size == 0) size = 1;
+  const std::uint64_t offset = take(size);
+  if (offset == k_no_block) return fall_back(size, true);
+  return std::memset(segment_.data() + offset, 0, size);
+}
+
+void SharedPool::release(void* address) noexcept {
+  if (address == nullptr) return;
+  std::uint64_t offset = 0;
+  if (!segment_.offset_of(address, &offset)) {
+    if (options_.fall_back) {
+      fallback_count_.fetch_sub(1, std::memory_order_relaxed);
+      fallback_.free(address);
+    } else {
+      misuse(address, "is not in the pool");
+    }
+    return;
+  }
+  const base::Guard guard(mutex_);
+  // Blocks of an ancestor: the child has no part in them, they are the ancestor's to free.
+  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+  if (!block) {
+    BlockRange range;
+    if (!inherited(offset, &range)) misuse(address, "is no live block of this process");
+    return;
+  }
+  if (RTPOOL_UNLIKELY(has_children_) && block.pinned() && defer({offset, {}})) return;
+  free_block(block);
+  publish_counts();
+}
+
+void SharedPool::free_block(Block block) noexcept {
+  const std::uint32_t shared = block.record();
+  if (RTPOOL_LIKELY(shared == 0)) {
+    heap_->give(block);
+  } else {
+    drop_hold({shared - 1, holds_[shared - 1].generation});
+  }
+}
+
+void* SharedPool::resize(void* address, std::size_t size) noexcept {
+  if (address == nullptr) return allocate(size);
+  if (size == 0) size = 1;
+  std::uint64_t offset = 0;
+  std::size_t old = 0;
+  if (!segment_.offset_of(address, &offset)) {
+    if (options_.fall_back) return fallback_.realloc(address, size);
+    misuse(address, "is not in the pool");
+    return nullptr;
+  }
+  {
+    const base::Guard guard(mutex_);
+    const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+    BlockRange range;
+    if (block) {
+      old = heap_->granted(block);
+      if (size <= old && size >= old / 2) {
+        heap_->set_requested(block, size);
+        publish_counts();
+        return address;
+      }
+    } else if (inherited(offset, &range)) {
+      old = range.bytes;
+    } else {
+      misuse(address, "is no live block of this process");
+      return nullptr;
+    }
+  }
+  void* const moved = allocate(size);
+  if (moved == nullptr) return nullptr;
+  std::memcpy(moved, address, old < size ? old : size);
+  release(address);
+  return moved;
+}
+
+bool SharedPool::contains(const void* address) const noexcept {
+  std::uint64_t offset = 0;
+  return segment_.offset_of(address, &offset);
+}
+
+std::size_t SharedPool::usable_size(const void* address) noexcept {
+  std::uint64_t offset = 0;
+  if (!segment_.offset_of(address, &offset)) return 0;
+  const base::Guard guard(mutex_);
+  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+  return block ? heap_->granted(block) : 0;
+}
+
+bool SharedPool::inherited(std::uint64_t offset, BlockRange* range) const noexcept {
+  for (const Heap* heap = inherited_heap_; heap != nullptr; heap = heap->older()) {
+    const Block block = heap->find_around(offset);
+    if (!block) continue;
+    *range = {heap->offset_of(block), heap->granted(block)};
+    return true;
+  }
+  return false;
+}
+
+void SharedPool::misuse(const void* block, const char* what) noexcept {
+  misuses_.fetch_add(1, std::memory_order_relaxed);
+  base::report_line("shared pool %s: %p %s; nothing was done", name(), block, what);
+}
+
+// What is freed while a forked child may still look at it. False: it need not wait, or (no memory) cannot be kept track
+// of; then it stays allocated for good rather than change under the child.
+bool SharedPool::defer(const Deferred& deferred) noexcept {
+  if (deferred_count_ == deferred_room_) {
+    const std::size_t room = deferred_room_ == 0 ? 64 : deferred_room_ * 2;
+    void* const grown = std::realloc(deferred_, room * sizeof(Deferred));
+    if (grown == nullptr) return true;
+    deferred_ = static_cast<Deferred*>(grown);
+    deferred_room_ = room;
+  }
+  deferred_[deferred_count_++] = deferred;
+  return true;
+}
+
+// Locked, after a recovery: when no child is left, does what waited for that, except where a child shared a block on.
+void SharedPool::flush_deferred() noexcept {
+  if (!has_children_ || heap_ == nullptr || processes_.has_child(tenancy_)) return;
+  const Coverage coverage(segment_, records_, tenancy_);
+  if (!coverage.ok()) return;
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < deferred_count_; ++i) {
+    const Deferred entry = deferred_[i];
+    if (entry.offset == k_no_block) {
+      drop_hold(entry.ref);
+      continue;
+    }
+    const Block block = heap_->find(entry.offset);
+    if (!block) continue;
+    if (coverage.covers(entry.offset, heap_->granted(block))) deferred_[kept++] = entry;
+    else free_block(block);
+  }
+  deferred_count_ = kept;
+  if (kept != 0) return;
+  has_children_ = false;
+  heap_->unpin_all();
+  for (std::uint32_t i = 0; i < geometry().records; ++i) holds_[i].pinned = false;
+}
+
+}  // namespace rtpool::shared

@@ -1,0 +1,176 @@
+// The registry, and what happens around a fork.
+//
+// The parent takes a process slot for the child before the fork, so that there is no instant at which the child lives and
+// nobody knows that it holds what it inherited; the child fills the slot in. Everything that lives in the parent at the
+// fork is pinned: if the parent frees it, that waits until the child (and who inherited from it) is gone.
+#include <pthread.h>
+
+#include <atomic>
+#include <new>
+
+#include "base/check.hpp"
+#include "shared/registry.hpp"
+
+namespace rtpool::shared {
+namespace {
+
+base::PriorityMutex& registry_mutex() noexcept {
+  // No destructor at exit: arrays go after every static is gone.
+  alignas(base::PriorityMutex) static unsigned char storage[sizeof(base::PriorityMutex)];
+  static base::PriorityMutex* const mutex = new (storage) base::PriorityMutex;
+  return *mutex;
+}
+SharedPool* g_first = nullptr;
+
+// Where the data of the open pools lie. An entry is written under the registry's lock; whoever asks about a live block
+// finds that block's entry unchanging, and cannot mistake another for it: its end is set last and cleared first.
+struct AddressRange {
+  std::atomic<std::uintptr_t> begin{0};
+  std::atomic<std::uintptr_t> end{0};
+  std::atomic<SharedPool*> pool{nullptr};
+};
+constexpr unsigned k_ranges = 64;
+AddressRange g_ranges[k_ranges];
+std::atomic<unsigned> g_used_ranges{0};
+std::atomic<unsigned> g_without_range{0};
+
+bool add_range(SharedPool* pool) noexcept {
+  for (unsigned i = 0; i < k_ranges; ++i) {
+    AddressRange& range = g_ranges[i];
+    if (range.end.load(std::memory_order_relaxed) != 0) continue;
+    const auto begin = reinterpret_cast<std::uintptr_t>(pool->data());
+    range.begin.store(begin, std::memory_order_release);
+    range.pool.store(pool, std::memory_order_release);
+    range.end.store(begin + pool->geometry().data_bytes, std::memory_order_release);
+    if (g_used_ranges.load(std::memory_order_relaxed) <= i) g_used_ranges.store(i + 1, std::memory_order_release);
+    return true;
+  }
+  return false;
+}
+
+bool remove_range(const SharedPool* pool) noexcept {
+  for (AddressRange& range : g_ranges) {
+    if (range.pool.load(std::memory_order_relaxed) != pool || range.end.load(std::memory_order_relaxed) == 0) continue;
+    range.end.store(0, std::memory_order_release);
+    range.pool.store(nullptr, std::memory_order_release);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Registry::Lock::Lock() noexcept { registry_mutex().lock(); }
+Registry::Lock::~Lock() { registry_mutex().unlock(); }
+
+void Registry::add(SharedPool* pool) noexcept {
+  static const int installed =
+      ::pthread_atfork(SharedPool::before_fork, SharedPool::after_fork_in_parent, SharedPool::after_fork_in_child);
+  if (installed != 0) base::report_line("no handlers around fork (no memory): do not fork while a shared pool is open");
+  pool->next_ = g_first;
+  g_first = pool;
+  if (!add_range(pool)) g_without_range.fetch_add(1);
+}
+
+void Registry::remove(SharedPool* pool) noexcept {
+  for (SharedPool** at = &g_first; *at != nullptr; at = &(*at)->next_) {
+    if (*at != pool) continue;
+    *at = pool->next_;
+    if (!remove_range(pool)) g_without_range.fetch_sub(1);
+    return;
+  }
+}
+
+SharedPool* Registry::find(const os::SegmentId& id) noexcept {
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
+    if (pool->segment_.made().id == id && pool->add_reference_if_any()) return pool;
+  }
+  return nullptr;
+}
+
+SharedPool* Registry::find(const void* address) noexcept {
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
+    if (pool->contains(address)) return pool;
+  }
+  return nullptr;
+}
+
+SharedPool* Registry::find_block(const void* address) noexcept {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  const unsigned used = g_used_ranges.load(std::memory_order_acquire);
+  for (unsigned i = 0; i < used; ++i) {
+    const AddressRange& range = g_ranges[i];
+    if (at < range.end.load(std::memory_order_acquire) && at >= range.begin.load(std::memory_order_acquire)) {
+      return range.pool.load(std::memory_order_acquire);
+    }
+  }
+  if (g_without_range.load(std::memory_order_relaxed) == 0) return nullptr;
+  const Lock registry;
+  return find(address);
+}
+
+SharedPool* Registry::first() noexcept { return g_first; }
+
+void SharedPool::before_fork() noexcept {
+  registry_mutex().lock();
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
+    pool->mutex_.lock();
+    pool->fork_child_ = Tenancy{};
+    if (!pool->ready()) continue;
+    if (pool->processes_.reserve_for_fork(pool->tenancy_, &pool->fork_child_) != 0 &&
+        (!pool->recovery_.run(pool->tenancy_) ||
+         pool->processes_.reserve_for_fork(pool->tenancy_, &pool->fork_child_) != 0)) {
+      base::report_line("shared pool: %u processes have joined, no slot for a forked child; it must not use the arrays "
+                        "it inherits", k_processes);
+      continue;
+    }
+    pool->has_children_ = true;
+    pool->heap_->pin_all();
+    for (std::uint32_t i = 0; i < pool->geometry().records; ++i) {
+      if (pool->holds_[i].count != 0) pool->holds_[i].pinned = true;
+    }
+  }
+}
+
+void SharedPool::after_fork_in_parent() noexcept {
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) pool->mutex_.unlock();
+  registry_mutex().unlock();
+}
+
+void SharedPool::after_fork_in_child() noexcept {
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
+    pool->mutex_.reset_after_fork();
+    if (pool->fork_child_ && pool->processes_.adopt_fork(pool->fork_child_) != 0) {
+      base::report_line("shared pool: the slot of this forked process was taken back; the arrays it inherited may change");
+      pool->fork_child_ = Tenancy{};
+    }
+    pool->become_child(pool->fork_child_);
+  }
+  registry_mutex().reset_after_fork();
+}
+
+// What the parent had becomes something to look addresses up in; nothing is allocated here.
+void SharedPool::become_child(Tenancy tenancy) noexcept {
+  tenancy_ = tenancy;
+  ++lineage_;
+  if (heap_ != nullptr) {
+    heap_->set_older(inherited_heap_);
+    inherited_heap_ = heap_;
+    heap_ = nullptr;
+  }
+  deferred_count_ = 0;
+  has_children_ = false;
+  returned_ = 0;
+  misses_ = fallbacks_ = failures_ = misuses_ = 0;
+}
+
+// The first use in a child.
+bool SharedPool::reborn() noexcept {
+  if (!tenancy_ && processes_.join(&tenancy_) != 0) return false;
+  heap_ = Heap::make(segment_, granules_, tenancy_);
+  if (heap_ == nullptr) return false;
+  for (std::uint32_t i = 0; i < geometry().records; ++i) holds_[i] = Hold{};
+  return true;
+}
+
+}  // namespace rtpool::shared

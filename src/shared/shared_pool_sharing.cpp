@@ -1,0 +1,121 @@
+// Naming blocks to other processes, holding theirs.
+//
+// How often this process holds a block is counted here, in its own memory; the others see one bit. The array NumPy made
+// counts as one hold, each handle and each opened array as one more.
+#include <cerrno>
+
+#include "shared/shared_pool.hpp"
+
+namespace rtpool::shared {
+
+int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noexcept {
+  std::uint64_t offset = 0;
+  if (!segment_.offset_of(address, &offset)) return EINVAL;
+  const base::Guard guard(mutex_);
+  if (!ready()) return EINVAL;
+  const Block block = heap_->find_around(offset);
+  if (!block) {
+    // An array inherited by fork: it keeps its place as long as this process lives, and its record keeps it then.
+    if (!inherited(offset, range)) return EINVAL;
+    if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
+    holds_[ref->record] = {ref->generation, 1, 0, false};
+    return 0;
+  }
+  *range = {heap_->offset_of(block), heap_->granted(block)};
+  if (block.record() != 0) {
+    Hold& hold = holds_[block.record() - 1];
+    *ref = {block.record() - 1, hold.generation};
+    ++hold.count;
+    return 0;
+  }
+  if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
+  block.record() = ref->record + 1;
+  holds_[ref->record] = {ref->generation, 2, range->offset + 1, false};  // the array's and the caller's
+  return 0;
+}
+
+int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
+  if (!ready()) return ENOSPC;
+  if (ref.record >= geometry().records) return EBADMSG;
+  Hold& hold = holds_[ref.record];
+  if (hold.count != 0 && hold.generation == ref.generation) {
+    if (!records_.range_of(ref.record, range)) return EBADMSG;
+    ++hold.count;
+    return 0;
+  }
+  if (const int error = records_.acquire(tenancy_, ref, hold.count != 0, range); error != 0) return error;
+  // `block` stays: this may be the owner's own block, whose array is gone, come back in a handle.
+  if (hold.generation != ref.generation) hold.block = 0;
+  hold.generation = ref.generation;
+  hold.count = 1;
+  hold.pinned = false;
+  return 0;
+}
+
+int SharedPool::hold(const BlockRef& ref, BlockRange* range) noexcept {
+  const base::Guard guard(mutex_);
+  return hold_locked(ref, range);
+}
+
+void SharedPool::drop(const BlockRef& ref, std::uint32_t lineage) noexcept {
+  const base::Guard guard(mutex_);
+  if (lineage != lineage_ || heap_ == nullptr || ref.record >= geometry().records) return;
+  const Hold& hold = holds_[ref.record];
+  if (hold.count == 0 || hold.generation != ref.generation) return;
+  if (has_children_ && hold.pinned && defer({k_no_block, ref})) return;
+  drop_hold(ref);
+  publish_counts();
+}
+
+// Locked. The last one of this process lets go of the block; if that was the last of all and it is ours, it is free.
+void SharedPool::drop_hold(const BlockRef& ref) noexcept {
+  Hold& hold = holds_[ref.record];
+  if (--hold.count != 0) return;
+  if (records_.drop(tenancy_, ref)) take_back(ref);
+}
+
+void SharedPool::take_back(const BlockRef& ref) noexcept {
+  Hold& hold = holds_[ref.record];
+  if (hold.generation != ref.generation || hold.block == 0) return;
+  const Block block = heap_->find(hold.block - 1);
+  hold = Hold{};
+  if (!block || block.record() != ref.record + 1) return;
+  block.record() = 0;
+  heap_->give(block);
+}
+
+void SharedPool::take_back_returned(void* self, BlockRef ref) noexcept {
+  auto* const pool = static_cast<SharedPool*>(self);
+  ++pool->returned_;
+  pool->take_back(ref);
+}
+
+int SharedPool::depart(const BlockRef& ref, Tenancy* sender) noexcept {
+  const base::Guard guard(mutex_);
+  if (!ready() || ref.record >= geometry().records) return ESTALE;
+  const Hold& hold = holds_[ref.record];
+  if (hold.count == 0 || hold.generation != ref.generation) return ESTALE;
+  *sender = tenancy_;
+  return records_.add_ticket(tenancy_, ref);
+}
+
+int SharedPool::arrive(const BlockRef& ref, Tenancy sender, BlockRange* range) noexcept {
+  const base::Guard guard(mutex_);
+  const int error = hold_locked(ref, range);
+  if (error == 0) records_.take_ticket(sender, ref);
+  return error;
+}
+
+std::uint64_t SharedPool::reclaim(std::uint32_t seconds) noexcept {
+  const std::uint64_t count = records_.drop_tickets(seconds, false);
+  segment_.header().lost_tickets.fetch_add(count);
+  return count;
+}
+
+const char* SharedPool::read_only_data(int* error) noexcept {
+  const base::Guard guard(mutex_);
+  *error = segment_.map_read_only(options_.prefault);
+  return segment_.read_only_data();
+}
+
+}  // namespace rtpool::shared

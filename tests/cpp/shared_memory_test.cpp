@@ -1,0 +1,170 @@
+// Promises of os/shared_memory: sealed memory files, names that appear whole, mappings nobody can write, and telling the
+// living from the dead.
+#include "os/shared_memory.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+namespace rtpool::os {
+namespace {
+
+SharedMemory& real() { return shared_memory(); }
+
+std::string own_name(const char* what) { return std::string("test.") + what + "." + std::to_string(::getpid()); }
+
+TEST(SharedMemory, NamelessIsSealedAndReadsAsZeros) {
+  const SegmentId id{{9, 8, 7}};
+  int fd = -1;
+  ASSERT_EQ(real().create_nameless(id, 1 << 20, 4096, &fd), 0);
+  SegmentFile file;
+  ASSERT_EQ(real().describe(fd, &file), 0);
+  EXPECT_TRUE(file.sealed);
+  EXPECT_TRUE(file.regular);
+  EXPECT_EQ(file.bytes, std::size_t{1} << 20);
+  EXPECT_NE(::ftruncate(fd, 4096), 0);
+  EXPECT_NE(::ftruncate(fd, 2 << 20), 0);
+  void* base = nullptr;
+  ASSERT_EQ(real().map(fd, 1 << 20, 4096, true, &base), 0);
+  EXPECT_EQ(reinterpret_cast<std::size_t>(base) % (2 << 20), 0U);
+  ASSERT_EQ(real().prefault(base, 1 << 20, true), 0);
+  std::size_t resident = 0;
+  ASSERT_EQ(real().resident(base, 1 << 20, &resident), 0);
+  EXPECT_EQ(resident, std::size_t{1} << 20);
+  for (std::size_t i = 0; i < (1 << 20); ++i) ASSERT_EQ(static_cast<char*>(base)[i], 0);
+  // Found through the process that has it, by descriptor and by search.
+  int other = -1;
+  ASSERT_EQ(real().open_of_process(id, ::getpid(), fd, &other), 0);
+  real().close(other);
+  ASSERT_EQ(real().open_of_process(id, 0, -1, &other), 0);
+  real().close(other);
+  EXPECT_EQ(real().open_of_process(SegmentId{{1}}, ::getpid(), fd, &other), ENOENT);
+  EXPECT_EQ(real().unmap(base, 1 << 20), 0);
+  real().close(fd);
+}
+
+TEST(SharedMemory, NamesAppearWholeAndOnce) {
+  const std::string name = own_name("names");
+  int fd = -1;
+  ASSERT_EQ(real().create_named(8192, &fd), 0);
+  int found = -1;
+  EXPECT_EQ(real().open_named(name.c_str(), &found), ENOENT);
+  ASSERT_EQ(real().publish(fd, name.c_str()), 0);
+  EXPECT_EQ(real().publish(fd, name.c_str()), EEXIST);
+  ASSERT_EQ(real().open_named(name.c_str(), &found), 0);
+  SegmentFile here;
+  SegmentFile there;
+  ASSERT_EQ(real().describe(fd, &here), 0);
+  ASSERT_EQ(real().describe(found, &there), 0);
+  EXPECT_EQ(here.inode, there.inode);
+  EXPECT_EQ(there.mode, 0600U);
+  EXPECT_EQ(there.user, ::geteuid());
+  struct Seen {
+    const char* name;
+    bool seen;
+  } seen{name.c_str(), false};
+  ASSERT_EQ(real().for_each_name([](void* c, const char* n) {
+    auto* const s = static_cast<Seen*>(c);
+    s->seen |= std::strcmp(n, s->name) == 0;
+    return true;
+  }, &seen), 0);
+  EXPECT_TRUE(seen.seen);
+  EXPECT_EQ(real().try_lock_file(fd), 0);
+  EXPECT_EQ(real().try_lock_file(found), EWOULDBLOCK);
+  EXPECT_EQ(real().unlink_named(name.c_str()), 0);
+  EXPECT_EQ(real().unlink_named(name.c_str()), ENOENT);
+  real().close(fd);
+  real().close(found);
+}
+
+TEST(SharedMemory, NamesThatLeaveTheFolderAreRefused) {
+  for (const char* name : {"", ".", "..", "../x", "a/b", ".hidden", "a b", "a\n"}) EXPECT_FALSE(is_segment_name(name)) << name;
+  EXPECT_FALSE(is_segment_name(std::string(k_segment_name_length + 1, 'x').c_str()));
+  EXPECT_TRUE(is_segment_name(std::string(k_segment_name_length, 'x').c_str()));
+  EXPECT_TRUE(is_segment_name("camera-0.left_eye"));
+  int fd = -1;
+  EXPECT_EQ(real().open_named("../../etc/passwd", &fd), EINVAL);
+}
+
+TEST(SharedMemory, ReadOnlyMappingsCannotBeWritten) {
+  int fd = -1;
+  ASSERT_EQ(real().create_nameless(SegmentId{{5}}, 8192, 4096, &fd), 0);
+  void* base = nullptr;
+  ASSERT_EQ(real().map(fd, 8192, 4096, false, &base), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    *static_cast<volatile char*>(base) = 1;
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGABRT)) << status;
+  real().unmap(base, 8192);
+  real().close(fd);
+}
+
+TEST(Liveness, SelfChildZombieAndGone) {
+  ProcessIdentity self;
+  ASSERT_EQ(real().identify(::getpid(), &self), 0);
+  EXPECT_NE(self.start, 0U);
+  EXPECT_EQ(real().liveness(::getpid(), self), Liveness::alive);
+  ProcessIdentity earlier = self;
+  --earlier.start;
+  EXPECT_EQ(real().liveness(::getpid(), earlier), Liveness::dead);
+  ProcessIdentity elsewhere = self;
+  ++elsewhere.namespace_;
+  EXPECT_EQ(real().liveness(::getpid(), elsewhere), Liveness::unknown);
+
+  int pipe_ends[2];
+  ASSERT_EQ(::pipe(pipe_ends), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    char byte = 0;
+    (void)!::read(pipe_ends[0], &byte, 1);
+    ::_exit(0);
+  }
+  ProcessIdentity of_child;
+  ASSERT_EQ(real().identify(child, &of_child), 0);
+  EXPECT_EQ(real().liveness(child, of_child), Liveness::alive);
+  ::kill(child, SIGKILL);
+  siginfo_t info;
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(real().liveness(child, of_child), Liveness::dead) << "a zombie";
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_EQ(real().liveness(child, of_child), Liveness::dead);
+  EXPECT_EQ(real().identify(child, &of_child), ESRCH);
+}
+
+TEST(Liveness, AnotherProgramInTheSameProcessIsNotTheSame) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    char byte = 0;
+    (void)!::read(ready[0], &byte, 1);
+    ::execl("/bin/sleep", "sleep", "30", nullptr);
+    ::_exit(1);
+  }
+  ProcessIdentity before;
+  ASSERT_EQ(real().identify(child, &before), 0);
+  EXPECT_EQ(real().liveness(child, before), Liveness::alive);
+  ASSERT_EQ(::write(ready[1], "x", 1), 1);
+  Liveness after = Liveness::alive;
+  for (int tries = 0; tries < 200 && after == Liveness::alive; ++tries) {
+    ::usleep(10000);
+    after = real().liveness(child, before);
+  }
+  EXPECT_EQ(after, Liveness::dead);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+}
+
+}  // namespace
+}  // namespace rtpool::os

@@ -1,0 +1,471 @@
+// Promises of shared/shared_pool: the contract of a pool, blocks in several processes, forks, names, both orders of exit.
+#include "shared/shared_pool.hpp"
+
+#include <cerrno>
+#include <chrono>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "shared_support.hpp"
+
+namespace rtpool::shared {
+namespace {
+
+void let_go(SharedPool* pool) {
+  pool->close();
+  pool->drop_reference();
+}
+
+std::string own_name(const char* what) { return std::string("test.") + what + "." + std::to_string(::getpid()); }
+
+bool has_name(const std::string& name) {
+  int fd = -1;
+  if (os::shared_memory().open_named(name.c_str(), &fd) != 0) return false;
+  os::shared_memory().close(fd);
+  return true;
+}
+
+TEST(SharedPool, BlocksAreAlignedDistinctAndReused) {
+  SharedPool* pool = make_pool(64 << 20);
+  for (const std::size_t size : {0UL, 1UL, 64UL, 4032UL, 4033UL, 70000UL, 8UL << 20}) {
+    void* const block = pool->allocate(size);
+    ASSERT_NE(block, nullptr) << size;
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % (size >= 4033 ? 4096 : 64), 0U);
+    EXPECT_GE(pool->usable_size(block), size);
+    EXPECT_TRUE(pool->contains(block));
+    EXPECT_EQ(SharedPool::find(block), pool);
+    std::memset(block, 0xff, size);
+    pool->release(block);
+    EXPECT_EQ(pool->allocate(size), block);
+    pool->release(block);
+    char* const zeroed = static_cast<char*>(pool->allocate_zeroed(size));
+    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(zeroed[i], 0);
+    pool->release(zeroed);
+  }
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, ResizeKeepsTheContents) {
+  SharedPool* pool = make_pool(16 << 20);
+  char* block = static_cast<char*>(pool->resize(nullptr, 100));
+  std::memset(block, 7, 100);
+  for (const std::size_t size : {5000UL, 1UL << 20, 3000UL, 10UL}) {
+    block = static_cast<char*>(pool->resize(block, size));
+    ASSERT_NE(block, nullptr);
+    for (std::size_t i = 0; i < 10; ++i) ASSERT_EQ(block[i], 7);
+  }
+  EXPECT_EQ(pool->resize(block, std::size_t{1} << 40), nullptr);
+  EXPECT_EQ(block[0], 7);
+  pool->release(block);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, FullFailsOrFallsBack) {
+  SharedPool* pool = make_pool(1 << 20);
+  EXPECT_EQ(pool->allocate(2 << 20), nullptr);
+  EXPECT_EQ(pool->stats().common.failures, 1U);
+  let_go(pool);
+  pool = make_pool(1 << 20, "", true);
+  void* const outside = pool->allocate(2 << 20);
+  ASSERT_NE(outside, nullptr);
+  EXPECT_FALSE(pool->contains(outside));
+  EXPECT_EQ(pool->stats().common.fallback_count, 1U);
+  void* const moved = pool->resize(outside, 3 << 20);
+  pool->release(moved);
+  EXPECT_EQ(pool->stats().common.fallback_count, 0U);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, MisuseIsReportedAndSurvived) {
+  SharedPool* pool = make_pool(1 << 20);
+  char* const block = static_cast<char*>(pool->allocate(100));
+  int foreign = 0;
+  ::testing::internal::CaptureStderr();
+  pool->release(block + 64);
+  pool->release(&foreign);
+  pool->release(block);
+  pool->release(block);
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("no live block"), std::string::npos);
+  EXPECT_EQ(pool->stats().common.misuses, 3U);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, ThreadsAtOnce) {
+  SharedPool* pool = make_pool(8 << 20);
+  std::atomic<int> damaged{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(static_cast<unsigned>(t));
+      std::vector<std::pair<unsigned char*, std::size_t>> held;
+      for (int turn = 0; turn < 20000; ++turn) {
+        if (held.size() < 20 && random() % 2 == 0) {
+          const std::size_t size = 1 + random() % (1U << random() % 18);
+          auto* const block = static_cast<unsigned char*>(pool->allocate(size));
+          if (block == nullptr) continue;
+          block[0] = block[size - 1] = static_cast<unsigned char>(t + 1);
+          held.emplace_back(block, size);
+        } else if (!held.empty()) {
+          const auto [block, size] = held.back();
+          held.pop_back();
+          damaged += block[0] != t + 1 || block[size - 1] != t + 1;
+          BlockRef ref;
+          BlockRange range;
+          if (turn % 5 == 0 && pool->share(block, &ref, &range) == 0) pool->drop(ref, pool->lineage());
+          pool->release(block);
+        }
+      }
+      for (const auto& [block, size] : held) pool->release(block);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(damaged, 0);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+// Sharing across unrelated mappings: the child opens the segment anew, as a spawned process does.
+SharedPool* reopen_in_child(const SharedPool* parents) {
+  // The inherited object would be found; a process that was spawned has none. Exec is not needed for that.
+  const Address address = parents->address();
+  const CreateResult result = SharedPool::attach_address(address, Options{});
+  return result.pool;
+}
+
+TEST(SharedPool, WhoeverDropsLastFreesIt) {
+  SharedPool* pool = make_pool(4 << 20);
+  int done[2];
+  ASSERT_EQ(::pipe(done), 0);
+  char* const block = static_cast<char*>(pool->allocate(100000));
+  std::strcpy(block, "from the parent");
+  BlockRef ref;
+  BlockRange range;
+  Tenancy me;
+  ASSERT_EQ(pool->share(block, &ref, &range), 0);
+  ASSERT_EQ(pool->depart(ref, &me), 0);
+  const pid_t child = start_child([&] {
+    SharedPool* mine = reopen_in_child(pool);
+    BlockRange there;
+    if (mine == nullptr || mine->arrive(ref, me, &there) != 0) return 1;
+    char byte = 0;
+    if (::read(done[0], &byte, 1) != 1) return 2;  // the parent has let go
+    if (std::strcmp(mine->data() + there.offset, "from the parent") != 0) return 3;
+    mine->drop(ref, mine->lineage());
+    return 0;
+  });
+  pool->drop(ref, pool->lineage());
+  pool->release(block);
+  EXPECT_EQ(pool->stats().common.current_count, 1U);
+  ASSERT_EQ(::write(done[1], "x", 1), 1);
+  EXPECT_EQ(end_of(child), 0);
+  expect_empty(pool);
+  EXPECT_EQ(pool->hold(ref, &range), ESTALE);
+  let_go(pool);
+}
+
+TEST(SharedPool, TheMakerMayEndFirst) {
+  SharedPool* pool = make_pool(4 << 20);
+  int sent[2];
+  ASSERT_EQ(::pipe(sent), 0);
+  const int status = in_child([&] {
+    char* const block = static_cast<char*>(pool->allocate(50000));
+    std::strcpy(block, "a will");
+    struct { BlockRef ref; Tenancy me; } message;
+    BlockRange range;
+    if (pool->share(block, &message.ref, &range) != 0 || pool->depart(message.ref, &message.me) != 0) return 1;
+    if (::write(sent[1], &message, sizeof message) != sizeof message) return 2;
+    ::raise(SIGKILL);
+    return 0;
+  });
+  ASSERT_TRUE(WIFSIGNALED(status));
+  ASSERT_TRUE(pool->recover());
+  struct { BlockRef ref; Tenancy me; } message;
+  ASSERT_EQ(::read(sent[0], &message, sizeof message), static_cast<ssize_t>(sizeof message));
+  BlockRange range;
+  ASSERT_EQ(pool->arrive(message.ref, message.me, &range), 0);
+  EXPECT_STREQ(pool->data() + range.offset, "a will");
+  EXPECT_EQ(pool->stats().common.current_count, 1U);
+  pool->drop(message.ref, pool->lineage());
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, WhatLivedAtAForkKeepsItsContentsInTheChild) {
+  SharedPool* pool = make_pool(2 << 20);
+  std::vector<char*> blocks;
+  for (const std::size_t size : {100UL, 100UL, 6000UL, 300000UL}) {
+    blocks.push_back(static_cast<char*>(pool->allocate(size)));
+    std::memset(blocks.back(), 'p', size);
+  }
+  BlockRef ref;
+  BlockRange range;
+  ASSERT_EQ(pool->share(blocks[3], &ref, &range), 0);
+  int go[2];
+  int ready[2];
+  ASSERT_EQ(::pipe(go), 0);
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = start_child([&] {
+    char byte = 0;
+    if (::read(go[0], &byte, 1) != 1) return 1;
+    for (const char* block : blocks) {
+      for (int i = 0; i < 100; ++i) {
+        if (block[i] != 'p') return 2;
+      }
+    }
+    // Its own frees of them change nothing, and it has memory of its own.
+    for (char* block : blocks) pool->release(block);
+    void* const own = pool->allocate(1000);
+    if (own == nullptr) return 3;
+    if (pool->stats().common.misuses != 0) return 4;
+    if (::write(ready[1], "x", 1) != 1 || ::read(go[0], &byte, 1) != 1) return 5;
+    return blocks[2][5] == 'p' ? 0 : 6;
+  });
+  pool->drop(ref, pool->lineage());
+  for (char* block : blocks) pool->release(block);
+  // Everything the parent can get, overwritten.
+  std::vector<void*> fill;
+  for (const std::size_t size : {300000UL, 6000UL, 100UL}) {
+    while (void* block = pool->allocate(size)) {
+      std::memset(block, 'x', size);
+      fill.push_back(block);
+    }
+  }
+  for (void* block : fill) pool->release(block);
+  ASSERT_EQ(::write(go[1], "x", 1), 1);
+  ::close(ready[1]);
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  ASSERT_EQ(::write(go[1], "x", 1), 1);
+  EXPECT_EQ(end_of(child), 0);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, AGrandchildKeepsWhatItInheritedThroughADeadChild) {
+  SharedPool* pool = make_pool(1 << 20);
+  char* const block = static_cast<char*>(pool->allocate(500000));
+  std::memset(block, 'g', 500000);
+  int go[2];
+  int answer[2];
+  ASSERT_EQ(::pipe(go), 0);
+  ASSERT_EQ(::pipe(answer), 0);
+  const int status = in_child([&] {
+    if (::fork() == 0) {
+      ::alarm(20);
+      char byte = 0;
+      (void)!::read(go[0], &byte, 1);
+      byte = block[499999];
+      (void)!::write(answer[1], &byte, 1);
+      ::_exit(0);
+    }
+    return 0;
+  });
+  ASSERT_EQ(status, 0);
+  pool->release(block);
+  ASSERT_TRUE(pool->recover());
+  EXPECT_EQ(pool->allocate(600000), nullptr);
+  ASSERT_EQ(::write(go[1], "x", 1), 1);
+  char byte = 0;
+  ASSERT_EQ(::read(answer[0], &byte, 1), 1);
+  EXPECT_EQ(byte, 'g');
+  for (int tries = 0; tries < 100 && pool->stats().processes > 1; ++tries) ::usleep(10000);
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, NamesAreFoundRefusedWhileInUseAndTakenOverFromTheDead) {
+  const std::string name = own_name("pool");
+  const int status = in_child([&] {
+    SharedPool* pool = make_pool(1 << 20, name.c_str());
+    if (pool == nullptr) return 1;
+    ::raise(SIGKILL);
+    return 0;
+  });
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_TRUE(has_name(name));
+  SharedPool* pool = make_pool(2 << 20, name.c_str());
+  ASSERT_NE(pool, nullptr);
+  EXPECT_EQ(pool->geometry().data_bytes, std::size_t{2} << 20);
+  Options again;
+  again.size = 1 << 20;
+  std::strcpy(again.name, name.c_str());
+  EXPECT_EQ(in_child([&] { return SharedPool::create(again).error; }), EEXIST << 8);
+  EXPECT_EQ(in_child([&] {
+    Options options;
+    std::strcpy(options.name, name.c_str());
+    return SharedPool::attach_name(options).pool == pool ? 0 : 1;  // open already
+  }), 0);
+  EXPECT_EQ(pool->unlink(), 0);
+  EXPECT_EQ(pool->unlink(), ENOENT);
+  EXPECT_FALSE(has_name(name));
+  expect_empty(pool);
+  let_go(pool);
+}
+
+TEST(SharedPool, LeftOversOfTheDeadAreSweptAndThoseOfOrderlyEndsAreNot) {
+  const std::string dead = own_name("dead");
+  const std::string orderly = own_name("orderly");
+  (void)in_child([&] {
+    (void)make_pool(1 << 20, dead.c_str());
+    ::raise(SIGKILL);
+    return 0;
+  });
+  (void)in_child([&] {
+    SharedPool* pool = make_pool(1 << 20, orderly.c_str());
+    let_go(pool);
+    return 0;
+  });
+  EXPECT_TRUE(has_name(orderly));
+  const std::string third = own_name("third");
+  SharedPool* pool = make_pool(1 << 20, third.c_str());
+  EXPECT_FALSE(has_name(dead));
+  EXPECT_TRUE(has_name(orderly));
+  EXPECT_EQ(pool->unlink(), 0);
+  let_go(pool);
+  Options options;
+  std::strcpy(options.name, orderly.c_str());
+  const CreateResult found = SharedPool::attach_name(options);
+  ASSERT_NE(found.pool, nullptr);
+  EXPECT_EQ(found.pool->unlink(), 0);
+  let_go(found.pool);
+}
+
+TEST(SharedPool, TheLastUserOfADeadCreatorsPoolRemovesTheName) {
+  const std::string name = own_name("abandoned");
+  int ready[2];
+  int go[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  ASSERT_EQ(::pipe(go), 0);
+  const pid_t creator = start_child([&] {
+    (void)make_pool(1 << 20, name.c_str());
+    char byte = 0;
+    (void)!::write(ready[1], "x", 1);
+    (void)!::read(go[0], &byte, 1);
+    ::raise(SIGKILL);
+    return 0;
+  });
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  Options options;
+  std::strcpy(options.name, name.c_str());
+  const CreateResult found = SharedPool::attach_name(options);
+  ASSERT_NE(found.pool, nullptr);
+  EXPECT_EQ(found.pool->stats().processes, 2U);
+  ASSERT_EQ(::write(go[1], "x", 1), 1);
+  (void)end_of(creator);
+  EXPECT_TRUE(has_name(name));
+  let_go(found.pool);
+  EXPECT_FALSE(has_name(name));
+}
+
+TEST(SharedPool, ClosedMeansNothingNewAndNothingLost) {
+  SharedPool* pool = make_pool(1 << 20);
+  char* const block = static_cast<char*>(pool->allocate(1000));
+  pool->close();
+  EXPECT_TRUE(pool->closed());
+  EXPECT_EQ(pool->allocate(1000), nullptr);
+  std::memset(block, 1, 1000);
+  pool->release(block);
+  pool->drop_reference();
+}
+
+TEST(SharedPool, FrozenMapping) {
+  SharedPool* pool = make_pool(1 << 20);
+  char* const block = static_cast<char*>(pool->allocate(1000));
+  std::strcpy(block, "seen from both sides");
+  int error = 0;
+  const char* const data = pool->read_only_data(&error);
+  ASSERT_NE(data, nullptr) << error;
+  const char* const same = data + (block - pool->data());
+  EXPECT_STREQ(same, block);
+  EXPECT_TRUE(pool->contains(same));
+  EXPECT_EQ(in_child([&] {
+    *const_cast<volatile char*>(same) = 'x';
+    return 0;
+  }) & 0x7f, SIGSEGV);
+  pool->release(block);
+  let_go(pool);
+}
+
+// Whatever stands in the shared part: no crash, no endless loop, `check` finds what it can.
+TEST(SharedPool, NoiseInTheSegmentIsSurvived) {
+  for (unsigned seed = 0; seed < 150; ++seed) {
+    const int status = in_child([&] {
+      SharedPool* pool = make_pool(2 << 20, "", true);
+      std::mt19937_64 random(seed);
+      std::vector<BlockRef> refs;
+      BlockRange range;
+      Tenancy me;
+      std::vector<void*> blocks;
+      for (int i = 0; i < 20; ++i) {
+        BlockRef ref;
+        blocks.push_back(pool->allocate(1 + random() % 20000));
+        if (i % 3 == 0 && pool->share(blocks.back(), &ref, &range) == 0) refs.push_back(ref);
+      }
+      const Geometry& g = pool->geometry();
+      Segment& segment = pool->segment();
+      // The words that others write: everything between the header and the data, our own slot's life left alone.
+      auto* const words = reinterpret_cast<std::uint64_t*>(segment.base());
+      const std::uint64_t first = g.processes_offset / 8 + 16 * 4;
+      const std::uint64_t last = g.data_offset / 8;
+      const int changes = seed % 3 == 0 ? 20000 : 40;
+      for (int i = 0; i < changes; ++i) {
+        const std::uint64_t value = seed % 2 == 0 ? random() : random() % 1024 * (std::uint64_t{1} << random() % 64);
+        words[first + random() % (last - first)] = value;
+      }
+      FILE* const quiet = std::freopen("/dev/null", "w", stderr);
+      for (int turn = 0; turn < 300; ++turn) {
+        BlockRef ref{static_cast<std::uint32_t>(random() % (g.records + 5)), static_cast<std::uint32_t>(random() % 3)};
+        if (turn % 2 == 0) ref.generation = StateWord::generation(segment.record(ref.record % g.records).state.load());
+        if (pool->arrive(ref, Tenancy{static_cast<std::uint32_t>(random() % 256), 1}, &range) == 0) {
+          if (range.bytes == 0 || range.offset + range.bytes > g.data_bytes) return 1;
+          if (pool->depart(ref, &me) == 0 && turn % 3 == 0) pool->drop(ref, pool->lineage());
+        }
+        void* const block = pool->allocate(1 + random() % 300000);
+        if (block != nullptr && turn % 4 != 0) pool->release(block);
+      }
+      for (const BlockRef& ref : refs) pool->drop(ref, pool->lineage());
+      for (void* block : blocks) pool->release(block);
+      (void)pool->stats();
+      (void)pool->reclaim(0);
+      (void)pool->recover();
+      (void)pool->trim();
+      (void)pool->check();
+      if (quiet != nullptr) let_go(pool);
+      return 0;
+    });
+    ASSERT_EQ(status, 0) << "seed " << seed;
+  }
+}
+
+TEST(SharedPool, ForeignFilesAreRefused) {
+  int fd = -1;
+  os::SharedMemory& real = os::shared_memory();
+  ASSERT_EQ(real.create_nameless(os::SegmentId{{1}}, 1 << 20, 4096, &fd), 0);
+  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}).error, EBADMSG);
+  ASSERT_EQ(real.create_nameless(os::SegmentId{{1}}, 100, 4096, &fd), 0);
+  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}).error, EBADMSG);
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  EXPECT_EQ(SharedPool::attach_fd(ends[0], Options{}).error, EBADMSG);
+  // One that others may write.
+  const std::string name = own_name("open");
+  ASSERT_EQ(real.create_named(1 << 20, &fd), 0);
+  ASSERT_EQ(real.publish(fd, name.c_str()), 0);
+  ASSERT_EQ(::chmod(("/dev/shm/rtpool." + name).c_str(), 0666), 0);
+  Options options;
+  std::strcpy(options.name, name.c_str());
+  EXPECT_EQ(SharedPool::attach_name(options).error, EACCES);
+  EXPECT_EQ(real.unlink_named(name.c_str()), 0);
+  real.close(fd);
+}
+
+}  // namespace
+}  // namespace rtpool::shared
