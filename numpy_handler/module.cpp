@@ -17,6 +17,7 @@ constexpr Register k_parts[] = {
     register_owner,
     register_activation,
     register_copy,
+    register_shared,
     register_system,
     register_realtime_record,
     register_realtime_loop,
@@ -50,7 +51,9 @@ int for_each_member(ModuleState* state, Visit visit) {
   for (PyObject* member :
        {pool_type, handler_type, state->creation_failure, state->handler_stack, state->pools, state->pool_class,
         state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto,
-        reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type)}) {
+        reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type),
+        reinterpret_cast<PyObject*>(state->shared_pool_type), reinterpret_cast<PyObject*>(state->shared_array_type),
+        reinterpret_cast<PyObject*>(state->shared_block_type)}) {
     if (member == nullptr) continue;
     if (const int stopped = visit(member); stopped != 0) return stopped;
   }
@@ -68,6 +71,9 @@ int clear(PyObject* module) {
   if (state == nullptr) return 0;
   Py_CLEAR(state->pool_type);
   Py_CLEAR(state->handler_type);
+  Py_CLEAR(state->shared_pool_type);
+  Py_CLEAR(state->shared_array_type);
+  Py_CLEAR(state->shared_block_type);
   Py_CLEAR(state->creation_failure);
   Py_CLEAR(state->handler_stack);
   Py_CLEAR(state->pools);

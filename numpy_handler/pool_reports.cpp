@@ -48,15 +48,7 @@ PyObject* stats(PyObject* self, PyObject*) {
     const WithoutGil others_run;
     counters = core_of(self)->stats();
   }
-  Reference tuple(PyTuple_New(static_cast<Py_ssize_t>(k_stats_count)));
-  if (!tuple) return nullptr;
-  Py_ssize_t index = 0;
-  for (const StatsField& field : k_stats_fields) {
-    PyObject* value = from_count(counters.*field.value);
-    if (value == nullptr) return nullptr;
-    PyTuple_SET_ITEM(tuple.get(), index++, value);
-  }
-  return tuple.release();
+  return stats_tuple(counters);
 }
 
 // _options() -> (size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict), as asked
@@ -75,19 +67,7 @@ PyObject* effective(PyObject* self, PyObject*) {
     const WithoutGil others_run;
     force = core_of(self)->effective();
   }
-  Reference degradations(PyTuple_New(static_cast<Py_ssize_t>(force.count)));
-  if (!degradations) return nullptr;
-  for (std::size_t i = 0; i < force.count; ++i) {
-    const pool::Degradation& lost = force.degradations[i];
-    PyObject* entry = Py_BuildValue("(iiKK)", static_cast<int>(lost.step), lost.error,
-                                    static_cast<unsigned long long>(lost.asked),
-                                    static_cast<unsigned long long>(lost.got));
-    if (entry == nullptr) return nullptr;
-    PyTuple_SET_ITEM(degradations.get(), static_cast<Py_ssize_t>(i), entry);
-  }
-  return Py_BuildValue("(KKNNiN)", static_cast<unsigned long long>(force.size),
-                       static_cast<unsigned long long>(force.limit), PyBool_FromLong(force.prefault),
-                       PyBool_FromLong(force.lock), static_cast<int>(force.huge_pages), degradations.release());
+  return effective_tuple(force);
 }
 
 // _check() -> None, or (invariant, text) of the first one broken
@@ -164,6 +144,34 @@ PyMethodDef k_pool_report_methods[] = {
     {"_arena", arena, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
+
+PyObject* stats_tuple(const pool::Stats& counters) noexcept {
+  Reference tuple(PyTuple_New(static_cast<Py_ssize_t>(k_stats_count)));
+  if (!tuple) return nullptr;
+  Py_ssize_t index = 0;
+  for (const StatsField& field : k_stats_fields) {
+    PyObject* value = from_count(counters.*field.value);
+    if (value == nullptr) return nullptr;
+    PyTuple_SET_ITEM(tuple.get(), index++, value);
+  }
+  return tuple.release();
+}
+
+PyObject* effective_tuple(const pool::Effective& force) noexcept {
+  Reference degradations(PyTuple_New(static_cast<Py_ssize_t>(force.count)));
+  if (!degradations) return nullptr;
+  for (std::size_t i = 0; i < force.count; ++i) {
+    const pool::Degradation& lost = force.degradations[i];
+    PyObject* entry = Py_BuildValue("(iiKK)", static_cast<int>(lost.step), lost.error,
+                                    static_cast<unsigned long long>(lost.asked),
+                                    static_cast<unsigned long long>(lost.got));
+    if (entry == nullptr) return nullptr;
+    PyTuple_SET_ITEM(degradations.get(), static_cast<Py_ssize_t>(i), entry);
+  }
+  return Py_BuildValue("(KKNNiN)", static_cast<unsigned long long>(force.size),
+                       static_cast<unsigned long long>(force.limit), PyBool_FromLong(force.prefault),
+                       PyBool_FromLong(force.lock), static_cast<int>(force.huge_pages), degradations.release());
+}
 
 int add_stats_fields(PyObject* module) noexcept {
   const Reference names(PyTuple_New(static_cast<Py_ssize_t>(k_stats_count)));

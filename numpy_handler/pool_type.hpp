@@ -32,6 +32,10 @@ PyObject* object_of_pool(ModuleState* state, pool::Pool* core) noexcept;
 extern PyMethodDef k_pool_report_methods[];   // pool_reports.cpp: figures out of the pool
 extern PyMethodDef k_pool_control_methods[];  // pool_controls.cpp: what changes the pool
 
+// What `_stats()` and `_effective()` answer, also for pools of other kinds. A new reference, or nullptr with an exception.
+PyObject* stats_tuple(const pool::Stats& counters) noexcept;
+PyObject* effective_tuple(const pool::Effective& force) noexcept;
+
 // Adds STATS_FIELDS, the names of what `_stats()` answers, in its order. 0, or -1 with an exception.
 int add_stats_fields(PyObject* module) noexcept;
 

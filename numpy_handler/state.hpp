@@ -12,6 +12,9 @@ namespace rtpool::binding {
 struct ModuleState {
   PyTypeObject* pool_type;       // _core.Pool
   PyTypeObject* handler_type;    // _core.Handler
+  PyTypeObject* shared_pool_type;   // _core.SharedPool
+  PyTypeObject* shared_array_type;  // _core.SharedArray
+  PyTypeObject* shared_block_type;  // _core.SharedBlock, the base of opened arrays
   PyObject* creation_failure;    // exception: (step, errno, asked, got)
   PyObject* handler_stack;       // ContextVar: what the entered handlers of this context replaced
   PyObject* pools;               // dict: id of a core pool -> weak reference to its Python object
@@ -45,6 +48,8 @@ int register_handler(PyObject* module);
 int register_owner(PyObject* module);
 int register_activation(PyObject* module);
 int register_copy(PyObject* module);
+int register_shared(PyObject* module);
+int register_shared_arrays(PyObject* module);
 int register_system(PyObject* module);
 int register_realtime_record(PyObject* module);
 int register_realtime_loop(PyObject* module);

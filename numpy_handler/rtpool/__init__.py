@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import _core
 from ._activation import activate, active_pool, deactivate
 from ._core import __version__
 from ._default import default_pool
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._effective import Degradation, Effective
     from ._plan import Plan, PlanEntry
     from ._realtime.section import realtime
+    from ._shared import SharedArray, SharedPool, SharedStats, share_by_reference
 
 __all__ = [
     "CorruptionError",
@@ -32,6 +34,9 @@ __all__ = [
     "Plan",
     "PlanEntry",
     "Pool",
+    "SharedArray",
+    "SharedPool",
+    "SharedStats",
     "Stats",
     "__version__",
     "activate",
@@ -46,6 +51,7 @@ __all__ = [
     "owner",
     "realtime",
     "set_handler",
+    "share_by_reference",
     "stack",
 ]
 
@@ -55,12 +61,27 @@ _LATER = {
     "Effective": "_effective",
     "Plan": "_plan",
     "PlanEntry": "_plan",
+    "SharedArray": "_shared",
+    "SharedPool": "_shared",
+    "SharedStats": "_shared",
     "concatenate": "_copy",
     "copyto": "_copy",
     "empty_aligned": "_copy",
     "realtime": "_realtime.section",
+    "share_by_reference": "_shared",
     "stack": "_copy",
 }
+
+
+def _shared_owner(address: int) -> object | None:
+    if _core._shared_pool_at(address) is None:
+        return None
+    from ._shared import pool_at
+
+    return pool_at(address)
+
+
+_core._add_owner_finder(_shared_owner)
 
 
 def __getattr__(name: str) -> object:

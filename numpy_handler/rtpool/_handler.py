@@ -12,6 +12,8 @@ from ._pool import Pool
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._shared import SharedPool
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -179,7 +181,7 @@ def get_handler(array: NDArray[Any] | None = None) -> object | None:
     return _core.get_handler(array)
 
 
-def owner(array: NDArray[Any]) -> Pool | None:
+def owner(array: NDArray[Any]) -> Pool | SharedPool | None:
     """Give the pool that holds an array's data, `None` if there is none.
 
     The address of the data decides, so views answer as the array they look at, and arrays made under `activate` answer
@@ -193,5 +195,5 @@ def owner(array: NDArray[Any]) -> Pool | None:
     >>> rtpool.owner(a[::2]) == pool, rtpool.owner(np.empty(3))
     (True, None)
     """
-    found: Pool | None = _core.owner(array)
+    found: Pool | SharedPool | None = _core.owner(array)
     return found
