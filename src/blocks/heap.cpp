@@ -301,10 +301,11 @@ bool Heap::free_remote(PageIndex first, std::uint32_t* slack) noexcept {
   return true;
 }
 
-void Heap::drain_slab(Slab& slab) noexcept {
+unsigned Heap::drain_slab(Slab& slab) noexcept {
+  unsigned count = 0;
   const std::size_t granted = class_bytes(slab.size_class);
   unsigned unit = slab.remote.exchange(k_no_unit, std::memory_order_acq_rel);
-  while (unit != k_no_unit) {  // at most a slab's 256 blocks
+  for (; unit != k_no_unit; ++count) {  // at most a slab's 256 blocks
     const unsigned next = slab.states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
     put_back(slab, unit);
     unaccount(granted, 0);
@@ -312,6 +313,7 @@ void Heap::drain_slab(Slab& slab) noexcept {
     stats.drained_count.add(1);
     unit = next;
   }
+  return count;
 }
 
 void Heap::drain_run(PageIndex first) noexcept {
@@ -324,26 +326,24 @@ void Heap::drain_run(PageIndex first) noexcept {
 }
 
 bool Heap::drain(unsigned most) noexcept {
-  bool any = false;
+  unsigned drained = 0;
   if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
     drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);
   }
-  for (unsigned slabs = most / 16; drain_slabs_ != nullptr && slabs != 0; --slabs) {
+  while (drain_slabs_ != nullptr && drained < most) {
     Slab& slab = *drain_slabs_;
     drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
-    drain_slab(slab);
-    any = true;
+    drained += drain_slab(slab);
   }
   if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
     drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);
   }
-  for (; drain_runs_ != k_no_page && most != 0; --most) {
+  for (unsigned runs = 0; drain_runs_ != k_no_page && runs < most; ++runs, ++drained) {
     const PageIndex first = drain_runs_;
     drain_runs_ = descs_[first].run.next.load(std::memory_order_relaxed);
     drain_run(first);
-    any = true;
   }
-  return any;
+  return drained != 0;
 }
 
 }  // namespace rtpool::blocks

@@ -57,6 +57,7 @@ inline constexpr unsigned k_more_ways = 3;
 
 // Bounds of the slow paths, in blocks, runs or sets.
 inline constexpr unsigned k_drain_blocks = 64;
+inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
 inline constexpr unsigned k_decay_sets = 2;
 inline constexpr unsigned k_decay_runs = 8;
 inline constexpr unsigned k_reclaim_runs = 16;
@@ -113,7 +114,8 @@ class alignas(64) Heap {
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
   bool free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept;
   bool free_remote(pages::PageIndex first, std::uint32_t* slack) noexcept;
-  // Takes back at most `most` of them; true if any.
+  // Takes back at least `most` of each kind, small and large, if there are so many (a slab's are taken together, so it may be
+  // 255 small ones more); true if any. O(most).
   bool drain(unsigned most) noexcept;
 
   // --- giving back ---
@@ -171,7 +173,7 @@ class alignas(64) Heap {
   void put_back(Slab& slab, unsigned unit) noexcept;
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab) noexcept;
-  void drain_slab(Slab& slab) noexcept;
+  unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
   RunBin* claim_bin(std::uint32_t pages) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;

@@ -92,7 +92,11 @@ PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) no
 PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const unsigned cls = blocks::class_of(size);
   if (const Served at_hand = heap.pop_small(cls, size); at_hand.block != nullptr) return at_hand;
-  if (heap.refill(cls) || (heap.drain(blocks::k_drain_blocks) && heap.refill(cls))) return heap.pop_small(cls, size);
+  if (heap.refill(cls)) return heap.pop_small(cls, size);
+  // What others freed may be of any class: a few rounds, or a producer of many sizes would grow although all comes back.
+  for (unsigned round = 0; round < blocks::k_drain_rounds && heap.drain(blocks::k_drain_blocks); ++round) {
+    if (heap.refill(cls)) return heap.pop_small(cls, size);
+  }
   heap.decay();
   GrowthFailure failure;
   if (heap.add_slab(cls, false, &failure) || (heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||

@@ -125,7 +125,7 @@ TEST_F(ThreadsTest, ProducerAndConsumerStayBounded) {
     }
   });
   for (int i = 0; i < k_blocks; ++i) {
-    void* const block = pool_->allocate(i % 3 == 0 ? 200 : 20'000);
+    void* const block = pool_->allocate(i % 3 == 0 ? 1 + static_cast<std::size_t>(i) * 7919 % 4032 : i % 3 == 1 ? 200 : 20'000);
     ASSERT_NE(block, nullptr);
     while (slots[i % 64].load(std::memory_order_relaxed) != nullptr) std::this_thread::yield();
     slots[i % 64].store(block, std::memory_order_release);
