@@ -346,3 +346,51 @@ def test_a_subclass_is_a_pool() -> None:
         a = np.ones(10)
     assert rtpool.owner(a) is mine
     assert repr(mine).startswith("<rtpool.Mine 'mine'")
+
+
+def test_trim_leaves_nothing_behind(run_python) -> None:
+    run_python(
+        """
+        import numpy as np, rtpool
+        def resident():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+        rng = np.random.default_rng(1)
+        pool = rtpool.Pool()
+        with rtpool.handler(pool):
+            np.ones(10)
+            before = resident()
+            sizes = [int(2 ** rng.uniform(0, 22)) for _ in range(500)] + [100 << 20]
+            arrays = [np.ones(size, np.uint8) for size in sizes]
+            kept = [a.copy() for a in arrays[::100]]
+            expected = [a.tobytes() for a in kept]
+            assert resident() > before + 200
+            del arrays
+            given = pool.trim()
+        assert given > 100 << 20, given
+        live = pool.stats().current_bytes / 2**20
+        assert resident() <= before + live + sum(map(len, expected)) / 2**20 + 8, (before, resident(), live)
+        assert [a.tobytes() for a in kept] == expected
+        pool.check()
+        """
+    )
+
+
+def test_locked_memory_counts_as_locked(run_python) -> None:
+    run_python(
+        """
+        import numpy as np, rtpool
+        def locked():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmLck"))
+        before = locked()
+        pool = rtpool.Pool("4 MiB", lock=True)
+        if pool.effective.lock:
+            assert pool.effective.as_asked
+            assert locked() - before >= 4 << 20
+            with rtpool.handler(pool):
+                kept = np.ones(10 << 20, np.uint8)
+            if pool.effective.lock:
+                assert locked() - before >= 10 << 20
+        """
+    )
