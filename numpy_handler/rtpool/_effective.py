@@ -52,7 +52,7 @@ class Effective(NamedTuple):
     asked : Mapping[str, object]
         The arguments of the pool.
     size, limit : int
-        Bytes made ready at construction, and the most the pool may hold.
+        Bytes the pool holds by now, and the most it may hold.
     prefault, lock : bool
         Whether pages are resident before they are handed out, and locked in memory.
     huge_pages : str or False
@@ -92,12 +92,13 @@ def _shown(value: object) -> str:
 def read_effective(asked: Mapping[str, Any], raw: _core.RawEffective) -> Effective:
     """Name what the core answers."""
     size, limit, prefault, lock, huge_pages, degradations = raw
-    described = tuple(describe(failure, asked["size"], asked["huge_pages"]) for failure in degradations)
+    most = max(asked["size"], size)
+    described = tuple(describe(failure, most, asked["huge_pages"]) for failure in degradations)
     return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
 
 
 def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation:
-    """Say what stood in the way of one step of a pool made with these options, and what to do about it."""
+    """Say what stood in the way of one step of a pool of `size` bytes, and what to do about it."""
     step, error, asked, got = failure
     setting = STEPS[step]
     if setting == "lock":

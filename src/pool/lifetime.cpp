@@ -91,8 +91,9 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   if (failure.error != 0) {
     result.step = step_of(failure.step);
     result.error = failure.error;
+    const std::size_t page = pool->store_.options().explicit_huge;
     result.got = result.step == Step::lock         ? memory.lockable_memory()
-                 : result.step == Step::huge_pages ? memory.free_huge_pages(pool->store_.options().explicit_huge)
+                 : result.step == Step::huge_pages ? (page != 0 ? memory.free_huge_pages(page) * page : 0)
                                                    : memory.available_memory();
     pool->destroy();
     return result;
