@@ -189,7 +189,7 @@ class Pool(_core.Pool):
         >>> import numpy as np, rtpool
         >>> pool = rtpool.Pool()
         >>> with rtpool.handler(pool), pool.learn() as plan:
-        ...     total = np.ones((100, 100)).sum()
+        ...     frame = np.empty((100, 100))
         >>> plan.bytes
         81920
         """
