@@ -4,8 +4,8 @@
 // bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
 // two lock-free lists that the owner drains when it misses.
 //
-// Decay: a clock hand moves on each miss; a bin that was not used since the hand last passed gives its runs back to the
-// page store, where they coalesce. A loop that repeats its sizes stops missing, so the hand stands still and nothing it
+// Decay: a clock hand moves on each miss; a bin that was not used for two of its rounds gives its runs back to the page
+// store, where they coalesce. A loop that repeats its sizes stops missing, so the hand stands still and nothing it
 // needs is taken; a program whose sizes wander keeps missing and keeps nothing it does not use.
 //
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
@@ -48,6 +48,7 @@ struct alignas(32) RunBin {
   pages::PageIndex head = pages::k_no_page;
   base::Counter pops;      // runs handed out since the bin got its page count
   std::uint64_t seen = 0;  // pops when the clock hand last passed
+  std::uint32_t idle = 0;  // passes of the hand without a hit
 };
 
 inline constexpr unsigned k_slack_bits = 36;
@@ -59,6 +60,7 @@ inline constexpr unsigned k_more_ways = 3;
 inline constexpr unsigned k_drain_blocks = 64;
 inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
 inline constexpr unsigned k_decay_sets = 2;
+inline constexpr unsigned k_decay_rounds = 2;
 inline constexpr unsigned k_decay_runs = 8;
 inline constexpr unsigned k_reclaim_runs = 16;
 
@@ -178,7 +180,7 @@ class alignas(64) Heap {
   RunBin* claim_bin(std::uint32_t pages) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(RunBin& bin, unsigned most) noexcept;
-  unsigned decay_bin(RunBin& bin, unsigned most) noexcept;
+  unsigned decay_bin(RunBin& bin, unsigned most, unsigned rounds) noexcept;
 
   char* base_;
   pages::PageDesc* descs_;

@@ -22,20 +22,22 @@ unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
   return given;
 }
 
-unsigned Heap::decay_bin(RunBin& bin, unsigned most) noexcept {
+unsigned Heap::decay_bin(RunBin& bin, unsigned most, unsigned rounds) noexcept {
   if (bin.pops.get() != bin.seen) {
     bin.seen = bin.pops.get();
-    return 0;
+    bin.idle = 0;
+  } else if (bin.head != k_no_page && ++bin.idle >= rounds) {
+    return give_runs(bin, most);
   }
-  return give_runs(bin, most);
+  return 0;
 }
 
 void Heap::decay() noexcept {
   unsigned budget = k_decay_runs;
   for (unsigned i = 0; i < k_decay_sets; ++i) {
     bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
-    budget -= decay_bin(bins_[bin_hand_], budget);
-    for (RunBin& bin : more_bins_[bin_hand_]) budget -= decay_bin(bin, budget);
+    budget -= decay_bin(bins_[bin_hand_], budget, k_decay_rounds);
+    for (RunBin& bin : more_bins_[bin_hand_]) budget -= decay_bin(bin, budget, k_decay_rounds);
   }
   class_hand_ = (class_hand_ + 1) % k_classes;
   Magazine& magazine = magazines_[class_hand_];
@@ -48,8 +50,8 @@ unsigned Heap::reclaim(unsigned runs) noexcept {
   unsigned given = 0;
   for (unsigned i = 0; i < k_bin_sets && given < runs; ++i) {
     bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
-    given += decay_bin(bins_[bin_hand_], runs - given);
-    for (RunBin& bin : more_bins_[bin_hand_]) given += decay_bin(bin, runs - given);
+    given += decay_bin(bins_[bin_hand_], runs - given, 1);
+    for (RunBin& bin : more_bins_[bin_hand_]) given += decay_bin(bin, runs - given, 1);
   }
   return given;
 }
