@@ -59,3 +59,14 @@ def test_the_demo_prints_a_table() -> None:
     assert done.returncode == 0, done.stderr
     assert "faults/iter" in done.stdout
     assert "rtpool.handler()" in done.stdout
+
+
+def test_the_bench_measures_the_cases_it_is_asked_for() -> None:
+    done = run("bench", "empty:8", "--json", "--seconds", "0.5")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [case["name"] for case in report["cases"]] == ["empty:8"]
+    done = run("bench", "chain", "--json", "--seconds", "0.5")
+    names = [case["name"] for case in json.loads(done.stdout)["cases"]]
+    assert names == [f"chain:{2**e}" for e in range(11, 17)]
+    assert run("bench", "nothing-of-the-kind").returncode == 2
