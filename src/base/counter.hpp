@@ -54,4 +54,20 @@ class Counter {
   void sub(std::uint64_t n) noexcept { add(~n + 1); }
 };
 
+// A 32-bit value that one thread writes and any thread may read; copied by the writing thread, as Counter.
+class Published {
+ public:
+  Published() noexcept = default;
+  Published(std::uint32_t value) noexcept : value_(value) {}  // NOLINT: stands for the number it holds
+  Published(const Published& other) noexcept : value_(static_cast<std::uint32_t>(other)) {}
+  Published& operator=(const Published& other) noexcept {
+    value_.store(other, std::memory_order_relaxed);
+    return *this;
+  }
+  operator std::uint32_t() const noexcept { return value_.load(std::memory_order_relaxed); }  // NOLINT
+
+ private:
+  std::atomic<std::uint32_t> value_{0};
+};
+
 }  // namespace rtpool::base

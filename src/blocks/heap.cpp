@@ -164,19 +164,30 @@ void Heap::reset_peak() noexcept {
 }
 
 void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
-  std::uint64_t blocks = stats.other_count.get();
-  std::uint64_t sum = stats.other_bytes.get();
-  for (unsigned cls = 1; cls < k_classes; ++cls) {
-    blocks += magazines_[cls].pops.get();
-    sum += magazines_[cls].pops.get() * class_bytes(cls);
-  }
-  const auto add = [&](const RunBin& bin) {
-    blocks += bin.pops.get();
-    sum += bin.pops.get() * bin.pages * os::k_page_size;
-  };
-  for (unsigned set = 0; set < k_bin_sets; ++set) {
-    add(bins_[set]);
-    for (const RunBin& bin : more_bins_[set]) add(bin);
+  std::uint64_t blocks = 0;
+  std::uint64_t sum = 0;
+  // A heap that misses without pause may move bins each time; after a few tries its last sum has to do.
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    const std::uint64_t moves = moves_.get();
+    std::atomic_thread_fence(std::memory_order_acquire);
+    blocks = stats.other_count.get();
+    sum = stats.other_bytes.get();
+    for (unsigned cls = 1; cls < k_classes; ++cls) {
+      const std::uint64_t pops = magazines_[cls].pops.get();
+      blocks += pops;
+      sum += pops * class_bytes(cls);
+    }
+    const auto add = [&](const RunBin& bin) {
+      const std::uint64_t pops = bin.pops.get();
+      blocks += pops;
+      sum += pops * bin.pages * os::k_page_size;
+    };
+    for (unsigned set = 0; set < k_bin_sets; ++set) {
+      add(bins_[set]);
+      for (const RunBin& bin : more_bins_[set]) add(bin);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (moves % 2 == 0 && moves_.get() == moves) break;
   }
   *count += blocks;
   *bytes += sum;
@@ -190,9 +201,11 @@ RunBin* Heap::find_bin(std::uint64_t pages) noexcept {
   if (first.pages == pages) return &first;
   for (RunBin& bin : more_bins_[set]) {
     if (bin.pages != pages) continue;
+    begin_move();
     const RunBin found = bin;
     bin = first;
     first = found;
+    end_move();
     return &first;
   }
   return nullptr;
@@ -208,6 +221,7 @@ RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
     if (bin.head == k_no_page && room == nullptr) room = &bin;
   }
   if (room == nullptr) return nullptr;
+  begin_move();
   // The room's old page count goes; what it handed out stays counted.
   stats.other_count.add(room->pops.get());
   stats.other_bytes.add(room->pops.get() * room->pages * os::k_page_size);
@@ -215,6 +229,7 @@ RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
   first = RunBin{};
   first.pages = pages;
   first.seen = ~std::uint64_t{0};  // not idle before the clock hand has seen it once
+  end_move();
   return &first;
 }
 

@@ -44,7 +44,7 @@ struct alignas(32) Magazine {
 };
 
 struct alignas(32) RunBin {
-  std::uint32_t pages = 0;
+  base::Published pages;
   pages::PageIndex head = pages::k_no_page;
   base::Counter pops;      // runs handed out since the bin got its page count
   std::uint64_t seen = 0;  // pops when the clock hand last passed
@@ -93,7 +93,7 @@ class alignas(64) Heap {
   bool push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
   [[nodiscard]] bool account(std::size_t granted, std::size_t slack) noexcept;  // true: a new peak
   void unaccount(std::size_t granted, std::size_t slack) noexcept;
-  // Handed out in all. O(classes + bins); any thread.
+  // Handed out in all. O(classes + bins); any thread: bins that move meanwhile are noticed by `moves_` and added up again.
   void totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
 
   // --- small blocks ---
@@ -177,6 +177,14 @@ class alignas(64) Heap {
   void release_slab(Slab& slab) noexcept;
   unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
+  void begin_move() noexcept {
+    moves_.add(1);
+    std::atomic_thread_fence(std::memory_order_release);
+  }
+  void end_move() noexcept {
+    std::atomic_thread_fence(std::memory_order_release);
+    moves_.add(1);
+  }
   RunBin* claim_bin(std::uint32_t pages) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(RunBin& bin, unsigned most) noexcept;
@@ -194,6 +202,7 @@ class alignas(64) Heap {
   RunBin bins_[k_bin_sets];
   RunBin more_bins_[k_bin_sets][k_more_ways];
   ClassState classes_[k_classes];
+  base::Counter moves_;  // of bins between ways, counted before and after
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed

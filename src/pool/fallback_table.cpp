@@ -36,6 +36,7 @@ bool FallbackTable::add(void* block, std::size_t size) noexcept {
 }
 
 bool FallbackTable::find(const void* block, std::size_t* size) noexcept {
+  if (count() == 0) return false;  // whoever asks for a block has it from the thread that added it: the count is seen
   const base::Guard guard(lock_);
   if (used_ == 0) return false;
   for (std::size_t at = place_of(block); entries_[at].block != nullptr; at = (at + 1) & (places_ - 1)) {
@@ -47,6 +48,7 @@ bool FallbackTable::find(const void* block, std::size_t* size) noexcept {
 }
 
 bool FallbackTable::remove(void* block, std::size_t* size) noexcept {
+  if (count() == 0) return false;  // whoever asks for a block has it from the thread that added it: the count is seen
   const base::Guard guard(lock_);
   if (used_ == 0) return false;
   std::size_t at = place_of(block);
