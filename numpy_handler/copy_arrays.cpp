@@ -158,7 +158,7 @@ mode : {'auto', 'cached', 'stream'}
     through the caches. ``'auto'`` streams what is at least half as large as the last-level cache, if
     its rows are 256 bytes or longer.
 threads : int, optional
-    At most so many threads copy, each at least 2 MiB. By default one below 8 MiB, and from there on
+    At most so many threads copy, each at least 2 MiB. By default one below 128 MiB, and from there on
     as many as the calling thread has cores, up to 4. The helpers are started at the first large
     copy and kept. Use 1 where another thread's scheduling must not matter.
 
@@ -168,6 +168,13 @@ TypeError
     If `dst` is no array, or the values cannot be cast.
 ValueError
     If the shapes do not fit, `dst` is read-only, or `mode` or `threads` is none of the above.
+
+Notes
+-----
+On a Zen 3 core with 32 MiB of last-level cache, streaming 64 MiB took about half the time of copying them through the
+cache, and two thirds when the result was read right after. Below 16 MiB streaming loses: 4 MiB took 1.3 times as long,
+and 1.8 times as long with the reader, for whom the result must come back from memory. A program that writes much and
+reads it late may still gain by ``'stream'`` at smaller sizes, since what was in the caches stays there.
 
 Examples
 --------
