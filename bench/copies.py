@@ -41,10 +41,14 @@ except ImportError:
     numba = None
 
 HUGE = 2 << 20
+LIMIT = "limit: bare streaming loop, same places"
 
 
-def take_turns(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds a call of each; in every round each candidate has its turn, in an order drawn for the round."""
+def rounds_of(candidates: Candidates, rounds: int, warm: bool = False) -> dict[str, list[float]]:
+    """Seconds of each call; in every round each candidate has its turn, in an order drawn for the round.
+
+    `warm`: each turn begins with a call that does not count, so that the caches hold what the candidate itself leaves.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates.items())
     for call in candidates.values():
@@ -52,11 +56,22 @@ def take_turns(candidates: Candidates, rounds: int, calls: int = 1) -> dict[str,
     for _ in range(rounds):
         random.shuffle(order)
         for name, call in order:
-            start = time.perf_counter()
-            for _ in range(calls):
+            if warm:
                 call()
-            times[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def in_milliseconds(times: dict[str, list[float]]) -> dict[str, float]:
+    """The median of each."""
+    return {name: round(statistics.median(seconds) * 1e3, 4) for name, seconds in times.items()}
+
+
+def ratio(times: dict[str, list[float]], of: str, to: str) -> float:
+    """How many times as long `of` took as `to`: the median over the rounds, so that a slow minute hits both."""
+    return round(statistics.median(a / b for a, b in zip(times[of], times[to], strict=True)), 3)
 
 
 def compare(
@@ -173,13 +188,11 @@ def tiles(pages: str, limit: ctypes.CDLL | None, quick: bool) -> dict[str, Any]:
         place = ctypes.c_void_p(canvas.ctypes.data + -canvas.ctypes.data % 64)
         n, r, row = ctypes.c_size_t(count), ctypes.c_size_t(rows), ctypes.c_size_t(width * channels)
         pitch, whole = ctypes.c_size_t(canvas.strides[0]), ctypes.c_size_t(nbytes)
-        candidates["limit: bare streaming loop, same places"] = lambda: limit.limit_tiles(
-            place, pitch, pointers, n, r, row
-        )
+        candidates[LIMIT] = lambda: limit.limit_tiles(place, pitch, pointers, n, r, row)
         candidates["limit: bare streaming loop, one behind the other"] = lambda: limit.limit_flat(
             place, pointers, n, whole
         )
-    seconds = take_turns(candidates, 3 if quick else 21)
+    times = rounds_of(candidates, 3 if quick else 31)
     canvas[...] = 0
     rtpool.concatenate(images, 1, canvas)
     assert np.array_equal(canvas, np.concatenate(images, 1))
@@ -187,7 +200,9 @@ def tiles(pages: str, limit: ctypes.CDLL | None, quick: bool) -> dict[str, Any]:
         "pages": pages,
         "huge_share": round(huge_share([canvas, *images]), 3),
         "bytes": count * nbytes,
-        "milliseconds": {name: round(value * 1e3, 3) for name, value in seconds.items()},
+        "milliseconds": in_milliseconds(times),
+        "times_numpy": {name: ratio(times, "numpy assignment", name) for name in times},
+        "share_of_limit": {name: ratio(times, LIMIT, name) for name in times} if LIMIT in times else {},
     }
 
 
@@ -253,8 +268,8 @@ def readers(quick: bool) -> list[dict[str, Any]]:
             candidates[f"{mode}: copy"] = copy_only(mode)
             candidates[f"{mode}: copy, read result"] = then_read(mode, target)
             candidates[f"{mode}: copy, read table"] = then_read(mode, table)
-        seconds = take_turns(candidates, 5 if quick else 15)
-        lines.append({"mib": mib, "milliseconds": {name: round(value * 1e3, 4) for name, value in seconds.items()}})
+        times = rounds_of(candidates, 5 if quick else 21, warm=True)
+        lines.append({"mib": mib, "milliseconds": in_milliseconds(times)})
     return lines
 
 
@@ -284,15 +299,11 @@ def judge(report: dict[str, Any]) -> dict[str, Any]:
     """The targets, each with its figure."""
     found: dict[str, Any] = {}
     for case, target in (("ordinary", 1.3), ("2 MiB", 1.2)):
-        times = next(line["milliseconds"] for line in report["tiles"] if line["pages"] == case)
-        found[f"{case} pages: times NumPy's speed, 1 thread (at least {target})"] = round(
-            times["numpy assignment"] / times["rtpool auto, 1 thread"], 3
-        )
-        name = "limit: bare streaming loop, same places"
-        if name in times:
-            found[f"{case} pages: share of the limit, 1 thread (at least 0.95)"] = round(
-                times[name] / times["rtpool auto, 1 thread"], 3
-            )
+        line = next(line for line in report["tiles"] if line["pages"] == case)
+        ours = "rtpool auto, 1 thread"
+        found[f"{case} pages: times NumPy's speed, 1 thread (at least {target})"] = line["times_numpy"][ours]
+        if line["share_of_limit"]:
+            found[f"{case} pages: share of the limit, 1 thread (at least 0.95)"] = line["share_of_limit"][ours]
     found["any size: worst speed against NumPy (at least 0.95)"] = min(line["speedup"] for line in report["sizes"])
     return found
 
@@ -303,7 +314,8 @@ def show(report: dict[str, Any]) -> None:
             f"\nimages side by side, {line['pages']} pages ({line['huge_share']:.0%} huge), {line['bytes'] >> 20} MiB"
         )
         for name, value in line["milliseconds"].items():
-            print(f"  {name:52} {value:9.2f} ms  {line['bytes'] / value / 1e6:6.2f} GB/s")
+            speed = line["bytes"] / value / 1e6
+            print(f"  {name:52} {value:9.2f} ms  {speed:6.2f} GB/s  {line['times_numpy'][name]:5.2f}x")
     print("\ncopyto against assignment")
     for line in report["sizes"]:
         print(
