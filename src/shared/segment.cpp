@@ -55,9 +55,9 @@ int Segment::open(os::SharedMemory& os, int fd, Segment* out) noexcept {
   os::SegmentFile file;
   int error = os.describe(fd, &file);
   if (error == 0 && !file.regular) error = EBADMSG;
-  if (error == 0 && file.bytes < k_page) error = EBADMSG;
   // A memory file has no place in the file system: who has the descriptor was given it.
   if (error == 0 && !file.sealed && (file.user != os.user() || (file.mode & 077) != 0)) error = EACCES;
+  if (error == 0 && file.bytes < k_page) error = EBADMSG;
   void* base = nullptr;
   if (error == 0) error = os.map(fd, file.bytes, file.page, true, &base);
   if (error == 0 && !read_header(&static_cast<const Header*>(base)->made, file.bytes, &out->header_copy_, &out->geometry_)) {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "base/lock.hpp"
+#include "os/priority_lock.hpp"
 #include "pool/pool.hpp"
 #include "shared/heap.hpp"
 #include "shared/recovery.hpp"
@@ -186,7 +187,7 @@ class SharedPool {
 
   std::atomic<std::uint64_t> references_{1};
   std::atomic<std::uint32_t> openers_{1};  // creations and attachments not closed yet
-  base::PriorityMutex mutex_;
+  os::PriorityLock mutex_;
   Segment segment_;
   Processes processes_;
   Granules granules_;

@@ -138,6 +138,7 @@ void SharedPool::after_fork_in_parent() noexcept {
 }
 
 void SharedPool::after_fork_in_child() noexcept {
+  os::PriorityLock::forget_thread();
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
     pool->mutex_.reset_after_fork();
     if (pool->fork_child_ && pool->processes_.adopt_fork(pool->fork_child_) != 0) {

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "os/memory.hpp"
 #include "shared/registry.hpp"
 #include "shared/shared_pool.hpp"
 
@@ -60,6 +61,11 @@ CreateResult SharedPool::create(const Options& options, os::SharedMemory& os, co
   Geometry geometry;
   if (!geometry_of(options.size, wanted.page, &geometry) || (named && !os::is_segment_name(options.name))) {
     return failure(pool::Step::arguments, EINVAL, options.size, k_largest_data);
+  }
+  // Touching more than there is would not fail: the kernel would end processes to find it.
+  const std::size_t room = options.prefault ? os::memory().available_memory() : os::memory().physical_memory();
+  if (room != 0 && wanted.page == k_page && geometry.file_bytes > room) {
+    return failure(pool::Step::commit, ENOMEM, options.size, room);
   }
   int huge_error = 0;
   if (named && wanted.page > k_page) huge_error = ENOTSUP;  // /dev/shm has no explicit huge pages

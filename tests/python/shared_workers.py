@@ -1,0 +1,58 @@
+"""What other processes run in the tests of shared pools; imported by spawned ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import numpy as np
+
+import rtpool
+
+
+def add_one(handle: Any) -> int:
+    """Open, change, and say what was there."""
+    array = handle.open()
+    total = int(array.sum())
+    array += 1
+    return total
+
+
+def make_and_send(pool: Any, connection: Any, value: int) -> None:
+    with rtpool.handler(pool):
+        array = np.full((300, 200), value, np.int32)
+    connection.send(pool.share(array[::2]))
+    connection.close()
+
+
+def open_and_answer(connection: Any, answer: Any) -> None:
+    while (handle := connection.recv()) is not None:
+        array = handle.open(writeable=False)
+        answer.send((array.shape, int(array.sum()), array.flags.writeable, rtpool.owner(array) is not None))
+
+
+def die_holding(pool: Any, connection: Any, handle: Any) -> None:
+    array = handle.open()
+    with rtpool.handler(pool):
+        own = np.zeros(100_000)
+        connection.send(float(array[0] + own[0]))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def double(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    pool = rtpool.owner(array)
+    assert pool is not None
+    with rtpool.handler(pool):
+        return array * 2
+
+
+def attach_by_name(name: str) -> float:
+    with rtpool.SharedPool.attach(name) as pool, rtpool.handler(pool):
+        return float(np.ones(1000).sum()) + pool.stats().processes
+
+
+def create_and_die(name: str) -> None:
+    pool = rtpool.SharedPool.create("1 MiB", name=name)
+    assert pool.name == name
+    os.kill(os.getpid(), signal.SIGKILL)
