@@ -200,7 +200,7 @@ void run_waste(const Allocator& a, Report& report) {
   }
 }
 
-extern "C" __attribute__((noinline)) void measured_misses(const Allocator& a, void** blocks, const std::size_t* sizes,
+extern "C" __attribute__((noipa)) void measured_misses(const Allocator& a, void** blocks, const std::size_t* sizes,
                                                           std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     blocks[i] = a.allocate(sizes[i]);
