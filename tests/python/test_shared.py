@@ -1,4 +1,4 @@
-"""Shared pools: the pool as such, handles, arrays in several processes, both orders of exit, and what dead ones leave."""
+"""Shared pools: as pools, handles, arrays in several processes, both orders of exit, and what dead ones leave."""
 
 from __future__ import annotations
 

@@ -1,0 +1,450 @@
+"""Arrays that other processes can see: rtpool against a private pool, sharedctypes, SharedMemory, SharedArray and pickling.
+
+    python bench/shared.py [--quick] [--json FILE] [--soak SECONDS]
+
+Tables: `np.empty` and free in a shared and in a private pool; making and filling 100,000 int32; a round trip of a 1080p
+frame beyond the pipe's own; throughput from 4 KiB to 64 MiB; growth over many frames; and, with `--soak`, producers and
+consumers that are killed at random. Candidates take turns in each round; figures are medians over the rounds. Exits
+with 1 if a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import datetime
+import itertools
+import json
+import multiprocessing
+import multiprocessing.sharedctypes
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from multiprocessing import shared_memory
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rtpool
+
+try:
+    import SharedArray
+except ImportError:
+    SharedArray = None
+
+FRAME = (1080, 1920, 3)
+CONTEXT = multiprocessing.get_context("spawn")
+Times = dict[str, list[float]]
+
+
+def take_turns(candidates: dict[str, Callable[[], object]], rounds: int, calls: int) -> Times:
+    """Nanoseconds a call of each candidate; all of them in every round, in an order drawn for the round."""
+    times: Times = {name: [] for name in candidates}
+    order = list(candidates.items())
+    for _, call in order:
+        call()
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name, call in order:
+            start = time.perf_counter_ns()
+            for _ in range(calls):
+                call()
+            times[name].append((time.perf_counter_ns() - start) / calls)
+    return times
+
+
+def medians(times: Times, digits: int = 1) -> dict[str, float]:
+    return {name: round(statistics.median(values), digits) for name, values in times.items()}
+
+
+def ratio(times: Times, of: str, to: str) -> float:
+    return round(statistics.median(a / b for a, b in zip(times[of], times[to], strict=True)), 3)
+
+
+# --- one process
+
+
+def bench_empty(quick: bool) -> list[dict[str, Any]]:
+    shared, private = rtpool.SharedPool.create("640 MiB"), rtpool.Pool("640 MiB", prefault=False)
+    lines = []
+    for size in (64, 1024, 4096, 65536, 1 << 20, 16 << 20, 256 << 20):
+        calls = 300 if quick else 3000
+
+        def run(pool: Any, size: int = size, calls: int = calls) -> None:
+            empty = np.empty
+            with rtpool.handler(pool):
+                for _ in range(calls):
+                    empty(size, np.uint8)
+
+        times = take_turns({"private": lambda: run(private), "shared": lambda: run(shared)}, 5 if quick else 41, 1)
+        times = {name: [value / calls for value in values] for name, values in times.items()}
+        lines.append({"bytes": size, **medians(times), "ratio": ratio(times, "shared", "private"), "target": 1.5})
+    return lines
+
+
+def bench_fill(quick: bool) -> dict[str, Any]:
+    pool = rtpool.SharedPool.create("16 MiB")
+    names = itertools.count()
+    count = 100_000
+
+    def default() -> None:
+        np.arange(count, dtype=np.int32)
+
+    def shared() -> None:
+        with rtpool.handler(pool):
+            np.arange(count, dtype=np.int32)
+
+    def shared_with_handle() -> None:
+        with rtpool.handler(pool):
+            pool.share(np.arange(count, dtype=np.int32))
+
+    def raw_array() -> None:
+        np.frombuffer(multiprocessing.sharedctypes.RawArray(ctypes.c_int32, range(count)), np.int32)
+
+    def raw_array_copied() -> None:
+        array = np.frombuffer(multiprocessing.sharedctypes.RawArray(ctypes.c_int32, count), np.int32)
+        array[:] = np.arange(count, dtype=np.int32)
+
+    def segment() -> None:
+        memory = shared_memory.SharedMemory(create=True, size=4 * count)
+        array: Any = np.ndarray(count, np.int32, memory.buf)
+        array[:] = np.arange(count, dtype=np.int32)
+        del array
+        memory.close()
+        memory.unlink()
+
+    def shared_array() -> None:
+        name = f"shm://bench{os.getpid()}.{next(names)}"
+        array = SharedArray.create(name, count, np.int32)
+        array[:] = np.arange(count, dtype=np.int32)
+        SharedArray.delete(name)
+
+    fast = {"np.arange": default, "rtpool": shared, "rtpool, with handle": shared_with_handle}
+    times = take_turns(fast, 9 if quick else 101, 20)
+    result = medians(times) | {"ratio": ratio(times, "rtpool", "np.arange"), "target": 1.2}
+    slow = {"SharedMemory": segment, "RawArray, copied into": raw_array_copied, "RawArray(range)": raw_array}
+    if SharedArray is not None:
+        slow["SharedArray"] = shared_array
+    return result | medians(take_turns(slow, 3 if quick else 11, 3))
+
+
+# --- two processes
+
+
+def answer_with(kind: str, connection: Connection) -> None:
+    """The other process: takes what comes, touches it, answers."""
+    while (message := connection.recv()) is not None:
+        connection.send(OPENERS[kind](message))
+
+
+def open_by_handle(handle: Any) -> int:
+    return int(handle.open(writeable=False)[0, 0])
+
+
+def open_segment(message: Any) -> int:
+    name, shape = message
+    memory = shared_memory.SharedMemory(name=name)
+    array: Any = np.ndarray(shape, np.uint8, memory.buf)
+    value = int(array[0, 0])
+    del array
+    memory.close()
+    return value
+
+
+def open_shared_array(name: str) -> int:
+    return int(SharedArray.attach(name)[0, 0])
+
+
+OPENERS: dict[str, Callable[[Any], Any]] = {
+    "pipe": lambda message: message,
+    "rtpool": open_by_handle,
+    "SharedMemory": open_segment,
+    "SharedArray": open_shared_array,
+    "pickle": lambda array: int(array[0, 0]),
+}
+
+
+class Peer:
+    """A process that answers, and what this side does for a round trip of one array."""
+
+    def __init__(self, kind: str, pool: rtpool.SharedPool) -> None:
+        self.kind, self.pool = kind, pool
+        self.connection, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=answer_with, args=(kind, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.names = itertools.count()
+
+    def ask(self, message: object) -> Any:
+        self.connection.send(message)
+        return self.connection.recv()
+
+    def trip(self, shape: tuple[int, int]) -> None:
+        """Make an array, let the other process see it, drop it. Nothing but its first byte is written."""
+        if self.kind == "pipe":
+            self.ask(b"x" * 200)
+        elif self.kind == "rtpool":
+            with rtpool.handler(self.pool):
+                frame = np.empty(shape, np.uint8)
+            frame[0, 0] = 7
+            assert self.ask(self.pool.share(frame)) == 7
+        elif self.kind == "SharedMemory":
+            memory = shared_memory.SharedMemory(create=True, size=shape[0] * shape[1])
+            array: Any = np.ndarray(shape, np.uint8, memory.buf)
+            array[0, 0] = 7
+            assert self.ask((memory.name, shape)) == 7
+            del array
+            memory.close()
+            memory.unlink()
+        elif self.kind == "SharedArray":
+            name = f"shm://trip{os.getpid()}.{next(self.names)}"
+            array = SharedArray.create(name, shape, np.uint8)
+            array[0, 0] = 7
+            assert self.ask(name) == 7
+            SharedArray.delete(name)
+        else:
+            frame = np.empty(shape, np.uint8)
+            frame[0, 0] = 7
+            assert self.ask(frame) == 7
+
+    def close(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def bench_trips(quick: bool) -> dict[str, Any]:
+    pool = rtpool.SharedPool.create("256 MiB")
+    kinds = [kind for kind in OPENERS if kind != "SharedArray" or SharedArray is not None]
+    peers = {kind: Peer(kind, pool) for kind in kinds}
+    shape = (FRAME[0], FRAME[1] * FRAME[2])
+    few = {kind: (lambda peer=peer: peer.trip(shape)) for kind, peer in peers.items()}
+    times = take_turns({kind: few[kind] for kind in ("pipe", "rtpool")}, 9 if quick else 61, 100)
+    beyond = statistics.median(a - b for a, b in zip(times["rtpool"], times["pipe"], strict=True))
+    others = take_turns({k: few[k] for k in kinds if k not in ("pipe", "rtpool")}, 3 if quick else 11, 10)
+    in_us = {kind: round(statistics.median(values) / 1e3, 1) for kind, values in (times | others).items()}
+    frame = {"round trip us": in_us, "rtpool beyond the pipe us": round(beyond / 1e3, 1), "target us": 30.0}
+
+    sizes = []
+    for size in (4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20):
+        shaped = (64, size // 64)
+        calls = {kind: (lambda peer=peer: peer.trip(shaped)) for kind, peer in peers.items()}
+        rounds, each = (3, 3) if quick else (11, 20 if size <= 1 << 20 else 4)
+        trips = take_turns(calls, rounds, each)
+        sizes.append({"bytes": size, "MB/s": {k: round(size / statistics.median(v) * 1e3) for k, v in trips.items()}})
+
+    before = pool.stats()
+    count = 2_000 if quick else 1_000_000
+    start = time.perf_counter()
+    for _ in range(count):
+        peers["rtpool"].trip(shape)
+        if time.perf_counter() - start > 150:
+            break
+    after = pool.stats()
+    done = (after - before).total_count
+    growth = {
+        "frames": done,
+        "seconds": round(time.perf_counter() - start, 1),
+        "growths": (after - before).growths,
+        "current_bytes": [before.current_bytes, after.current_bytes],
+        "in_flight": after.in_flight_count,
+    }
+    for peer in peers.values():
+        peer.close()
+    pool.check()
+    return {"frame": frame, "sizes": sizes, "growth": growth}
+
+
+# --- kills
+
+
+def checked(size: int, random_bytes: random.Random) -> Any:
+    """A frame whose first four bytes are the check sum of the rest."""
+    frame = np.empty(size, np.uint8)
+    frame[4:] = np.frombuffer(random_bytes.randbytes(256) * (size // 256 + 1), np.uint8)[: size - 4]
+    frame[:4].view(np.uint32)[0] = zlib.crc32(frame[4:])
+    return frame
+
+
+def produce(pool: rtpool.SharedPool, pipe: Connection, seed: int) -> None:
+    source = random.Random(seed)
+    kept: list[Any] = []
+    under_way = 0
+    with rtpool.handler(pool):
+        while True:
+            try:
+                frame = checked(source.choice([100, 5_000, 300_000, 2_000_000]), source)
+                pipe.send(pool.share(frame))
+                under_way += 1
+                while under_way > 4 or pipe.poll():
+                    pipe.recv()
+                    under_way -= 1
+            except MemoryError:  # of handles whose receivers were killed, until they are given up
+                time.sleep(0.01)
+                continue
+            except (EOFError, OSError):
+                return
+            kept.append(frame)
+            if len(kept) > 4:
+                for old in kept:
+                    if zlib.crc32(old[4:]) != old[:4].view(np.uint32)[0]:
+                        os._exit(66)
+                kept.clear()
+
+
+def consume(pool: rtpool.SharedPool, pipe: Connection, count: Any) -> None:
+    while True:
+        try:
+            handle = pipe.recv()
+            pipe.send(None)
+            frame = handle.open(writeable=False)
+        except LookupError:
+            continue  # given up while under way
+        except (EOFError, OSError):
+            return
+        if zlib.crc32(frame[4:]) != frame[:4].view(np.uint32)[0]:
+            os._exit(66)
+        count.value += 1
+
+
+def soak(seconds: float) -> dict[str, Any]:
+    """Two producers, two consumers, one of them killed every few tens of milliseconds."""
+    before = set(os.listdir("/dev/shm"))
+    name = f"soak.{os.getpid()}"
+    pool = rtpool.SharedPool.create("256 MiB", name=name)
+    witness_source = random.Random(1)
+    with rtpool.handler(pool):
+        witness = [checked(size, witness_source) for size in (100, 5_000, 1_000_000)]
+    counts = [CONTEXT.RawValue("L", 0) for _ in range(2)]
+    pairs: list[list[Any]] = [[], []]
+    fork = multiprocessing.get_context("fork")
+    seeds = itertools.count()
+
+    def start_pair(i: int) -> None:
+        receive, send = fork.Pipe()
+        pairs[i] = [
+            fork.Process(target=produce, args=(pool, send, next(seeds))),
+            fork.Process(target=consume, args=(pool, receive, counts[i])),
+        ]
+        for process in pairs[i]:
+            process.start()
+        receive.close()
+        send.close()
+
+    kills = {"producers": 0, "consumers": 0}
+    damaged = 0
+    lost = 0
+    for i in range(2):
+        start_pair(i)
+    end = time.monotonic() + seconds
+    source = random.Random(os.getpid())
+    while time.monotonic() < end:
+        time.sleep(source.random() * 0.1)
+        i, role = source.randrange(2), source.randrange(2)
+        victim = pairs[i][role]
+        victim.kill()
+        kills["consumers" if role else "producers"] += 1
+        for process in pairs[i]:
+            if process is not victim:
+                process.join(0.01)  # it finds the pipe broken, or is killed with its partner
+                if process.is_alive():
+                    process.kill()
+                    kills["producers" if role else "consumers"] += 1
+            process.join()
+            damaged += process.exitcode == 66
+        start_pair(i)
+        lost += pool.reclaim(2)
+    for process in itertools.chain(*pairs):
+        process.kill()
+        process.join()
+        damaged += process.exitcode == 66
+    intact = all(zlib.crc32(w[4:]) == w[:4].view(np.uint32)[0] for w in witness)
+    witness.clear()
+    lost += pool.reclaim(0)
+    pool.check()
+    pool.trim()
+    stats = pool.stats()
+    pool.unlink()
+    pool.close()
+    return {
+        "seconds": seconds,
+        "kills": kills,
+        "frames checked by consumers": sum(c.value for c in counts),
+        "damaged frames": damaged,
+        "the survivor's arrays intact": intact,
+        "handles given up with their receivers": lost,
+        "blocks left": stats.current_count,
+        "largest free run": [stats.largest_free_bytes, stats.capacity_bytes],
+        "left in /dev/shm": sorted(set(os.listdir("/dev/shm")) - before),
+        "processes recovered": stats.recovered_processes,
+    }
+
+
+def missed(results: dict[str, Any]) -> list[str]:
+    """The targets that were not reached."""
+    found = [f"empty {x['bytes']}: {x['ratio']}" for x in results.get("empty", []) if x["ratio"] > x["target"]]
+    if (fill := results.get("fill")) and fill["ratio"] > fill["target"]:
+        found.append(f"fill: {fill['ratio']}")
+    if trips := results.get("trips"):
+        if trips["frame"]["rtpool beyond the pipe us"] > trips["frame"]["target us"]:
+            found.append(f"round trip: {trips['frame']['rtpool beyond the pipe us']} us")
+        if trips["growth"]["growths"] > 4 or trips["growth"]["in_flight"]:
+            found.append("growth over many frames")
+    if s := results.get("soak"):
+        clean = not (s["damaged frames"] or s["blocks left"] or s["left in /dev/shm"])
+        if not (clean and s["the survivor's arrays intact"] and len(set(s["largest free run"])) == 1):
+            found.append("soak")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--only", choices=["empty", "fill", "trips", "soak"])
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], Any]] = {
+        "empty": lambda: bench_empty(options.quick),
+        "fill": lambda: bench_fill(options.quick),
+        "trips": lambda: bench_trips(options.quick),
+    }
+    if options.soak:
+        parts["soak"] = lambda: soak(options.soak)
+    results: dict[str, Any] = {
+        "command": " ".join(["bench/shared.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": next(
+                (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"
+            ),
+            "cores": os.cpu_count(),
+            "kernel": platform.release(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "rtpool": rtpool.__version__,
+            "SharedArray": getattr(SharedArray, "__version__", None) or ("installed" if SharedArray else None),
+        },
+    }
+    for part, run in parts.items():
+        if options.only in (None, part):
+            results[part] = run()
+            print(json.dumps({part: results[part]}, indent=1), flush=True)
+    results["missed"] = missed(results)
+    print("missed:", "; ".join(results["missed"]) or "nothing")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 1 if results["missed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
