@@ -46,12 +46,13 @@ bool lies_within(const SharedLayout& layout, npy_intp item_size, const shared::B
 struct SharedMessage {
   shared::Address address;
   shared::Tenancy sender;
+  int type = -1;  // NumPy's number of a plain dtype; -1: the dtype travels beside the bytes
 };
 PyObject* encode(const SharedLayout& layout, const SharedMessage& message) noexcept;
 bool decode(PyObject* bytes, SharedLayout* layout, SharedMessage* message) noexcept;
 
-// What a dtype is sent as: its text where that says all, else itself. A new reference.
-PyObject* dtype_to_send(PyArray_Descr* dtype) noexcept;
+// The number of a dtype that is NumPy's own for it, in native byte order and without anything added; else -1.
+int plain_type(PyArray_Descr* dtype) noexcept;
 
 // LookupError, FileNotFoundError, ...: why a block cannot be had. Returns nullptr.
 PyObject* raise_unavailable(int error) noexcept;

@@ -12,7 +12,8 @@ constexpr int k_most_dimensions = 64;
 
 struct MessageHead {
   std::uint32_t magic;
-  std::uint16_t dimensions;
+  std::uint8_t dimensions;
+  std::int8_t type;
   std::uint8_t writeable;
   std::uint8_t version;
   os::SegmentId id;
@@ -65,7 +66,8 @@ PyObject* encode(const SharedLayout& layout, const SharedMessage& message) noexc
   MessageHead head{};
   head.magic = k_message_magic;
   head.version = 1;
-  head.dimensions = static_cast<std::uint16_t>(layout.dimensions);
+  head.dimensions = static_cast<std::uint8_t>(layout.dimensions);
+  head.type = static_cast<std::int8_t>(message.type);
   head.writeable = layout.writeable ? 1 : 0;
   head.id = message.address.id;
   head.pid = message.address.pid;
@@ -101,18 +103,18 @@ bool decode(PyObject* bytes, SharedLayout* layout, SharedMessage* message) noexc
   layout->ref = {head.record, head.generation};
   layout->offset = head.offset;
   message->address = {head.id, head.pid, head.fd};
+  message->type = head.type;
   message->sender = {head.sender_slot, head.sender_generation};
   return true;
 }
 
-PyObject* dtype_to_send(PyArray_Descr* dtype) noexcept {
-  if (dtype->type_num < NPY_VOID && dtype->type_num != NPY_OBJECT && PyDataType_METADATA(dtype) == nullptr) {
-    return PyObject_GetAttrString(reinterpret_cast<PyObject*>(dtype), "str");
-  }
-  if (PyTypeNum_ISDATETIME(dtype->type_num) && PyDataType_METADATA(dtype) == nullptr) {
-    return PyObject_GetAttrString(reinterpret_cast<PyObject*>(dtype), "str");
-  }
-  return Py_NewRef(reinterpret_cast<PyObject*>(dtype));
+int plain_type(PyArray_Descr* dtype) noexcept {
+  const int type = dtype->type_num;
+  if (type < 0 || type == NPY_OBJECT || (type > NPY_CLONGDOUBLE && type != NPY_HALF)) return -1;
+  PyArray_Descr* plain = PyArray_DescrFromType(type);
+  const bool same = plain == dtype;
+  Py_XDECREF(reinterpret_cast<PyObject*>(plain));
+  return same ? type : -1;
 }
 
 PyObject* raise_unavailable(int error) noexcept {

@@ -166,12 +166,13 @@ PyObject* reduce_with(SharedArrayObject* self, const char* receiver) noexcept {
     }
     if (error != 0) return raise_unavailable(error);
   }
+  message.type = plain_type(self->dtype);
   const Reference bytes(encode(self->layout, message));
-  const Reference dtype(dtype_to_send(self->dtype));
   PyObject* module = PyType_GetModule(Py_TYPE(reinterpret_cast<PyObject*>(self)));
   const Reference function(module == nullptr ? nullptr : PyObject_GetAttrString(module, receiver));
-  if (!bytes || !dtype || !function) return nullptr;
-  return Py_BuildValue("(O(OO))", function.get(), bytes.get(), dtype.get());
+  if (!bytes || !function) return nullptr;
+  if (message.type >= 0) return Py_BuildValue("(O(O))", function.get(), bytes.get());
+  return Py_BuildValue("(O(OO))", function.get(), bytes.get(), reinterpret_cast<PyObject*>(self->dtype));
 }
 
 // Each pickling sends the handle on its way once: it keeps the block until it arrives.
@@ -346,6 +347,13 @@ PyObject* reduce_by_reference(PyObject* module, PyObject* object) {
   return handle ? reduce_with(shared_array_object(handle.get()), "_receive_shared_array") : nullptr;
 }
 
+// _reduce_handle(handle): its __reduce__, for a dispatch table of pickle.
+PyObject* reduce_handle(PyObject* module, PyObject* handle) {
+  if (Py_TYPE(handle) == state_of(module)->shared_array_type) return handle_reduce(handle, nullptr);
+  PyErr_SetString(PyExc_TypeError, "_reduce_handle needs a SharedArray");
+  return nullptr;
+}
+
 // Finds the pool of a message, or joins it; what was joined this way stays open until the process ends, since the next
 // message will need it again.
 SharedPool* pool_of_message(const SharedMessage& message, int* error) noexcept {
@@ -360,13 +368,22 @@ SharedPool* pool_of_message(const SharedMessage& message, int* error) noexcept {
 Reference receive(PyObject* module, PyObject* arguments) noexcept {
   PyObject* bytes = nullptr;
   PyObject* dtype = nullptr;
-  if (!PyArg_ParseTuple(arguments, "OO:_receive_shared", &bytes, &dtype)) return Reference();
+  if (!PyArg_ParseTuple(arguments, "O|O:_receive_shared", &bytes, &dtype)) return Reference();
   Reference handle = new_handle(state_of(module));
   if (!handle) return handle;
   SharedArrayObject* self = shared_array_object(handle.get());
-  if (PyArray_DescrConverter(dtype, &self->dtype) == NPY_FAIL) return Reference();
   SharedMessage message;
-  if (!check_shareable(self->dtype) || !decode(bytes, &self->layout, &message)) return Reference();
+  if (!decode(bytes, &self->layout, &message)) return Reference();
+  if (dtype != nullptr) {
+    if (PyArray_DescrConverter(dtype, &self->dtype) == NPY_FAIL) return Reference();
+  } else {
+    self->dtype = message.type < 0 || message.type > NPY_HALF ? nullptr : PyArray_DescrFromType(message.type);
+    if (self->dtype == nullptr || plain_type(self->dtype) != message.type) {
+      PyErr_SetString(PyExc_ValueError, "the handle of a shared array came without its dtype");
+      return Reference();
+    }
+  }
+  if (!check_shareable(self->dtype)) return Reference();
   int error = 0;
   self->core = pool_of_message(message, &error);
   if (self->core == nullptr) {
@@ -381,11 +398,11 @@ Reference receive(PyObject* module, PyObject* arguments) noexcept {
   return handle;
 }
 
-// _receive_shared(bytes, dtype) -> SharedArray. What is wrong with it is said when it is opened: a queue's reader is not
+// _receive_shared(bytes[, dtype]) -> SharedArray. What is wrong with it is said when it is opened: a queue's reader is not
 // the place to hear of it.
 PyObject* receive_shared(PyObject* module, PyObject* arguments) { return receive(module, arguments).release(); }
 
-// _receive_shared_array(bytes, dtype) -> ndarray
+// _receive_shared_array(bytes[, dtype]) -> ndarray
 PyObject* receive_shared_array(PyObject* module, PyObject* arguments) {
   const Reference handle = receive(module, arguments);
   if (!handle) return nullptr;
@@ -406,6 +423,7 @@ PyObject* shared_pool_at(PyObject*, PyObject* address) {
 PyMethodDef functions[] = {
     {"_receive_shared", receive_shared, METH_VARARGS, nullptr},
     {"_receive_shared_array", receive_shared_array, METH_VARARGS, nullptr},
+    {"_reduce_handle", reduce_handle, METH_O, nullptr},
     {"_reduce_by_reference", reduce_by_reference, METH_O, nullptr},
     {"_shared_pool_at", shared_pool_at, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},

@@ -10,6 +10,9 @@ import numpy as np
 
 from .. import _core
 
+# Found at once, where looking for a type that is in no table costs multiprocessing three exceptions.
+ForkingPickler.register(_core.SharedArray, _core._reduce_handle)
+
 
 def share_by_reference(on: bool = True) -> None:
     """Let arrays of shared pools travel between processes as handles, without a change at the call sites.
