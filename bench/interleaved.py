@@ -80,10 +80,13 @@ def _measure_case(
         problem = f"{case}: results differ ({named})"
     slowest = max(answer["seconds"] for answer in prepared.values())
     iterations = max(3, min(20_000, int(arguments.batch / slowest)))
+    rounds = arguments.rounds
+    if slowest > 0.1:  # one turn of all would take seconds
+        iterations, rounds = 2, min(rounds, 3)
     seconds: dict[str, list[float]] = {}
     turns: dict[str, list[float]] = {}
     faults: dict[str, int] = {}
-    for turn in range(arguments.rounds):
+    for turn in range(rounds):
         shift = turn % len(workers)
         order = [*workers[shift:], *workers[:shift]]
         for worker in order if turn % 2 == 0 else reversed(order):
@@ -102,8 +105,8 @@ def _measure_case(
             "min": min(values) / inner,
             "max": max(values) / inner,
             "slowest": max(seconds[name]) / inner,
-            "faults": faults[name] / (iterations * arguments.rounds * inner),
-            "iterations": iterations * arguments.rounds * inner,
+            "faults": faults[name] / (iterations * rounds * inner),
+            "iterations": iterations * rounds * inner,
         }
         for reference in ("numpy", "out"):
             if reference in turns:

@@ -28,6 +28,9 @@ import outcomes
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 REPEATS = 3
+# Each worker process has a pool of its own, and some tests allocate several GiB that they never touch: larger requests
+# than this go on to NumPy's default allocator, as they do whenever a default pool is full.
+POOL_LIMIT = "15%"
 
 # "{core}" is numpy._core or, before NumPy 2, numpy.core.
 PARTS = {
@@ -87,6 +90,7 @@ def run_suite(python: str, env: dict[str, str], tests: list[str], options: list[
             "PYTHONHASHSEED": "0",
             "RTPOOL_SUITE_RECORD": str(record),
             "RTPOOL_SUITE_ACTIVATE": "1" if activate else "0",
+            "RTPOOL_LIMIT": POOL_LIMIT,
         }
         command = [python, "-m", "pytest", "-p", "rtpool_suite_plugin", "-p", "no:cacheprovider", "-q", "--tb=short"]
         command += ["-W", "ignore", *options, "--pyargs", *tests]
@@ -142,6 +146,7 @@ def compare(python: str, env: dict[str, str], arguments: argparse.Namespace) -> 
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "suites": tests,
         "label": arguments.label,
+        "environment": {"RTPOOL_LIMIT": POOL_LIMIT},
         "without": without.counts(),
         "failed_without": sorted(without.bad()),
     }
