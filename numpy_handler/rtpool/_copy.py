@@ -128,9 +128,9 @@ def stack(
     joined = join_arrays(arrays if plain else None, axis, out, True, mode, threads)
     if joined is not None:
         return joined
-    if plain:
-        return cast("NDArray[Any]", _stack(arrays, axis, out))
-    return cast("NDArray[Any]", _stack(arrays, axis, out, dtype=dtype, casting=casting))
+    # Only what was given: NumPy's stack knows neither before 1.24.
+    options = ({"dtype": dtype} if dtype is not None else {}) | ({"casting": casting} if casting != "same_kind" else {})
+    return cast("NDArray[Any]", _stack(arrays, axis, out, **options))
 
 
 def empty_aligned(

@@ -371,7 +371,10 @@ def test_joining_gives_what_numpy_gives(data: st.DataObject) -> None:
     result = ours(container(arrays), axis, mode=mode)
     assert result.dtype == expected.dtype
     assert result.shape == expected.shape
-    assert result.tobytes() == expected.tobytes()
+    if dtype.names and dtype.itemsize > sum(dtype[name].itemsize for name in dtype.names):
+        assert result.tolist() == expected.tolist()  # nobody writes the gaps
+    else:
+        assert result.tobytes() == expected.tobytes()
     if expected.size > 1:
         assert result.strides == expected.strides
     assert result.flags.owndata and result.flags.writeable
@@ -395,6 +398,7 @@ def test_joining_gives_what_numpy_gives(data: st.DataObject) -> None:
 A = np.arange(6.0).reshape(2, 3)
 
 
+@pytest.mark.filterwarnings("ignore:arrays to stack must be passed:FutureWarning")  # NumPy before 1.24
 @pytest.mark.parametrize("name", ["concatenate", "stack"])
 @pytest.mark.parametrize(
     ("arguments", "options"),
@@ -410,7 +414,7 @@ A = np.arange(6.0).reshape(2, 3)
         (([A, A], np.int64(1)), {}),
         (([A, A[:1]],), {}),
         (([A, A[0]],), {}),
-        (((a for a in (A, A)),), {}),
+        ((lambda: (a for a in (A, A)),), {}),  # makes a generator: each call needs one of its own
         (([A, A], 0, np.empty((9, 9))), {}),
         (([A, A], 0, [1]), {}),
         (([A, A],), {"casting": "never"}),
@@ -425,13 +429,12 @@ A = np.arange(6.0).reshape(2, 3)
 def test_joins_that_are_not_ours_are_numpys(name: str, arguments: Any, options: Any) -> None:
     def attempt(module: Any) -> Any:
         try:
-            return getattr(module, name)(*arguments, **options)
+            first = arguments[0]() if callable(arguments[0]) else arguments[0]
+            return getattr(module, name)(first, *arguments[1:], **options)
         except (TypeError, ValueError) as error:
             return error
 
     expected = attempt(np)
-    if isinstance(arguments[0], Iterator):
-        arguments = ((a for a in (A, A)), *arguments[1:])
     result = attempt(rtpool)
     assert type(result) is type(expected)
     if isinstance(expected, Exception):
