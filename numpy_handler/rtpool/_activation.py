@@ -34,7 +34,12 @@ def activate(pool: Pool | None = None, *, malloc: Literal["keep", "tune"] = "kee
     Raises
     ------
     RuntimeError
-        If another pool is active, or libc has no such settings to tune.
+        If another pool is active.
+
+    Warns
+    -----
+    RuntimeWarning
+        If libc has no such settings to tune; the pool is active all the same.
 
     Examples
     --------
@@ -45,9 +50,12 @@ def activate(pool: Pool | None = None, *, malloc: Literal["keep", "tune"] = "kee
     """
     if malloc not in ("keep", "tune"):
         raise ValueError(f"malloc must be 'keep' or 'tune', not {malloc!r}")
-    if malloc == "tune" and not _core.tune_malloc():
-        raise RuntimeError("malloc='tune': this libc's malloc takes no such settings; use malloc='keep'")
     active: Pool = _core.activate(pool)
+    if malloc == "tune" and not _core.tune_malloc():
+        import warnings
+
+        text = "malloc='tune' changes nothing here: this libc's malloc takes no such settings"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     return active
 
 
