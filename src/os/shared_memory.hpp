@@ -87,7 +87,7 @@ class SharedMemory {
   virtual int identify(std::int32_t pid, ProcessIdentity* out) noexcept = 0;
   // Whether `pid` is still the process that `identity` was taken of. A zombie is dead. unknown: another namespace.
   virtual Liveness liveness(std::int32_t pid, const ProcessIdentity& identity) noexcept = 0;
-  // Seconds since boot, the same clock in all processes of the machine.
+  // Seconds the machine has run since boot, the same clock in all processes of it.
   virtual std::uint64_t seconds() noexcept = 0;
   virtual int random(void* out, std::size_t bytes) noexcept = 0;
 };

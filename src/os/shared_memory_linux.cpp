@@ -344,7 +344,7 @@ class LinuxSharedMemory final : public SharedMemory {
 
   std::uint64_t seconds() noexcept override {
     timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
     return static_cast<std::uint64_t>(now.tv_sec);
   }
 

@@ -7,8 +7,9 @@
 namespace rtpool::shared {
 namespace {
 
-// A forked child fills its slot in before anything else it does; one that has not by then never will.
-constexpr std::uint64_t k_fork_patience_s = 60;
+// A forked child fills its slot in before anything else it does; one that has not by then was killed before it ran, or
+// there was no fork. The price of a mistake: the child says so on standard error and goes on without what it inherited.
+constexpr std::uint64_t k_fork_patience_s = 10;
 
 }  // namespace
 
