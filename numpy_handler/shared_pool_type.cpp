@@ -149,9 +149,11 @@ void pool_dealloc(PyObject* object) {
   SharedPoolObject* self = shared_pool_object(object);
   PyTypeObject* type = Py_TYPE(object);
   if (self->weak_references != nullptr) PyObject_ClearWeakRefs(object);
-  if (self->core != nullptr && !is_finalizing()) {
-    if (!self->closed) self->core->close();
-    self->core->drop_reference();
+  if (self->core != nullptr) {
+    // Without close() a capsule that is set somewhere goes on making arrays. At the end of the interpreter frees may still
+    // come, so the pool stays, but its end is an orderly one.
+    if (!is_finalizing()) self->core->drop_reference();
+    else if (!self->closed) self->core->close();
   }
   Py_CLEAR(self->capsule);
   type->tp_free(object);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import gc
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -123,6 +124,16 @@ def test_arrays_outlive_the_pool_object() -> None:
     del pool, a
     gc.collect()
     assert opened.sum() == 499500
+
+
+def test_a_capsule_that_is_set_keeps_making_arrays() -> None:
+    before = rtpool.set_handler(rtpool.SharedPool.create("1 MiB"))
+    try:
+        gc.collect()
+        a = np.arange(100)
+        assert rtpool.owner(a) is not None
+    finally:
+        rtpool.set_handler(before)
 
 
 # --- handles
@@ -456,6 +467,26 @@ def test_overwritten_header_is_found(name: str) -> None:
             pool.check()
         assert caught.value.invariant == "SH-1"
         pool.unlink()
+
+
+def test_an_orderly_end_leaves_the_name(name: str, run_python: Any) -> None:
+    run_python(f"import rtpool; pool = rtpool.SharedPool.create('1 MiB', name={name!r})")
+    with rtpool.SharedPool.create("1 MiB", name=name + ".other") as other:
+        other.unlink()
+    with rtpool.SharedPool.attach(name) as pool:
+        pool.unlink()
+
+
+def test_random_kills() -> None:
+    """As the long one of `bench/shared.py --soak 60`."""
+    path = Path(__file__).resolve().parents[2] / "bench" / "shared.py"
+    spec = importlib.util.spec_from_file_location("bench_shared", path)
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    result = bench.soak(2.0)
+    assert sum(result["kills"].values()) > 10
+    assert not bench.missed({"soak": result}), result
 
 
 def test_activation(run_python: Any) -> None:
