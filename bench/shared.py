@@ -445,7 +445,6 @@ def main() -> int:
         parts["soak"] = lambda: soak(options.soak)
     results: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     results |= {
-        "command": " ".join(["bench/shared.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {
             "processor": next(
@@ -465,6 +464,7 @@ def main() -> int:
     for part, run in parts.items():
         if options.only is None or part in options.only:
             results[part] = run()
+            results.setdefault("commands", {})[part] = " ".join(["bench/shared.py", *sys.argv[1:]])
             print(json.dumps({part: results[part]}, indent=1), flush=True)
     results["missed"] = missed(results)
     print("missed:", "; ".join(results["missed"]) or "nothing")
