@@ -10,6 +10,18 @@ bool IdleWork::add(std::size_t size, std::size_t blocks) noexcept {
   return true;
 }
 
+// A clearing that was interrupted must not end the work for good: the expectation sinks to the best one seen. Nor must a
+// best one that was itself interrupted; but believing less than what was ever seen is tried more and more rarely.
+void IdleWork::expect_less() noexcept {
+  if (cost_ > least_cost_) {
+    cost_ = std::max(least_cost_, cost_ - cost_ / 16);
+  } else if (measured_ && ++refused_ >= patience_) {
+    refused_ = 0;
+    patience_ *= 4;
+    least_cost_ /= 2;
+  }
+}
+
 std::size_t IdleWork::run(os::Nanoseconds deadline) noexcept {
   if (empty()) return 0;
   std::size_t total = 0;
@@ -20,8 +32,7 @@ std::size_t IdleWork::run(os::Nanoseconds deadline) noexcept {
       const os::Nanoseconds before = clock_.now();
       const auto expected = static_cast<os::Nanoseconds>(cost_ * static_cast<double>(entry.size));
       if (deadline - before < expected + k_margin) {
-        // One interrupted clearing must not end the work for good: the expectation sinks towards the best one seen.
-        cost_ = std::max(least_cost_, cost_ - cost_ / 64);
+        expect_less();
         break;
       }
       const std::size_t cleared = clear_(context_, entry.size, entry.blocks, entry.size);
@@ -32,6 +43,8 @@ std::size_t IdleWork::run(os::Nanoseconds deadline) noexcept {
       cost_ = !measured_ || cost > cost_ ? cost : cost_ + (cost - cost_) / 8;
       least_cost_ = measured_ ? std::min(least_cost_, cost) : cost;
       measured_ = true;
+      refused_ = 0;
+      patience_ = k_patience;
     }
   }
   bytes_cleared_ += total;

@@ -1,7 +1,7 @@
 // Work for the idle time between two iterations: clearing free blocks that the plan says will be asked for as zeroed.
 //
-// It never runs past the deadline that it is given: a block is cleared only if clearing it, at the slowest rate seen so
-// far, leaves a margin. Thread rule: one thread. Cost: bounded by the idle time; no allocation after `add`.
+// It does not run past the deadline that it is given: a block is cleared only if clearing it, at the rate seen lately,
+// leaves a margin. Thread rule: one thread. Cost: bounded by the idle time; no allocation after `add`.
 #pragma once
 
 #include <array>
@@ -37,6 +37,10 @@ class IdleWork {
   std::uint64_t bytes_cleared() const noexcept { return bytes_cleared_; }
 
  private:
+  static constexpr std::uint64_t k_patience = 256;
+
+  void expect_less() noexcept;
+
   struct Entry {
     std::size_t size = 0;
     std::size_t blocks = 0;
@@ -52,6 +56,8 @@ class IdleWork {
   double cost_ = 1.0;
   double least_cost_ = 0.25;
   bool measured_ = false;
+  std::uint64_t refused_ = 0;  // times in a row that not even the least cost fitted
+  std::uint64_t patience_ = k_patience;
   std::uint64_t bytes_cleared_ = 0;
 };
 

@@ -46,7 +46,7 @@ TEST(IdleWork, NeverRunsPastTheDeadline) {
     IdleWork work(clock);
     work.add(4 * k_mib, 5);
     work.set_clear(clear_one, &blocks);
-    for (int i = 0; i < 500; ++i) {
+    for (int i = 0; i < 200; ++i) {
       const os::Nanoseconds deadline = clock.time + idle;
       blocks.dirty = 5;
       work.run(deadline);
@@ -70,6 +70,20 @@ TEST(IdleWork, OneInterruptedClearingDoesNotEndTheWorkForGood) {
   int tries = 0;
   for (blocks.dirty = 1; blocks.dirty == 1 && tries < 1000; ++tries) work.run(clock.time + 10'000'000);
   EXPECT_LT(tries, 400);
+}
+
+TEST(IdleWork, NorDoesAFirstOneThatWasInterrupted) {
+  testing::FakeClock clock;
+  Blocks blocks{&clock, 1};
+  IdleWork work(clock);
+  work.add(4 * k_mib, 1);
+  work.set_clear(clear_one, &blocks);
+  blocks.cost = 10;
+  work.run(INT64_MAX);
+  blocks.cost = 0.1;
+  int tries = 0;
+  for (blocks.dirty = 1; blocks.dirty == 1 && tries < 20'000; ++tries) work.run(clock.time + 10'000'000);
+  EXPECT_LT(tries, 10'000);
 }
 
 TEST(IdleWork, NothingToDoCostsNothing) {
