@@ -76,6 +76,17 @@ std::size_t Pool::misses_by_size(MissEntry* entries, std::size_t capacity) noexc
   return used;
 }
 
+namespace {
+
+// Resident is not enough: where a hypervisor keeps page tables of its own, the first access to each page from user mode
+// costs an exit to it, some microseconds. What is written is what was there, so memory known to be zero stays so.
+void touch_pages(void* block, std::size_t size) noexcept {
+  auto* const bytes = static_cast<volatile char*>(block);
+  for (std::size_t at = 0; at < size; at += os::k_page_size) bytes[at] = bytes[at];
+}
+
+}  // namespace
+
 std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept {
   // All blocks of the plan alive at once, then freed: the thread's heap holds them as it will when the loop has run.
   std::uint64_t blocks = 0;
@@ -98,6 +109,7 @@ std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept 
         release(block);  // a fallback block is no preparation
         break;
       }
+      touch_pages(block, entries[i].size);
       held[used++] = block;
     }
     if (k < entries[i].most_alive) break;

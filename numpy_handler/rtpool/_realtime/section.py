@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex
 
+import numpy as np
+
 from .. import _core
 from .._default import default_pool
 from .._effective import Degradation
@@ -187,6 +189,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         return self
 
     def _enter(self, pool: Pool) -> None:
+        if self._given_plan is not None:
+            _look_through_the_stack()
         around = handler(pool)
         around.__enter__()
         self._undo.append(lambda: around.__exit__(None, None, None))
@@ -386,6 +390,14 @@ class Iteration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.end(kind is None)
+
+
+def _look_through_the_stack() -> None:
+    # NumPy walks the C stack before it reuses a temporary of 256 KiB or more; its first walk loads the unwinding tables
+    # of all libraries, which takes a millisecond that the first iteration shall not pay.
+    a = np.ones(1 << 16, np.float32)
+    ((a + a) * a - a) / a + -(a + a)
+    np.abs(a - a) > (a + a) * np.float32(2)
 
 
 def _raise_errno(error: int, doing: str) -> None:
