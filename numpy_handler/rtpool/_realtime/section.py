@@ -396,8 +396,8 @@ def _look_through_the_stack() -> None:
     # NumPy walks the C stack before it reuses a temporary of 256 KiB or more; its first walk loads the unwinding tables
     # of all libraries, which takes a millisecond that the first iteration shall not pay.
     a = np.ones(1 << 16, np.float32)
-    ((a + a) * a - a) / a + -(a + a)
-    np.abs(a - a) > (a + a) * np.float32(2)
+    _ = ((a + a) * a - a) / a + -(a + a)
+    _ = np.abs(a - a) > (a + a) * np.float32(2)
 
 
 def _raise_errno(error: int, doing: str) -> None:
