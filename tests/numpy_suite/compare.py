@@ -35,6 +35,15 @@ POOL_LIMIT = "15%"
 # "{core}" is numpy._core or, before NumPy 2, numpy.core.
 PARTS = {
     "all": ["{core}", "numpy.lib", "numpy.linalg", "numpy.fft", "numpy.random", "numpy.ma"],
+    "memory": [
+        "{core}.tests.test_api",
+        "{core}.tests.test_item_selection",
+        "{core}.tests.test_mem_overlap",
+        "{core}.tests.test_mem_policy",
+        "{core}.tests.test_regression",
+        "numpy.lib.tests.test_stride_tricks",
+        "numpy.fft",
+    ],
     "ci": [
         "{core}.tests.test_api",
         "{core}.tests.test_array_coercion",
