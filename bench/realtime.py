@@ -100,12 +100,13 @@ def step_by_hand() -> Step:
 class OwnLoop:
     """The section's loop with nothing of rtpool's memory in it, for the other contestants."""
 
-    def __init__(self, period: int, iterations: int) -> None:
+    def __init__(self, period: int, iterations: int, priority: int = 0) -> None:
         self.loop = _core.Loop(period, False, 0, WARMUP, iterations, -1, lambda: collector.enter("freeze"))
         self.settings = _core.MachineSettings()
+        self.priority = priority
 
     def __enter__(self) -> OwnLoop:
-        self.settings.apply(None, False, -1, True, 0)
+        self.settings.apply(None, False, -1, True, self.priority)
         self.loop.start()
         return self
 
@@ -132,14 +133,15 @@ def figures(loop: _core.Loop) -> dict[str, Any]:
     return result
 
 
-def worker(name: str, period: float, per_turn: int) -> None:
+def worker(name: str, period: float, per_turn: int, priority: int) -> None:
     """A contestant's process: one turn for every line on standard input, the figures at its end."""
     step = step_by_hand() if name == "out" else plain_step()
     section: Any
     if name == "rtpool":
-        section = rtpool.realtime(period, warmup=WARMUP, iterations=per_turn, pool=rtpool.Pool(name="frames"))
+        section = rtpool.realtime(period, warmup=WARMUP, iterations=per_turn, pool=rtpool.Pool(name="frames"),
+                                  priority=priority or None)  # fmt: skip
     else:
-        section = OwnLoop(round(period * 1e9), per_turn)
+        section = OwnLoop(round(period * 1e9), per_turn, priority)
     with section:
         for _ in sys.stdin:
             for tick in section:
@@ -180,7 +182,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     for one in chosen:
         if not one.missing:
             command = [sys.executable, __file__, "--worker", one.name, "--period", str(arguments.period), "--per-turn",
-                       str(per_turn)]  # fmt: skip
+                       str(per_turn), "--priority", str(arguments.priority)]  # fmt: skip
             threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             environment = {**os.environ, **threads, **one.environment}
             processes[one.name] = subprocess.Popen(
@@ -467,6 +469,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each contestant's loop")
     parser.add_argument("--turn", type=float, default=10.0, help="seconds before the next contestant's turn")
     parser.add_argument("--period", type=float, default=0.001)
+    parser.add_argument("--priority", type=int, default=0, help="run every contestant's loop under SCHED_FIFO")
     parser.add_argument("--only", nargs="+", metavar="CONTESTANT", choices=WHO)
     parser.add_argument("--lock", metavar="FILE", help="hold the lock of `flock FILE` during each round")
     parser.add_argument("--output", type=Path, default=HERE / "results", metavar="FOLDER")
@@ -475,7 +478,7 @@ def main() -> int:
     parser.add_argument("--per-turn", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker, arguments.period, arguments.per_turn)
+        worker(arguments.worker, arguments.period, arguments.per_turn, arguments.priority)
         return 0
     if arguments.trace:
         return trace(arguments)
@@ -484,7 +487,13 @@ def main() -> int:
         "command": shlex.join(part for part in command if part != arguments.lock and part != "--lock"),
         "date": time.strftime("%Y-%m-%d"),
         "machine": _machine.describe(),
-        "arguments": {"period": arguments.period, "seconds": arguments.seconds, "turn": arguments.turn},
+        "arguments": {
+            "period": arguments.period,
+            "priority": arguments.priority,
+            "load": os.getloadavg(),
+            "seconds": arguments.seconds,
+            "turn": arguments.turn,
+        },
         "loop": compare(arguments),
     }
     for key, measure in (("first", lambda: first_iteration(arguments.period)), ("zeros", zeros_of_four_mib),
