@@ -1,6 +1,6 @@
 """A 100 Hz camera loop in plain NumPy: learned during its warm-up, frozen, paced by absolute deadlines, reported.
 
-    python examples/realtime_loop.py
+python examples/realtime_loop.py
 """
 
 from __future__ import annotations
