@@ -183,7 +183,7 @@ def lint(runner: Runner) -> Result:
         "ruff": [runner.python, "-m", "ruff", "check", "."],
         "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
     }
-    for script in ("tests/run.py", "tests/numpy_suite/compare.py", "bench/run.py"):
+    for script in ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "bench/run.py"):
         mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
         checks[f"mypy over {script}"] = [*mypy, script]
     for name, command in checks.items():
