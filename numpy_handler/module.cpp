@@ -53,7 +53,7 @@ int for_each_member(ModuleState* state, Visit visit) {
         state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto,
         reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type),
         reinterpret_cast<PyObject*>(state->shared_pool_type), reinterpret_cast<PyObject*>(state->shared_array_type),
-        reinterpret_cast<PyObject*>(state->shared_block_type)}) {
+        reinterpret_cast<PyObject*>(state->opened_array_type), reinterpret_cast<PyObject*>(state->shared_block_type)}) {
     if (member == nullptr) continue;
     if (const int stopped = visit(member); stopped != 0) return stopped;
   }
@@ -73,6 +73,7 @@ int clear(PyObject* module) {
   Py_CLEAR(state->handler_type);
   Py_CLEAR(state->shared_pool_type);
   Py_CLEAR(state->shared_array_type);
+  Py_CLEAR(state->opened_array_type);
   Py_CLEAR(state->shared_block_type);
   Py_CLEAR(state->creation_failure);
   Py_CLEAR(state->handler_stack);

@@ -138,11 +138,22 @@ PyObject* open_array(SharedArrayObject* self, bool writeable) noexcept {
   return array.release();
 }
 
-// open(*, writeable=True)
-PyObject* handle_open(PyObject* object, PyObject* arguments, PyObject* keywords) {
-  static const char* names[] = {"writeable", nullptr};
+// open(*, writeable=True), called for every frame: without the general parser, which costs as much as all the rest.
+PyObject* handle_open(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
+  const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
   int writeable = 1;
-  if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|$p:open", const_cast<char**>(names), &writeable)) return nullptr;
+  if (count != 0) {
+    PyErr_Format(PyExc_TypeError, "open() takes no positional arguments, got %zd; write open(writeable=...)", count);
+    return nullptr;
+  }
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), "writeable") != 0) {
+      PyErr_Format(PyExc_TypeError, "open() takes writeable=, not %R", PyTuple_GET_ITEM(names, i));
+      return nullptr;
+    }
+    writeable = PyObject_IsTrue(arguments[i]);
+    if (writeable < 0) return nullptr;
+  }
   return open_array(shared_array_object(object), writeable != 0);
 }
 
@@ -153,7 +164,9 @@ PyObject* handle_drop(PyObject* object, PyObject*) {
   Py_RETURN_NONE;
 }
 
-PyObject* reduce_with(SharedArrayObject* self, const char* receiver) noexcept {
+// (receiver, (bytes[, dtype])). The receiver is a type and not a function: pickle writes types and Python's own functions
+// by name at once, but for a function written in C it first asks every table it has.
+PyObject* reduce_with(SharedArrayObject* self, PyTypeObject* receiver) noexcept {
   SharedMessage message;
   if (self->core == nullptr) return raise_unavailable(self->error);
   message.address = self->core->address();
@@ -168,15 +181,18 @@ PyObject* reduce_with(SharedArrayObject* self, const char* receiver) noexcept {
   }
   message.type = plain_type(self->dtype);
   const Reference bytes(encode(self->layout, message));
-  PyObject* module = PyType_GetModule(Py_TYPE(reinterpret_cast<PyObject*>(self)));
-  const Reference function(module == nullptr ? nullptr : PyObject_GetAttrString(module, receiver));
-  if (!bytes || !function) return nullptr;
-  if (message.type >= 0) return Py_BuildValue("(O(O))", function.get(), bytes.get());
-  return Py_BuildValue("(O(OO))", function.get(), bytes.get(), reinterpret_cast<PyObject*>(self->dtype));
+  if (!bytes) return nullptr;
+  const Reference arguments(message.type >= 0
+                                ? PyTuple_Pack(1, bytes.get())
+                                : PyTuple_Pack(2, bytes.get(), reinterpret_cast<PyObject*>(self->dtype)));
+  return arguments ? PyTuple_Pack(2, reinterpret_cast<PyObject*>(receiver), arguments.get()) : nullptr;
 }
 
 // Each pickling sends the handle on its way once: it keeps the block until it arrives.
-PyObject* handle_reduce(PyObject* object, PyObject*) { return reduce_with(shared_array_object(object), "_receive_shared"); }
+PyObject* handle_reduce(PyObject* object, PyObject*) {
+  SharedArrayObject* self = shared_array_object(object);
+  return reduce_with(self, self->state->shared_array_type);
+}
 
 PyObject* extents_tuple(const SharedLayout& layout, int from) noexcept {
   Reference tuple(PyTuple_New(layout.dimensions));
@@ -238,7 +254,8 @@ constexpr const char* k_open_text =
     "ValueError\n    The handle and the pool do not fit together.";
 
 PyMethodDef handle_methods[] = {
-    {"open", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(handle_open)), METH_VARARGS | METH_KEYWORDS, k_open_text},
+    {"open", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(handle_open)), METH_FASTCALL | METH_KEYWORDS,
+     k_open_text},
     {"drop", handle_drop, METH_NOARGS, "drop()\n--\n\nKeep the memory no longer; the handle cannot be opened after."},
     {"__reduce__", handle_reduce, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
@@ -248,21 +265,6 @@ PyMemberDef handle_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(SharedArrayObject, weak_references), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
 };
-
-PyType_Slot handle_slots[] = {
-    {Py_tp_doc, const_cast<char*>(
-        "A small handle of an array in a shared pool, made by `SharedPool.share`.\n\n"
-        "It can be pickled and sent to other processes, keeps the array's memory until it is opened or dropped, and so\n"
-        "does each pickled copy under way. `open` gives the array.")},
-    {Py_tp_dealloc, reinterpret_cast<void*>(handle_dealloc)},
-    {Py_tp_repr, reinterpret_cast<void*>(handle_repr)},
-    {Py_tp_getset, handle_getters},
-    {Py_tp_methods, handle_methods},
-    {Py_tp_members, handle_members},
-    {0, nullptr},
-};
-PyType_Spec handle_spec = {"rtpool._core.SharedArray", sizeof(SharedArrayObject), 0,
-                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, handle_slots};
 
 // --- making handles
 
@@ -340,11 +342,12 @@ PyObject* share(PyObject* pool, PyObject* object) {
 // _reduce_by_reference(array) -> what pickles to the array over the same memory; None for arrays that must be copied.
 PyObject* reduce_by_reference(PyObject* module, PyObject* object) {
   if (!PyArray_CheckExact(object)) Py_RETURN_NONE;
+  ModuleState* const state = state_of(module);
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   SharedPool* core = SharedPool::find(PyArray_DATA(array));
   if (core == nullptr || PyDataType_REFCHK(PyArray_DESCR(array)) || PyArray_NBYTES(array) == 0) Py_RETURN_NONE;
-  const Reference handle(share_array(state_of(module), core, array));
-  return handle ? reduce_with(shared_array_object(handle.get()), "_receive_shared_array") : nullptr;
+  const Reference handle(share_array(state, core, array));
+  return handle ? reduce_with(shared_array_object(handle.get()), state->opened_array_type) : nullptr;
 }
 
 // _reduce_handle(handle): its __reduce__, for a dispatch table of pickle.
@@ -365,11 +368,16 @@ SharedPool* pool_of_message(const SharedMessage& message, int* error) noexcept {
   return result.pool;
 }
 
-Reference receive(PyObject* module, PyObject* arguments) noexcept {
-  PyObject* bytes = nullptr;
-  PyObject* dtype = nullptr;
-  if (!PyArg_ParseTuple(arguments, "O|O:_receive_shared", &bytes, &dtype)) return Reference();
-  Reference handle = new_handle(state_of(module));
+// The handle of a message, from (bytes[, dtype]).
+Reference receive(PyTypeObject* type, PyObject* arguments, PyObject* keywords) noexcept {
+  const Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+  if (count < 1 || count > 2 || (keywords != nullptr && PyDict_GET_SIZE(keywords) != 0)) {
+    PyErr_SetString(PyExc_TypeError, "handles are made by SharedPool.share(array)");
+    return Reference();
+  }
+  PyObject* const bytes = PyTuple_GET_ITEM(arguments, 0);
+  PyObject* const dtype = count == 2 ? PyTuple_GET_ITEM(arguments, 1) : nullptr;
+  Reference handle = new_handle(state_of(type));
   if (!handle) return handle;
   SharedArrayObject* self = shared_array_object(handle.get());
   SharedMessage message;
@@ -398,13 +406,15 @@ Reference receive(PyObject* module, PyObject* arguments) noexcept {
   return handle;
 }
 
-// _receive_shared(bytes[, dtype]) -> SharedArray. What is wrong with it is said when it is opened: a queue's reader is not
-// the place to hear of it.
-PyObject* receive_shared(PyObject* module, PyObject* arguments) { return receive(module, arguments).release(); }
+// SharedArray(bytes[, dtype]), which unpickling calls. What is wrong with the block is said when it is opened: the reader
+// of a queue is not the place to hear of it.
+PyObject* handle_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  return receive(type, arguments, keywords).release();
+}
 
-// _receive_shared_array(bytes[, dtype]) -> ndarray
-PyObject* receive_shared_array(PyObject* module, PyObject* arguments) {
-  const Reference handle = receive(module, arguments);
+// _OpenedArray(bytes[, dtype]) -> ndarray
+PyObject* opened_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  const Reference handle = receive(type, arguments, keywords);
   if (!handle) return nullptr;
   SharedArrayObject* self = shared_array_object(handle.get());
   return open_array(self, self->layout.writeable);
@@ -420,9 +430,30 @@ PyObject* shared_pool_at(PyObject*, PyObject* address) {
   return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(where.id.bytes), sizeof where.id.bytes);
 }
 
+PyType_Slot handle_slots[] = {
+    {Py_tp_doc, const_cast<char*>(
+        "A small handle of an array in a shared pool, made by `SharedPool.share`.\n\n"
+        "It can be pickled and sent to other processes, keeps the array's memory until it is opened or dropped, and so\n"
+        "does each pickled copy under way. `open` gives the array.")},
+    {Py_tp_new, reinterpret_cast<void*>(handle_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(handle_dealloc)},
+    {Py_tp_repr, reinterpret_cast<void*>(handle_repr)},
+    {Py_tp_getset, handle_getters},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_members, handle_members},
+    {0, nullptr},
+};
+PyType_Spec handle_spec = {"rtpool._core.SharedArray", sizeof(SharedArrayObject), 0,
+                           Py_TPFLAGS_DEFAULT, handle_slots};
+
+PyType_Slot opened_slots[] = {
+    {Py_tp_doc, const_cast<char*>("What arrays that travel by reference are unpickled by: calling it gives the array.")},
+    {Py_tp_new, reinterpret_cast<void*>(opened_new)},
+    {0, nullptr},
+};
+PyType_Spec opened_spec = {"rtpool._core._OpenedArray", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT, opened_slots};
+
 PyMethodDef functions[] = {
-    {"_receive_shared", receive_shared, METH_VARARGS, nullptr},
-    {"_receive_shared_array", receive_shared_array, METH_VARARGS, nullptr},
     {"_reduce_handle", reduce_handle, METH_O, nullptr},
     {"_reduce_by_reference", reduce_by_reference, METH_O, nullptr},
     {"_shared_pool_at", shared_pool_at, METH_O, nullptr},
@@ -440,8 +471,12 @@ int register_shared_arrays(PyObject* module) {
   ModuleState* state = state_of(module);
   state->shared_block_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &block_spec, nullptr));
   state->shared_array_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &handle_spec, nullptr));
-  if (state->shared_block_type == nullptr || state->shared_array_type == nullptr) return -1;
+  state->opened_array_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &opened_spec, nullptr));
+  for (const PyTypeObject* type : {state->shared_block_type, state->shared_array_type, state->opened_array_type}) {
+    if (type == nullptr) return -1;
+  }
   if (PyModule_AddType(module, state->shared_array_type) < 0) return -1;
+  if (PyModule_AddType(module, state->opened_array_type) < 0) return -1;
   return PyModule_AddFunctions(module, functions);
 }
 

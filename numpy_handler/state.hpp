@@ -14,6 +14,7 @@ struct ModuleState {
   PyTypeObject* handler_type;    // _core.Handler
   PyTypeObject* shared_pool_type;   // _core.SharedPool
   PyTypeObject* shared_array_type;  // _core.SharedArray
+  PyTypeObject* opened_array_type;  // _core._OpenedArray, what arrays sent by reference are unpickled by
   PyTypeObject* shared_block_type;  // _core.SharedBlock, the base of opened arrays
   PyObject* creation_failure;    // exception: (step, errno, asked, got)
   PyObject* handler_stack;       // ContextVar: what the entered handlers of this context replaced

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -21,6 +24,21 @@ def pool() -> Iterator[rtpool.Pool]:
     made = rtpool.Pool("16 MiB", name="test")
     yield made
     made.check()
+
+
+@pytest.fixture
+def shared_pool() -> Iterator[rtpool.SharedPool]:
+    """A nameless shared pool of 32 MiB; its invariants are checked when the test is over."""
+    made = rtpool.SharedPool.create("32 MiB")
+    yield made
+    gc.collect()
+    made.check()
+
+
+@pytest.fixture(params=["fork", "forkserver", "spawn"])
+def context(request: pytest.FixtureRequest) -> Any:
+    """Every way in which `multiprocessing` starts a process."""
+    return multiprocessing.get_context(request.param)
 
 
 @pytest.fixture

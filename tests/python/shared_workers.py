@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import time
 from typing import Any
 
 import numpy as np
 
 import rtpool
+
+
+def expect_empty(pool: rtpool.SharedPool, timeout: float = 10.0) -> None:
+    """Wait until nothing of the pool is in use: processes that have ended let go when they are gone altogether."""
+    end = time.monotonic() + timeout
+    while True:
+        gc.collect()
+        pool.check()
+        stats = pool.stats()
+        if stats.current_count == stats.shared_count == stats.in_flight_count == 0 or time.monotonic() > end:
+            break
+        time.sleep(0.05)  # between two looks
+    assert (stats.current_count, stats.current_bytes, stats.shared_count, stats.in_flight_count) == (0, 0, 0, 0)
+    pool.trim()
+    assert pool.stats().largest_free_bytes == pool.size
 
 
 def add_one(handle: Any) -> int:
