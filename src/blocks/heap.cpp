@@ -14,8 +14,7 @@ using pages::RunState;
 
 Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept
     : lock(lock_guard_),
-      slab_head_(pages::run_head(RunState::slab, index)),
-      run_head_(pages::run_head(RunState::heap, index)),
+      tag_(pages::run_head(RunState::none, index)),
       index_(index),
       base_(store.view().base),
       descs_(store.view().descs),
@@ -26,7 +25,8 @@ Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_
     const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
     *next = {nullptr, nullptr};
     classes_[cls].bottom = next;
-    magazines_[cls] = {next, next + capacity, {}, 0};
+    magazines_[cls].top = next;
+    magazines_[cls].last = next + capacity;
     next += capacity + 1;
   }
   RTPOOL_CHECK(next == items_ + k_items);
@@ -106,7 +106,7 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
     PageDesc& desc = descs_[page];
     desc.pages = size_class;
     desc.slab = slab;
-    desc.head.store(slab_head_, std::memory_order_release);
+    desc.head.store(head_of(RunState::slab), std::memory_order_release);
   }
   link(*slab);
   return true;
@@ -241,7 +241,7 @@ void Heap::cache_run(PageIndex first, bool zero) noexcept {
     return;
   }
   desc.run.next.store(bin->head, std::memory_order_relaxed);
-  desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, set_of(desc.pages), 0};
+  desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, bin_of(desc.pages)};
   bin->head = first;
 }
 
@@ -256,12 +256,12 @@ void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) no
   PageDesc& desc = descs_[first];
   const std::size_t granted = std::size_t{pages} * os::k_page_size;
   desc.pages = pages;
-  desc.run.use.set = set_of(pages);
+  desc.run.use.bin = bin_of(pages);
   desc.set_live(granted - size);
-  desc.head.store(run_head_, std::memory_order_release);
+  desc.head.store(head_of(RunState::heap), std::memory_order_release);
   stats.other_count.add(1);
   stats.other_bytes.add(granted);
-  if (account(granted, granted - size)) raise_peak();
+  if (account(granted, granted - size) == Pop::new_peak) raise_peak();
   return base_ + std::size_t{first} * os::k_page_size;
 }
 
@@ -336,7 +336,7 @@ void Heap::drain_run(PageIndex first) noexcept {
   unaccount(granted, 0);
   stats.drained_bytes.add(granted);
   stats.drained_count.add(1);
-  descs_[first].head.store(run_head_, std::memory_order_relaxed);
+  descs_[first].head.store(head_of(RunState::heap), std::memory_order_relaxed);
   cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
 }
 

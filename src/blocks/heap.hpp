@@ -81,17 +81,18 @@ class alignas(64) Heap {
   // --- hit paths (heap_hit.hpp) ---
   // `block` is nullptr where nothing is at hand. After `new_peak` the caller must call raise_peak before it leaves the
   // heap; it is not called here, so that the hit path saves no registers for a call that it almost never makes.
+  enum class Pop : std::uint8_t { nothing, block, new_peak };
   struct Popped {
     void* block = nullptr;
     bool zero = false;
-    bool new_peak = false;
+    Pop pop = Pop::nothing;
   };
   Popped pop_small(unsigned size_class, std::size_t size) noexcept;
   Popped pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept;
   void raise_peak() noexcept;
   // False if `block` is no live block of this heap that can be pushed at once; nothing has changed then.
   bool push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
-  [[nodiscard]] bool account(std::size_t granted, std::size_t slack) noexcept;  // true: a new peak
+  [[nodiscard]] Pop account(std::size_t granted, std::size_t slack) noexcept;  // block or new_peak
   void unaccount(std::size_t granted, std::size_t slack) noexcept;
   // Handed out in all. O(classes + bins); any thread: bins that move meanwhile are noticed by `moves_` and added up again.
   void totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
@@ -135,9 +136,11 @@ class alignas(64) Heap {
   // Bytes of the longest cached run. O(bins).
   std::size_t largest_cached() const noexcept;
 
-  // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash.
-  static constexpr std::uint8_t set_of(std::uint64_t pages) noexcept {
-    return static_cast<std::uint8_t>(static_cast<std::uint32_t>(pages) * 0x9E3779B1U >> 25);
+  // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash; and how many bytes the set's
+  // first bin lies behind that of set 0, which saves hits the multiplication.
+  static constexpr unsigned set_of(std::uint64_t pages) noexcept { return bin_of(pages) / sizeof(RunBin); }
+  static constexpr std::uint16_t bin_of(std::uint64_t pages) noexcept {
+    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(pages) * 0x9E3779B1U >> 20 & (k_bin_sets - 1) * sizeof(RunBin));
   }
   unsigned index() const noexcept { return index_; }
   pages::PageStore& store() noexcept { return *store_; }
@@ -155,8 +158,7 @@ class alignas(64) Heap {
   alignas(64) HeapLock lock;
 
  private:
-  std::uint32_t slab_head_;    // run_head(slab, index)
-  std::uint32_t run_head_;     // run_head(heap, index)
+  std::uint32_t tag_;  // run_head(none, index): what a head of this heap holds beside the state
   std::uint32_t index_;
   base::Counter headroom_bytes_;  // peak less live
   // Two sums in one word, for one store: blocks to the peak in the upper 28 bits, granted less requested bytes of live
@@ -169,6 +171,8 @@ class alignas(64) Heap {
     Slab* empty = nullptr;
   };
 
+  RunBin& bin_at(std::size_t bytes) noexcept { return *reinterpret_cast<RunBin*>(reinterpret_cast<char*>(bins_) + bytes); }
+  std::uint32_t head_of(pages::RunState state) const noexcept { return pages::run_head(state, index_); }
   Slab*& list_of(const Slab& slab) noexcept;
   void unlink(Slab& slab) noexcept;
   void link(Slab& slab) noexcept;

@@ -87,7 +87,7 @@ const char* Heap::validate() noexcept {
   const auto check_bin = [&](const RunBin& bin, unsigned set) -> const char* {
     PageIndex count = 0;
     for (PageIndex p = bin.head; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
-      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != run_head_) return "HP-2";
+      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != head_of(RunState::heap)) return "HP-2";
       if (++count > committed) return "HP-2";  // a circle
     }
     return bin.head != k_no_page && set_of(bin.pages) != set ? "HP-3" : nullptr;
@@ -109,7 +109,7 @@ const char* Heap::validate() noexcept {
       const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);
       if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
       const PageDesc& desc = descs_[offset / os::k_page_size];
-      if (desc.head.load() != slab_head_ || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
+      if (desc.head.load() != head_of(RunState::slab) || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
     }
     for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
       const bool empties = list != nullptr && list == classes_[cls].empty;

@@ -5,13 +5,13 @@
 
 namespace rtpool::blocks {
 
-inline bool Heap::account(std::size_t granted, std::size_t slack) noexcept {
+inline Heap::Pop Heap::account(std::size_t granted, std::size_t slack) noexcept {
   if (RTPOOL_UNLIKELY(headroom_bytes_.add_below_zero(0 - granted))) {
     headroom_count_and_slack_.add(slack - k_one_block);
-    return true;
+    return Pop::new_peak;
   }
-  if (RTPOOL_UNLIKELY(headroom_count_and_slack_.add_below_zero(slack - k_one_block))) return true;
-  return false;
+  if (RTPOOL_UNLIKELY(headroom_count_and_slack_.add_below_zero(slack - k_one_block))) return Pop::new_peak;
+  return Pop::block;
 }
 
 inline void Heap::unaccount(std::size_t granted, std::size_t slack) noexcept {
@@ -29,12 +29,11 @@ inline Heap::Popped Heap::pop_small(unsigned size_class, std::size_t size) noexc
   const std::size_t granted = class_bytes(size_class);
   const std::size_t slack = granted - size;
   top->state->store(static_cast<std::uint16_t>(k_live | slack), std::memory_order_relaxed);
-  if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, false, true};
-  return {block, false, false};
+  return {block, false, account(granted, slack)};
 }
 
 inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept {
-  RunBin& bin = bins_[set_of(pages)];
+  RunBin& bin = bin_at(bin_of(pages));
   const pages::PageIndex first = bin.head;
   if (RTPOOL_UNLIKELY(bin.pages != pages || first == pages::k_no_page)) return {};
   pages::PageDesc& desc = view.descs[first];
@@ -45,30 +44,29 @@ inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pa
   const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
   desc.set_live(slack);
   char* const block = view.base + std::size_t{first} * os::k_page_size;
-  if (RTPOOL_UNLIKELY(account(granted, slack))) return {block, zero, true};
-  return {block, zero, false};
+  return {block, zero, account(granted, slack)};
 }
 
 inline bool Heap::push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept {
-  const std::uint32_t head = desc.head.load(std::memory_order_relaxed);
-  if (head == slab_head_) {
+  const std::uint32_t state = desc.head.load(std::memory_order_relaxed) - tag_;
+  if (state == static_cast<std::uint32_t>(pages::RunState::slab)) {
     const std::uint32_t size_class = desc.pages;
     Slab& slab = *desc.slab;
-    State& state = slab.states()[static_cast<std::size_t>(static_cast<char*>(block) - slab.base) / k_unit];
-    const std::uint32_t was = state.load(std::memory_order_relaxed);
+    State& unit = slab.states()[static_cast<std::size_t>(static_cast<char*>(block) - slab.base) / k_unit];
+    const std::uint32_t was = unit.load(std::memory_order_relaxed);
     Magazine& magazine = magazines_[size_class];
     Item* const top = magazine.top;
     if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || top == magazine.last)) return false;
-    state.store(k_magazine, std::memory_order_relaxed);
-    top[1] = {block, &state};
+    unit.store(k_magazine, std::memory_order_relaxed);
+    top[1] = {block, &unit};
     magazine.top = top + 1;
     unaccount(class_bytes(size_class), was & k_small_slack_mask);
     return true;
   }
   const std::uint32_t pages = desc.pages;
-  RunBin& bin = bins_[desc.run.use.set];
-  if (RTPOOL_UNLIKELY(head != run_head_ || offset % os::k_page_size != 0 || bin.pages != pages ||
-                      desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) {
+  RunBin& bin = bin_at(desc.run.use.bin);
+  if (RTPOOL_UNLIKELY(state != static_cast<std::uint32_t>(pages::RunState::heap) || offset % os::k_page_size != 0 ||
+                      bin.pages != pages || desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) {
     return false;
   }
   unaccount(std::size_t{pages} * os::k_page_size, desc.run.use.slack);

@@ -75,6 +75,12 @@ class HeapLock {
     guard_->mutex.lock();
     attention_.fetch_or(k_revoked, std::memory_order_seq_cst);
   }
+  // In place of the barrier where the kernel refuses it although it had it before: a store reaches the other processors
+  // within microseconds, and a thread that is switched off has drained its own by then.
+  static void outlast_stores() noexcept {
+    const timespec pause{0, 10'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
   void await() noexcept {
     for (unsigned tries = 0; busy_.load(std::memory_order_acquire) != 0; ++tries) {
       // A yield would not let an owner of lower real-time priority run; a sleep does.

@@ -49,8 +49,7 @@ constexpr std::uint32_t owner_of(std::uint32_t head) noexcept { return head >> 1
 struct PageDesc {
   struct InUse {
     std::uint16_t slack;
-    std::uint8_t set;  // where a heap's bins keep this page count
-    std::uint8_t unused;
+    std::uint16_t bin;  // where a heap keeps free runs of this page count
   };
   struct Links {
     std::atomic<PageIndex> next;  // free list, bin, pending or remote list; k_live
@@ -67,7 +66,7 @@ struct PageDesc {
     blocks::Slab* slab;  // state slab
   };
 
-  // Hands a heap's run out. `set` stays as it is: the free that reads it must not wait for a store of this allocation.
+  // Hands a heap's run out. `bin` stays as it is: the free that reads it must not wait for a store of this allocation.
   void set_live(std::size_t slack) noexcept {
     run.use.slack = static_cast<std::uint16_t>(slack);
     run.next.store(k_live, std::memory_order_release);

@@ -14,40 +14,37 @@ using pages::k_no_page;
 
 namespace {
 
-// The hit path. Leaves the heap unless there is a new peak to note; block is nullptr where the ladder has to be climbed.
-inline Heap::Popped hit(const PoolImpl& pool, std::size_t size) noexcept {
-  if (RTPOOL_UNLIKELY(t_cache.key != pool.id_)) return {};
+// The hit path. Whatever is rare leaves it by a tail call, so that it saves no registers.
+template <bool zeroed>
+[[gnu::always_inline]] inline void* hit(PoolImpl& pool, std::size_t size) noexcept {
+  if (RTPOOL_UNLIKELY(t_cache.key != pool.id_)) return pool.allocate_slow(size, zeroed);
   Heap& heap = *t_cache.heap;
-  Heap::Popped popped;
-  if (RTPOOL_LIKELY(heap.lock.enter_fast())) {
-    popped = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size)
-                                             : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
-    if (RTPOOL_UNLIKELY(popped.new_peak)) return popped;
+  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(heap, size, zeroed);
+  const Heap::Popped popped = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size) : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
+  if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(heap, size, zeroed);
+  if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::new_peak)) {
+    return PoolImpl::leave_with_new_peak(heap, popped.block, zeroed && !popped.zero ? size : 0);
   }
   heap.lock.leave_fast();
-  return popped;
+  return zeroed && !popped.zero ? std::memset(popped.block, 0, size) : popped.block;
 }
 
 }  // namespace
 
-[[gnu::noinline]] void* PoolImpl::leave_with_new_peak(Heap& heap, void* block) noexcept {
+[[gnu::noinline]] void* PoolImpl::leave_and_allocate(Heap& heap, std::size_t size, bool zeroed) noexcept {
+  heap.lock.leave_fast();
+  return allocate_slow(size, zeroed);
+}
+
+[[gnu::noinline]] void* PoolImpl::leave_with_new_peak(Heap& heap, void* block, std::size_t clear) noexcept {
   heap.raise_peak();
   heap.lock.leave_fast();
-  return block;
+  return clear != 0 ? std::memset(block, 0, clear) : block;
 }
 
-void* Pool::allocate(std::size_t size) noexcept {
-  const Heap::Popped popped = hit(impl(*this), size);
-  if (RTPOOL_UNLIKELY(popped.new_peak)) return PoolImpl::leave_with_new_peak(*t_cache.heap, popped.block);
-  return RTPOOL_LIKELY(popped.block != nullptr) ? popped.block : impl(*this).allocate_slow(size, false);
-}
+void* Pool::allocate(std::size_t size) noexcept { return hit<false>(impl(*this), size); }
 
-void* Pool::allocate_zeroed(std::size_t size) noexcept {
-  const Heap::Popped popped = hit(impl(*this), size);
-  if (RTPOOL_UNLIKELY(popped.new_peak)) PoolImpl::leave_with_new_peak(*t_cache.heap, popped.block);
-  if (RTPOOL_UNLIKELY(popped.block == nullptr)) return impl(*this).allocate_slow(size, true);
-  return popped.zero ? popped.block : std::memset(popped.block, 0, size);
-}
+void* Pool::allocate_zeroed(std::size_t size) noexcept { return hit<true>(impl(*this), size); }
 
 // The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
 // everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.
@@ -85,7 +82,7 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
 
 PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const Served served = size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
-  if (served.new_peak) heap.raise_peak();
+  if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
   return served;
 }
 
@@ -124,7 +121,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);
-  return {heap.adopt_run(run.first, count, size), run.zero, false};
+  return {heap.adopt_run(run.first, count, size), run.zero, Heap::Pop::block};
 }
 
 void* PoolImpl::refuse(std::size_t size, bool zeroed) noexcept {

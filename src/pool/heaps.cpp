@@ -40,7 +40,13 @@ void PoolImpl::stop_heaps() noexcept {
   const bool only_own = heap_count_.load(std::memory_order_relaxed) == 1 && find_heap(*this) != nullptr;
   if (!symmetric_ && !only_own) {
     store_.count_kernel_call();
-    memory_->process_barrier();
+    if (memory_->process_barrier() != 0) {
+      // The process may have given up the call since (a seccomp filter). This once, wait until no store that was under way
+      // can still be on its way; from now on owners take the mutex.
+      for_each_heap([](Heap& heap) { heap.lock.set_bit(blocks::k_symmetric); });
+      symmetric_ = true;
+      blocks::HeapLock::outlast_stores();
+    }
   }
   for_each_heap([](Heap& heap) { heap.lock.await(); });
 }

@@ -69,7 +69,8 @@ struct PoolImpl : Pool {
   // --- allocate.cpp ---
   void* allocate_slow(std::size_t size, bool zeroed) noexcept;
   using Served = blocks::Heap::Popped;
-  static void* leave_with_new_peak(blocks::Heap& heap, void* block) noexcept;
+  void* leave_and_allocate(blocks::Heap& heap, std::size_t size, bool zeroed) noexcept;
+  static void* leave_with_new_peak(blocks::Heap& heap, void* block, std::size_t clear) noexcept;
   Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;

@@ -156,7 +156,7 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
     heap.lock.enter();
     found.slab->states()[found.unit].store(static_cast<std::uint16_t>(blocks::k_live | (found.granted - size)), std::memory_order_relaxed);
     heap.unaccount(found.granted, found.granted - found.requested);
-    if (heap.account(found.granted, found.granted - size)) heap.raise_peak();
+    if (heap.account(found.granted, found.granted - size) == Heap::Pop::new_peak) heap.raise_peak();
     heap.stats.other_count.add(1);
     heap.stats.other_bytes.add(found.granted);
     heap.lock.leave();
@@ -169,7 +169,10 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   heap.lock.enter();
   bool done = true;
   if (new_pages > old_pages) {
-    done = store_.extend_run(found.first, old_pages, new_pages - old_pages);
+    // A free run of that size comes first: a loop that grows a block, frees it and starts again would else take a new run
+    // each time and leave a longer one behind.
+    const blocks::RunBin* const bin = heap.find_bin(new_pages);
+    done = (bin == nullptr || bin->head == pages::k_no_page) && store_.extend_run(found.first, old_pages, new_pages - old_pages);
   } else if (new_pages < old_pages) {
     if (options_.zero_on_free) {
       std::memset(store_.view().base + std::size_t{found.first + new_pages} * os::k_page_size, 0,
@@ -180,10 +183,10 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   }
   if (done) {
     const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
-    desc.run.use.set = Heap::set_of(new_pages);
+    desc.run.use.bin = Heap::bin_of(new_pages);
     desc.set_live(granted - size);
     heap.unaccount(found.granted, found.granted - found.requested);
-    if (heap.account(granted, granted - size)) heap.raise_peak();
+    if (heap.account(granted, granted - size) == Heap::Pop::new_peak) heap.raise_peak();
     heap.stats.other_count.add(1);
     heap.stats.other_bytes.add(granted);
   }

@@ -25,6 +25,7 @@ class FakeMemory final : public os::Memory {
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
   bool barrier = true;
+  bool barrier_fails = false;  // it was there when asked, and is refused from now on
 
   int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
     const int error = refused(k_reserve);
@@ -51,7 +52,7 @@ class FakeMemory final : public os::Memory {
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
     return real().resident(address, bytes, out);
   }
-  int process_barrier() noexcept override { return barrier ? real().process_barrier() : ENOSYS; }
+  int process_barrier() noexcept override { return barrier_fails ? EPERM : barrier ? real().process_barrier() : ENOSYS; }
   bool process_barrier_available() noexcept override { return barrier && real().process_barrier_available(); }
   std::size_t physical_memory() noexcept override { return physical; }
   std::size_t available_memory() noexcept override { return available; }

@@ -190,6 +190,21 @@ TEST_F(PoolTest, ResizeGrowsInPlaceWhenTheNeighbourIsFree) {
   pool.release(block);
 }
 
+TEST_F(PoolTest, GrowingAndFreeingInALoopHoardsNothing) {
+  Pool& pool = make();
+  std::uint64_t misses = 0;
+  std::uint64_t capacity = 0;
+  for (int i = 0; i < 400; ++i) {
+    void* const block = pool.resize(pool.allocate(64 * k_kib), 96 * k_kib);
+    ASSERT_NE(block, nullptr);
+    pool.release(block);
+    if (i == 10) misses = pool.stats().misses, capacity = pool.stats().capacity_bytes;
+  }
+  EXPECT_EQ(pool.stats().misses, misses);
+  EXPECT_EQ(pool.stats().capacity_bytes, capacity);
+  expect_ok(pool);
+}
+
 TEST_F(PoolTest, MisuseIsReportedCountedAndHarmless) {
   Pool& pool = make();
   char* const small = static_cast<char*>(pool.allocate(200));

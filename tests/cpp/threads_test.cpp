@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/counter.hpp"
+#include "fake_memory.hpp"
 #include "pool/pool.hpp"
 
 namespace rtpool::pool {
@@ -247,6 +248,42 @@ TEST_F(ThreadsTest, ForkedChildrenWorkWhileThreadsAreInside) {
   pool_->release(inherited);
 }
 #endif
+
+// A seccomp filter that came after the pool may refuse the barrier: heaps are stopped all the same, soundly.
+TEST(ThreadsWithoutBarrier, StrangersStopHeapsAfterTheKernelTookTheBarrierAway) {
+  test::FakeMemory memory;
+  Options options;
+  options.limit = std::size_t{256} << 20;
+  Pool* const pool = Pool::create(options, memory).pool;
+  ASSERT_NE(pool, nullptr);
+  memory.barrier_fails = true;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (unsigned n = 0; n < 3; ++n) {
+    threads.emplace_back([&, n] {
+      std::mt19937_64 random(n);
+      std::vector<Filled> held;
+      while (!stop.load(std::memory_order_relaxed)) {
+        held.push_back(make_filled(*pool, random));
+        ASSERT_NE(held.back().block, nullptr);
+        if (held.size() < 20) continue;
+        ASSERT_TRUE(intact(held.front()));
+        pool->release(held.front().block);
+        held.erase(held.begin());
+      }
+      for (const Filled& filled : held) pool->release(filled.block);
+    });
+  }
+  for (int i = 0; i < 200; ++i) {
+    pool->trim();
+    const CheckResult result = pool->check();
+    EXPECT_TRUE(result.ok) << result.invariant << ": " << result.text;
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(pool->live_blocks(), 0U);
+  pool->drop_reference();
+}
 
 }  // namespace
 }  // namespace rtpool::pool
