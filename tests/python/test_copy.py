@@ -110,6 +110,14 @@ def fill(array: np.ndarray[Any, Any], seed: int) -> None:
     )
 
 
+def clear_padding(*arrays: np.ndarray[Any, Any]) -> None:
+    """Where NumPy converts to an extended double at an odd address, its 6 padding bytes come from an unset buffer."""
+    extended = np.dtype("g")
+    for array in arrays:
+        if array.dtype == extended and extended.itemsize == 16 and np.finfo(extended).nmant == 63:
+            array.view([("value", "V10"), ("padding", "V6")])["padding"] = b""
+
+
 shapes = st.lists(st.integers(0, 7), max_size=4).flatmap(
     lambda head: st.integers(1, 90).map(lambda last: (*head, last) if len(head) < 4 else tuple(head))
 )
@@ -145,6 +153,7 @@ def test_copyto_writes_what_numpy_writes(data: st.DataObject) -> None:
         assert str(caught.value) == str(error)
     else:
         assert rtpool.copyto(dst, src, mode=mode, threads=threads) is None
+    clear_padding(dst, expected)
     assert bytes(buffer) == bytes(expected_buffer)
 
 

@@ -352,6 +352,7 @@ def test_a_frozen_pool_cannot_learn() -> None:
 INTERRUPTED = """
     import os, signal, threading, time
     import numpy as np, rtpool
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent may have it ignored
     def press(after):
         threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)).start()
 """
