@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import rtpool
+from rtpool import _core
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -64,3 +65,12 @@ def run_python() -> Run:
         return done
 
     return run
+
+
+@pytest.fixture(params=[name for name, _ in _core.copy_kernels()])
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param not in [name for name, there in _core.copy_kernels() if there]:
+        pytest.skip(f"this processor cannot run the {request.param} kernel")
+    _core.force_copy_kernel(request.param)
+    yield request.param
+    _core.force_copy_kernel(None)

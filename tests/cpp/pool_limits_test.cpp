@@ -1,0 +1,162 @@
+// What a pool does at its limits and out of its ordinary state: refusing, frozen, trimmed, learning.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "pool_fixture.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+TEST_F(PoolTest, LimitIsKeptAndRefusalLosesNothing) {
+  Options options;
+  options.size = options.limit = 4 * k_mib;
+  options.when_full = WhenFull::raise;
+  Pool& pool = make(options);
+  void* const whole = pool.allocate(4 * k_mib);
+  ASSERT_NE(whole, nullptr);
+  EXPECT_EQ(pool.allocate(4 * k_mib), nullptr);
+  EXPECT_EQ(pool.stats().failures, 1U);
+  pool.release(whole);
+  // What is cached in another size must not stand in the way.
+  for (int i = 0; i < 3; ++i) {
+    void* const half = pool.allocate(2 * k_mib);
+    void* const other = pool.allocate(2 * k_mib);
+    ASSERT_NE(half, nullptr);
+    ASSERT_NE(other, nullptr);
+    pool.release(half);
+    pool.release(other);
+    void* const again = pool.allocate(4 * k_mib);
+    ASSERT_NE(again, nullptr);
+    pool.release(again);
+  }
+  EXPECT_LE(pool.stats().capacity_bytes, 4 * k_mib);
+}
+
+TEST_F(PoolTest, AbsurdSizesAreRefused) {
+  Pool& pool = make();
+  for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 4095, SIZE_MAX / 2, std::size_t{1} << 47}) {
+    EXPECT_EQ(pool.allocate(size), nullptr);
+    EXPECT_EQ(pool.allocate_zeroed(size), nullptr);
+  }
+  EXPECT_EQ(pool.stats().failures, 8U);
+}
+
+TEST_F(PoolTest, FallbackServesCountsAndFrees) {
+  Options options;
+  options.size = k_mib;
+  options.when_full = WhenFull::fallback;
+  Pool& pool = make(options);
+  std::vector<void*> blocks;
+  for (int i = 0; i < 100; ++i) {
+    auto* const block = static_cast<char*>(pool.allocate_zeroed(100 * k_kib));
+    ASSERT_NE(block, nullptr);
+    EXPECT_EQ(block[99 * k_kib], 0);
+    block[0] = static_cast<char>(i);
+    blocks.push_back(block);
+  }
+  const Stats stats = pool.stats();
+  EXPECT_GT(stats.fallbacks, 80U);
+  EXPECT_EQ(stats.fallback_count, stats.fallbacks);
+  EXPECT_EQ(stats.hits + stats.misses, stats.total_count + stats.fallbacks + stats.failures);
+  int foreign = 0;
+  EXPECT_FALSE(pool.is_fallback_block(&foreign));
+  EXPECT_FALSE(pool.is_fallback_block(blocks[0]));
+  EXPECT_TRUE(pool.is_fallback_block(blocks[99]));
+  blocks[99] = pool.resize(blocks[99], 200 * k_kib);
+  EXPECT_EQ(*static_cast<char*>(blocks[99]), 99);
+  for (void* block : blocks) pool.release(block);
+  EXPECT_EQ(pool.live_blocks(), 0U);
+}
+
+TEST_F(PoolTest, FrozenPoolMakesNoCallIntoTheKernel) {
+  Options options;
+  options.size = 8 * k_mib;
+  Pool& pool = make(options);
+  pool.freeze(OnMiss::raise);
+  const int calls = memory_.all_calls;
+  const Stats before = pool.stats();
+  std::vector<void*> blocks;
+  for (;;) {
+    void* const block = pool.allocate(blocks.size() % 3 == 0 ? 1000 : 300 * k_kib);
+    if (block == nullptr) break;
+    blocks.push_back(block);
+  }
+  EXPECT_GT(blocks.size(), 20U);
+  for (void* block : blocks) pool.release(block);
+  EXPECT_EQ(memory_.all_calls, calls);
+  EXPECT_EQ(pool.stats().kernel_calls, before.kernel_calls);
+  MissEntry entries[4];
+  ASSERT_EQ(pool.misses_by_size(entries, 4), 1U);
+  EXPECT_EQ(entries[0].requested, 300 * k_kib);
+  EXPECT_EQ(entries[0].count, 1U);
+  pool.unfreeze();
+  void* const large = pool.allocate(32 * k_mib);
+  EXPECT_NE(large, nullptr);
+  pool.release(large);
+}
+
+TEST_F(PoolTest, TrimGivesBackAndKeepsWhatIsAlive) {
+  Pool& pool = make();
+  std::vector<unsigned char*> blocks;
+  for (int i = 0; i < 40; ++i) blocks.push_back(static_cast<unsigned char*>(pool.allocate(3 * k_mib)));
+  for (int i = 0; i < 40; ++i) std::memset(blocks[i], i, 3 * k_mib);
+  for (int i = 0; i < 40; ++i) {
+    if (i != 20) pool.release(blocks[i]);
+  }
+  const Stats before = pool.stats();
+  const std::size_t given = pool.trim();
+  EXPECT_GE(given, 100 * k_mib);
+  expect_ok(pool);
+  EXPECT_EQ(pool.stats().capacity_bytes, before.capacity_bytes - given);
+  for (std::size_t k = 0; k < 3 * k_mib; ++k) ASSERT_EQ(blocks[20][k], 20);
+  // Trimmed memory comes back, zero.
+  auto* const again = static_cast<unsigned char*>(pool.allocate_zeroed(20 * k_mib));
+  ASSERT_NE(again, nullptr);
+  EXPECT_TRUE(std::all_of(again, again + 20 * k_mib, [](unsigned char c) { return c == 0; }));
+  pool.release(again);
+  pool.release(blocks[20]);
+  pool.trim();
+  EXPECT_LE(pool.stats().capacity_bytes, 8 * k_mib);
+}
+
+TEST_F(PoolTest, LearningRecordsMostAliveAndPrepareMakesItReady) {
+  Pool& pool = make();
+  ASSERT_TRUE(pool.begin_learning());
+  EXPECT_FALSE(pool.begin_learning());
+  for (int i = 0; i < 10; ++i) {
+    void* const a = pool.allocate(100'000);
+    void* const b = pool.allocate_zeroed(100'000);
+    void* const c = pool.allocate(70);
+    pool.release(a);
+    void* const d = pool.allocate(100'000);
+    pool.release(b);
+    pool.release(c);
+    pool.release(d);
+  }
+  PlanEntry entries[8];
+  EXPECT_EQ(pool.end_learning(nullptr, 0), 2U);
+  ASSERT_EQ(pool.end_learning(entries, 8), 2U);
+  EXPECT_EQ(entries[0].size, 128U);
+  EXPECT_EQ(entries[0].requested, 70U);
+  EXPECT_EQ(entries[1].size, 102'400U);
+  EXPECT_EQ(entries[1].most_alive, 2U);
+  EXPECT_EQ(entries[1].allocations, 30U);
+  EXPECT_EQ(entries[1].zeroed, 10U);
+
+  Pool& other = make();
+  EXPECT_EQ(other.prepare(entries, 2), 2U);
+  const Stats before = other.stats();
+  void* const a = other.allocate(100'000);
+  void* const b = other.allocate(99'000);
+  void* const c = other.allocate(100);
+  EXPECT_EQ(other.stats().misses, before.misses);
+  EXPECT_EQ(other.stats().kernel_calls, before.kernel_calls);
+  other.release(a);
+  other.release(b);
+  other.release(c);
+}
+
+}  // namespace
+}  // namespace rtpool::pool
