@@ -31,6 +31,9 @@ class Memory {
   virtual int commit(void* address, std::size_t bytes) noexcept = 0;
   // Undoes commit: contents are lost, the range stays reserved.
   virtual int decommit(void* address, std::size_t bytes) noexcept = 0;
+  // Makes a committed range inaccessible without losing contents, advice or lock; `commit` undoes it. For guard pages.
+  // ENOMEM: too many mappings (vm.max_map_count); EINVAL: part of an explicit huge page.
+  virtual int guard(void* address, std::size_t bytes) noexcept = 0;
   // Replaces a reserved range by explicit huge pages of `page` bytes (2 MiB or 1 GiB), resident at once.
   // ENOMEM when the kernel's hugetlb pool does not have them; the range is then reserved as before.
   virtual int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept = 0;

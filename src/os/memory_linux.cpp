@@ -143,6 +143,11 @@ class LinuxMemory final : public Memory {
     return p == MAP_FAILED ? errno : 0;
   }
 
+  int guard(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    return result(::mprotect(address, bytes, PROT_NONE));
+  }
+
   int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept override {
     const KeepErrno keep;
     const int size_flag = static_cast<int>(base::log2_floor(page)) << MAP_HUGE_SHIFT;

@@ -4,6 +4,7 @@
 
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
+#include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
@@ -49,12 +50,20 @@ void* Pool::allocate_zeroed(std::size_t size) noexcept { return hit<true>(impl(*
 // The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
 // everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.
 void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
+  if (debug_ != nullptr) return debug_->allocate(size, zeroed);
   if (size == 0) size = 1;
-  Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
-  if (heap == nullptr) {
-    heapless_misses_.fetch_add(1, std::memory_order_relaxed);
-    return refuse(size, zeroed);
+  const Served served = climb(size);
+  if (served.block == nullptr) return refuse(size, zeroed, size);
+  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
+    learn_allocation(find_block(served.block).granted, size, zeroed);
   }
+  if (zeroed && !served.zero) std::memset(served.block, 0, size);
+  return served.block;
+}
+
+PoolImpl::Served PoolImpl::climb(std::size_t size) noexcept {
+  Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
+  if (heap == nullptr) return {};
   const bool may_grow = frozen_.load(std::memory_order_relaxed) == Frozen::no;
   heap->lock.enter();
   Served served = serve(*heap, size, may_grow);
@@ -69,15 +78,7 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
     served = serve(*heap, size, true);
     heap->lock.leave();
   }
-  if (served.block == nullptr) {
-    heapless_misses_.fetch_add(1, std::memory_order_relaxed);
-    return refuse(size, zeroed);
-  }
-  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
-    learn_allocation(find_block(served.block).granted, size, zeroed);
-  }
-  if (zeroed && !served.zero) std::memset(served.block, 0, size);
-  return served.block;
+  return served;
 }
 
 PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
@@ -124,9 +125,10 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   return {heap.adopt_run(run.first, count, size), run.zero, Heap::Pop::block};
 }
 
-void* PoolImpl::refuse(std::size_t size, bool zeroed) noexcept {
+void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept {
+  heapless_misses_.fetch_add(1, std::memory_order_relaxed);
   const Frozen frozen = frozen_.load(std::memory_order_relaxed);
-  if (frozen != Frozen::no) note_miss(size);
+  if (frozen != Frozen::no) note_miss(wanted);
   const bool pass_on = frozen == Frozen::no ? options_.when_full == WhenFull::fallback : frozen == Frozen::fallback;
   if (pass_on) {
     void* const block = zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);

@@ -4,6 +4,7 @@
 
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
+#include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
@@ -59,11 +60,13 @@ Stats Pool::stats() noexcept {
   const std::size_t largest_free = self.store_.largest_free();
   stats.largest_free_bytes = largest_free > largest_cached ? largest_free : largest_cached;
   stats.fallback_count = self.fallback_table_.count();
+  if (self.debug_ != nullptr) self.debug_->correct(&stats);
   return stats;
 }
 
 std::size_t Pool::live_blocks() noexcept {
   PoolImpl& self = impl(*this);
+  if (self.debug_ != nullptr) return self.debug_->live_count();
   std::uint64_t live = self.fallback_table_.count() - self.stranger_count_.load(std::memory_order_relaxed);
   self.for_each_heap([&](Heap& heap) {
     live += heap.live_count() - heap.stats.given_count.get() + heap.stats.drained_count.get();
@@ -81,11 +84,13 @@ void Pool::reset_peak() noexcept {
     heap.reset_peak();
   });
   self.resume_heaps();
+  if (self.debug_ != nullptr) self.debug_->reset_peak();
 }
 
 std::size_t Pool::trim() noexcept {
   PoolImpl& self = impl(*this);
   if (frozen()) return 0;
+  if (self.debug_ != nullptr) self.debug_->empty_quarantine();
   self.flush_heaps();
   return self.store_.trim();
 }
@@ -170,6 +175,7 @@ CheckResult Pool::check() noexcept {
     result = broken("HP-4", 0, "the counters of live blocks differ from the blocks found");
   }
   self.resume_heaps();
+  if (result.ok && self.debug_ != nullptr) result = self.debug_->verify();
   return result;
 }
 

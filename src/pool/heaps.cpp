@@ -1,6 +1,7 @@
 // The heaps of a pool: made, adopted, abandoned, stopped.
 #include <new>
 
+#include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
@@ -77,18 +78,21 @@ void PoolImpl::stop_for_fork() noexcept {
   stop_heaps();
   learning_lock_.lock();
   fallback_table_.lock().lock();
+  if (debug_ != nullptr) debug_->lock().lock();
   store_.lock_for_fork();
 }
 
 void PoolImpl::resume_after_fork(bool child) noexcept {
   store_.unlock_after_fork(child);
   if (!child) {
+    if (debug_ != nullptr) debug_->lock().unlock();
     fallback_table_.lock().unlock();
     learning_lock_.unlock();
     resume_heaps();
     control_lock_.unlock();
     return;
   }
+  if (debug_ != nullptr) debug_->lock().reset_after_fork();
   fallback_table_.lock().reset_after_fork();
   learning_lock_.reset_after_fork();
   // Only the forking thread exists here: every other heap is free to be adopted.

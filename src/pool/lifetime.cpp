@@ -5,6 +5,9 @@
 #include <new>
 
 #include "base/bits.hpp"
+#include "base/watch.hpp"
+#include "os/fault_trap.hpp"
+#include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/registry.hpp"
 
@@ -71,6 +74,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   }
   auto* const pool = new (address) PoolImpl;
   pool->id_ = g_next_id.fetch_add(1, std::memory_order_relaxed);
+  pool->heap_key_ = pool->id_;
   pool->memory_ = &memory;
   pool->made_bytes_ = bytes;
   pool->options_ = options;
@@ -83,6 +87,9 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   pages::GrowthFailure failure = pool->store_.initialise(memory, growth_options(options, limit));
   if (failure.error == 0 && options.size != 0) {
     failure = pool->store_.grow(static_cast<std::uint32_t>(base::divide_up(options.size, os::k_page_size)));
+  }
+  if (failure.error == 0 && (options.debug || base::watched()) && !pool->add_debug_layer()) {
+    failure = {pages::GrowthStep::metadata, ENOMEM};
   }
   if (failure.error == 0) {
     pool->slot_ = registry_enter(*pool);
@@ -102,7 +109,24 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   return result;
 }
 
+bool PoolImpl::add_debug_layer() noexcept {
+  void* const room = std::malloc(sizeof(DebugLayer));
+  if (room == nullptr) return false;
+  debug_ = new (room) DebugLayer(*this);
+  heap_key_ |= k_no_hits;
+  os::trap_faults([](const void* address) noexcept {
+    const PoolImpl* const pool = registry_find(address);
+    if (pool != nullptr && pool->debug_ != nullptr) pool->debug_->explain_fault(address);
+  });
+  return true;
+}
+
 void PoolImpl::destroy() noexcept {
+  if (debug_ != nullptr) {
+    debug_->empty_quarantine();
+    debug_->~DebugLayer();
+    std::free(debug_);
+  }
   os::Memory& memory = *memory_;
   const std::size_t bytes = made_bytes_;
   store_.destroy();
@@ -120,12 +144,22 @@ void Pool::drop_reference() noexcept {
   registry_leave(self, [](PoolImpl& pool) noexcept { pool.destroy(); });
 }
 
+bool Pool::debug() const noexcept { return impl(*this).debug_ != nullptr; }
+
+std::size_t Pool::outstanding(LiveBlock* blocks, std::size_t capacity) noexcept {
+  DebugLayer* const debug = impl(*this).debug_;
+  return debug != nullptr ? debug->outstanding(blocks, capacity) : 0;
+}
+
+void Pool::set_call_site(CallSite call_site) noexcept { DebugLayer::set_call_site(call_site); }
+
 bool Pool::contains(const void* address) const noexcept {
   const pages::PageStore& store = impl(*this).store_;
   return static_cast<std::size_t>(static_cast<const char*>(address) - store.view().base) < store.reserved();
 }
 
 std::size_t Pool::usable_size(const void* block) const noexcept {
+  if (DebugLayer* const debug = impl(*this).debug_) return debug->usable_size(block);
   const PoolImpl::Found found = impl(*this).find_block(block);
   return found.place == PoolImpl::Place::live ? found.granted : 0;
 }

@@ -30,6 +30,10 @@ struct Options {
   WhenFull when_full = WhenFull::grow;
   bool zero_on_free = false;
   bool strict = false;
+  // Finds misuse of the blocks at a price in time and memory: red zones, poison, a quarantine, guard pages, and where each
+  // block was made and freed (debug_layer.hpp). With `strict` the first misuse aborts the process after its report. On by
+  // itself where AddressSanitizer or Valgrind watches (base/watch.hpp).
+  bool debug = false;
 };
 
 // Where a pool's memory comes from when the pool itself cannot serve (when_full or on_miss = fallback).
@@ -82,7 +86,8 @@ struct Stats {
   std::uint64_t fallbacks = 0;        // requests passed on to the fallback allocator
   std::uint64_t failures = 0;         // requests answered with nullptr
   std::uint64_t remote_frees = 0;     // blocks freed by another thread than the one whose heap they belong to
-  std::uint64_t misuses = 0;          // foreign, interior or doubly freed pointers, reported and survived
+  std::uint64_t misuses = 0;          // foreign, interior or doubly freed pointers; debug pools: also blocks written outside of
+                                      // their bounds or their life. Reported and survived
   std::uint64_t largest_free_bytes = 0;  // largest run that can be handed out without growing
   std::uint64_t fallback_count = 0;      // live fallback blocks
 };
@@ -108,6 +113,19 @@ struct CheckResult {
   char invariant[16] = {};
   char text[240] = {};
 };
+
+// A live block of a debug pool.
+struct LiveBlock {
+  const void* address = nullptr;
+  std::uint64_t size = 0;         // as asked for
+  std::uint64_t number = 0;       // counts the blocks the pool has made, from 1
+  std::uint64_t age = 0;          // nanoseconds
+  const char* made_at = nullptr;  // the call site; lives as long as the pool
+};
+
+// Writes where the calling thread stands in the program, as text without an end of line, and returns its length; 0 if it
+// cannot say. Called on every allocation and free of a debug pool, from any thread, with none of the pool's locks held.
+using CallSite = std::size_t (*)(char* text, std::size_t capacity) noexcept;
 
 class Pool;
 
@@ -182,6 +200,13 @@ class Pool {
   std::size_t zero_ahead(std::size_t size, std::size_t blocks, std::size_t max_bytes) noexcept;
   // Requests missed while frozen, per exact size, since the last freeze(). Fills at most `capacity`, returns how many there are.
   std::size_t misses_by_size(MissEntry* entries, std::size_t capacity) noexcept;
+
+  // Debugging. Whether the pool has the debug layer.
+  bool debug() const noexcept;
+  // Live blocks of a debug pool, oldest first. Fills at most `capacity`, returns how many there are (0 for other pools).
+  std::size_t outstanding(LiveBlock* blocks, std::size_t capacity) noexcept;
+  // How all debug pools learn where they are called from. nullptr: not at all.
+  static void set_call_site(CallSite call_site) noexcept;
 
  private:
   Pool() = default;

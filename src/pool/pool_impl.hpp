@@ -1,7 +1,7 @@
 // The inside of a pool: its store, its heaps, its switches. Nothing outside this folder includes this.
 //
 // Locks, in the order in which they may be taken:
-//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table } -> the store's locks
+//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer } -> the store's locks
 // A thread inside its own heap takes only what stands to the right of "stopped heaps".
 #pragma once
 
@@ -20,6 +20,9 @@
 
 namespace rtpool::pool {
 
+class DebugLayer;
+
+inline constexpr std::uint64_t k_no_hits = std::uint64_t{1} << 63;  // in a heap key: equal to no pool's id
 inline constexpr unsigned k_max_heaps = 16384;  // threads alive at once in one pool; further ones go to the fallback
 
 enum class Frozen : std::uint8_t { no, fallback, raise };
@@ -30,6 +33,7 @@ struct PoolImpl : Pool {
   pages::PageStore store_;
 
   // --- set once ---
+  std::uint64_t heap_key_ = 0;   // what threads find their heap by: id_, or for a debug pool a number that no hit asks for
   std::uint32_t slot_ = 0;  // in the registry
   os::Memory* memory_ = nullptr;
   Options options_;
@@ -62,6 +66,7 @@ struct PoolImpl : Pool {
   SizeTable misses_;  // while frozen, under learning_lock_
 
   FallbackTable fallback_table_;
+  DebugLayer* debug_ = nullptr;  // set once; only slow paths look
 
   std::uint16_t orphans_[k_max_heaps];
   std::atomic<blocks::Heap*> heaps_[k_max_heaps];
@@ -74,7 +79,10 @@ struct PoolImpl : Pool {
   Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
-  void* refuse(std::size_t size, bool zeroed) noexcept;
+  // The ladder. No block: not even the kernel could help.
+  Served climb(std::size_t size) noexcept;
+  // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
+  void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
   std::size_t largest_request() const noexcept { return store_.reserved(); }
 
   // --- release.cpp ---
@@ -90,6 +98,7 @@ struct PoolImpl : Pool {
   };
   Found find_block(const void* block) const noexcept;
   void release_slow(void* block) noexcept;
+  void give_back(void* block) noexcept;  // release without the debug layer
   // Own live blocks only; false leaves all as it was.
   bool resize_in_place(const Found& found, std::size_t size) noexcept;
   void misuse(const void* block, Place place, const char* call) noexcept;
@@ -115,6 +124,8 @@ struct PoolImpl : Pool {
   void learn_release(std::size_t granted) noexcept;
   void note_miss(std::size_t requested) noexcept;
 
+  // --- lifetime.cpp ---
+  bool add_debug_layer() noexcept;
   void destroy() noexcept;
 };
 

@@ -20,6 +20,7 @@ inline constexpr std::uint32_t k_no_slot = 0xFFFFFFFFU;
 std::uint32_t registry_enter(PoolImpl& pool) noexcept;
 // Takes it out and calls `then` before any other change to the registry can happen.
 void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept;
+// `id` here and below: the pool's heap key, its id for all but debug pools.
 bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept;
 PoolImpl* registry_find(const void* address) noexcept;
 // A thread ended: its heap goes to the pool's orphans, if the pool is still there.

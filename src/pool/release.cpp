@@ -5,6 +5,7 @@
 
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
+#include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
@@ -75,7 +76,12 @@ void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept
 
 void PoolImpl::release_slow(void* block) noexcept {
   if (block == nullptr) return;
-  Found found = find_block(block);
+  if (debug_ != nullptr) return debug_->release(block);
+  give_back(block);
+}
+
+void PoolImpl::give_back(void* block) noexcept {
+  const Found found = find_block(block);
   if (found.place == Place::foreign) {
     std::size_t size = 0;
     if (!fallback_table_.remove(block, &size)) return misuse(block, found.place, "free");
@@ -83,7 +89,8 @@ void PoolImpl::release_slow(void* block) noexcept {
     return fallback_.free(block);
   }
   if (found.place != Place::live) return misuse(block, found.place, "free");
-  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) learn_release(found.granted);
+  // The debug layer has noted the block's own size; what it gives back is longer by the red zones.
+  if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed)) && debug_ == nullptr) learn_release(found.granted);
   if (options_.zero_on_free) {
     std::memset(block, 0, found.granted);
     std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -118,7 +125,9 @@ void PoolImpl::release_slow(void* block) noexcept {
 }
 
 bool Pool::is_fallback_block(const void* block) noexcept {
-  FallbackTable& table = impl(*this).fallback_table_;
+  PoolImpl& self = impl(*this);
+  if (self.debug_ != nullptr) return self.debug_->is_fallback_block(block);
+  FallbackTable& table = self.fallback_table_;
   std::size_t size = 0;
   return table.count() != 0 && table.find(block, &size);
 }
@@ -126,6 +135,7 @@ bool Pool::is_fallback_block(const void* block) noexcept {
 void* Pool::resize(void* block, std::size_t size) noexcept {
   if (block == nullptr) return allocate(size);
   PoolImpl& self = impl(*this);
+  if (self.debug_ != nullptr) return self.debug_->resize(block, size);
   if (size == 0) size = 1;
   const PoolImpl::Found found = self.find_block(block);
   std::size_t old = found.requested;

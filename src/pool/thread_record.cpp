@@ -77,13 +77,13 @@ pthread_key_t thread_key() noexcept {
 }  // namespace
 
 blocks::Heap* find_heap(const PoolImpl& pool) noexcept {
-  if (t_cache.key == pool.id_) return t_cache.heap;
+  if (t_cache.key == pool.heap_key_) return t_cache.heap;
   const ThreadRecord* const record = t_cache.record;
   if (record == nullptr || record->places == 0) return nullptr;
-  for (std::size_t at = place_of(pool.id_, record->places);; at = (at + 1) & (record->places - 1)) {
+  for (std::size_t at = place_of(pool.heap_key_, record->places);; at = (at + 1) & (record->places - 1)) {
     const ThreadRecord::Entry& entry = record->entries[at];
     if (entry.id == 0) return nullptr;
-    if (entry.id != pool.id_) continue;
+    if (entry.id != pool.heap_key_) continue;
     t_cache.key = entry.id;
     t_cache.heap = entry.heap;
     return entry.heap;
@@ -101,8 +101,8 @@ bool remember_heap(PoolImpl& pool, blocks::Heap* heap) noexcept {
     t_cache.record = record;
   }
   if (!make_room(*t_cache.record)) return false;
-  insert(*t_cache.record, {pool.id_, pool.slot_, heap});
-  t_cache.key = pool.id_;
+  insert(*t_cache.record, {pool.heap_key_, pool.slot_, heap});
+  t_cache.key = pool.heap_key_;
   t_cache.heap = heap;
   return true;
 }

@@ -18,7 +18,7 @@ struct PoolImpl;
 struct ThreadRecord;
 
 struct ThreadCache {
-  std::uint64_t key = 0;  // id of the pool whose heap is `heap`; ids start at 1 and are never reused
+  std::uint64_t key = 0;  // heap key of the pool whose heap is `heap`: its id (from 1, never reused) unless it is a debug pool
   blocks::Heap* heap = nullptr;
   ThreadRecord* record = nullptr;
 };

@@ -12,7 +12,7 @@ namespace rtpool::test {
 
 class FakeMemory final : public os::Memory {
  public:
-  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_kinds };
+  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_kinds };
   struct Dial {
     int calls = 0;
     int fail_from = -1;  // 0-based number of the first call that fails; -1 never
@@ -37,6 +37,10 @@ class FakeMemory final : public os::Memory {
     return error != 0 ? error : real().commit(address, bytes);
   }
   int decommit(void* address, std::size_t bytes) noexcept override { return real().decommit(address, bytes); }
+  int guard(void* address, std::size_t bytes) noexcept override {
+    const int error = refused(k_guard);
+    return error != 0 ? error : real().guard(address, bytes);
+  }
   int commit_huge(void* address, std::size_t bytes, std::size_t) noexcept override {
     const int error = refused(k_commit_huge);
     return error != 0 ? error : real().commit(address, bytes);

@@ -1,0 +1,90 @@
+#include "base/watch.hpp"
+
+#include <cstdlib>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define RTPOOL_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define RTPOOL_ADDRESS_SANITIZER 1
+#endif
+#endif
+
+#ifdef RTPOOL_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#elif __has_include(<valgrind/memcheck.h>)
+#define RTPOOL_VALGRIND 1
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#include <valgrind/memcheck.h>
+#pragma GCC diagnostic pop
+#endif
+
+namespace rtpool::base {
+
+namespace {
+
+bool decide() noexcept {
+  const char* const asked = std::getenv("RTPOOL_WATCH");
+  if (asked != nullptr && asked[0] == '0' && asked[1] == '\0') return false;
+#if defined(RTPOOL_ADDRESS_SANITIZER)
+  return true;
+#elif defined(RTPOOL_VALGRIND)
+  return RUNNING_ON_VALGRIND != 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+bool watched() noexcept {
+  static const bool answer = decide();
+  return answer;
+}
+
+bool knows_valgrind() noexcept {
+#ifdef RTPOOL_VALGRIND
+  return true;
+#else
+  return false;
+#endif
+}
+
+void watch_close([[maybe_unused]] const void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+  if (!watched()) return;
+#if defined(RTPOOL_ADDRESS_SANITIZER)
+  ASAN_POISON_MEMORY_REGION(memory, bytes);
+#elif defined(RTPOOL_VALGRIND)
+  (void)VALGRIND_MAKE_MEM_NOACCESS(memory, bytes);
+#endif
+}
+
+void watch_open([[maybe_unused]] const void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+  if (!watched()) return;
+#if defined(RTPOOL_ADDRESS_SANITIZER)
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+#elif defined(RTPOOL_VALGRIND)
+  (void)VALGRIND_MAKE_MEM_DEFINED(memory, bytes);
+#endif
+}
+
+void watch_allocated(const void* block, std::size_t bytes, [[maybe_unused]] bool initialised) noexcept {
+  if (!watched()) return;
+#ifdef RTPOOL_VALGRIND
+  VALGRIND_MALLOCLIKE_BLOCK(block, bytes, 0, initialised);
+#else
+  watch_open(block, bytes);
+#endif
+}
+
+void watch_freed(const void* block, [[maybe_unused]] std::size_t bytes) noexcept {
+  if (!watched()) return;
+#ifdef RTPOOL_VALGRIND
+  VALGRIND_FREELIKE_BLOCK(block, 0);
+#else
+  watch_close(block, bytes);
+#endif
+}
+
+}  // namespace rtpool::base
