@@ -13,6 +13,7 @@ using Register = int (*)(PyObject* module);
 // In the order of dependence: what a later one needs, an earlier one has added.
 constexpr Register k_parts[] = {
     register_pool,
+    register_call_site,
     register_handler,
     register_owner,
     register_activation,

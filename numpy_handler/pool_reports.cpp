@@ -1,5 +1,6 @@
 // Methods of `_core.Pool` that read figures out of the pool. Raw: tuples of integers in the order of the core's
 // structs; the package gives them names.
+#include <cstring>
 #include <iterator>
 #include <string>
 
@@ -51,13 +52,13 @@ PyObject* stats(PyObject* self, PyObject*) {
   return stats_tuple(counters);
 }
 
-// _options() -> (size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict), as asked
+// _options() -> (size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug), as asked
 PyObject* options(PyObject* self, PyObject*) {
   const pool::Options& asked = core_of(self)->options();
-  return Py_BuildValue("(nnsNNiiNN)", static_cast<Py_ssize_t>(asked.size), static_cast<Py_ssize_t>(asked.limit),
+  return Py_BuildValue("(nnsNNiiNNN)", static_cast<Py_ssize_t>(asked.size), static_cast<Py_ssize_t>(asked.limit),
                        core_of(self)->name(), PyBool_FromLong(asked.prefault), PyBool_FromLong(asked.lock),
                        static_cast<int>(asked.huge_pages), static_cast<int>(asked.when_full),
-                       PyBool_FromLong(asked.zero_on_free), PyBool_FromLong(asked.strict));
+                       PyBool_FromLong(asked.zero_on_free), PyBool_FromLong(asked.strict), PyBool_FromLong(asked.debug));
 }
 
 // _effective() -> (size, limit, prefault, lock, huge_pages, ((step, errno, asked, got), ...)), as in force
@@ -102,6 +103,35 @@ PyObject* misses_by_size(PyObject* self, PyObject*) {
   return list.release();
 }
 
+PyObject* is_debug(PyObject* self, PyObject*) { return PyBool_FromLong(core_of(self)->debug()); }
+
+// _outstanding() -> [(address, size, number, age in ns, call site), ...], oldest first
+PyObject* outstanding(PyObject* self, PyObject*) {
+  pool::Pool* const core = core_of(self);
+  // Other threads may add some between the two calls; what does not fit is the newest.
+  const std::size_t capacity = core->outstanding(nullptr, 0) + 64;
+  auto* const blocks = static_cast<pool::LiveBlock*>(PyMem_RawCalloc(capacity, sizeof(pool::LiveBlock)));
+  if (blocks == nullptr) return PyErr_NoMemory();
+  const std::size_t there = core->outstanding(blocks, capacity);
+  const std::size_t count = there < capacity ? there : capacity;
+  Reference list(PyList_New(static_cast<Py_ssize_t>(count)));
+  for (std::size_t i = 0; list && i < count; ++i) {
+    PyObject* entry = Py_BuildValue("(NKKKN)", PyLong_FromVoidPtr(const_cast<void*>(blocks[i].address)),
+                                    static_cast<unsigned long long>(blocks[i].size),
+                                    static_cast<unsigned long long>(blocks[i].number),
+                                    static_cast<unsigned long long>(blocks[i].age),
+                                    PyUnicode_DecodeUTF8(blocks[i].made_at,
+                                                         static_cast<Py_ssize_t>(std::strlen(blocks[i].made_at)), "replace"));
+    if (entry == nullptr) {
+      list = Reference();
+      break;
+    }
+    PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), entry);
+  }
+  PyMem_RawFree(blocks);
+  return list.release();
+}
+
 PyObject* usable_size(PyObject* self, PyObject* address) {
   void* block = PyLong_AsVoidPtr(address);
   if (block == nullptr && PyErr_Occurred()) return nullptr;
@@ -135,6 +165,8 @@ PyMethodDef k_pool_report_methods[] = {
     {"_effective", effective, METH_NOARGS, nullptr},
     {"_check", check, METH_NOARGS, nullptr},
     {"_misses_by_size", misses_by_size, METH_NOARGS, nullptr},
+    {"_debug", is_debug, METH_NOARGS, nullptr},
+    {"_outstanding", outstanding, METH_NOARGS, nullptr},
     {"_usable_size", usable_size, METH_O, nullptr},
     {"_name", get_name, METH_NOARGS, nullptr},
     {"_id", get_id, METH_NOARGS, nullptr},

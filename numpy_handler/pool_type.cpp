@@ -40,7 +40,7 @@ PyObject* raise_creation_failure(const ModuleState* state, const pool::CreateRes
   return nullptr;
 }
 
-// Pool.__new__(cls, size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict), all by position
+// Pool.__new__(cls, size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug), all by position
 // and already checked: sizes in bytes (limit 0: none given), enumerations as the core numbers them.
 PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   ModuleState* state = state_of(type);
@@ -53,9 +53,9 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
   Py_ssize_t limit = 0;
   const char* name = nullptr;
   Py_ssize_t name_length = 0;
-  int prefault = 1, lock = 0, huge_pages = 0, when_full = 0, zero_on_free = 0, strict = 0;
-  if (!PyArg_ParseTuple(arguments, "nns#ppiipp:Pool", &size, &limit, &name, &name_length, &prefault, &lock, &huge_pages,
-                        &when_full, &zero_on_free, &strict)) {
+  int prefault = 1, lock = 0, huge_pages = 0, when_full = 0, zero_on_free = 0, strict = 0, debug = 0;
+  if (!PyArg_ParseTuple(arguments, "nns#ppiippp:Pool", &size, &limit, &name, &name_length, &prefault, &lock, &huge_pages,
+                        &when_full, &zero_on_free, &strict, &debug)) {
     return nullptr;
   }
   if (size < 0 || limit < 0 || name_length >= static_cast<Py_ssize_t>(pool::k_name_capacity) || huge_pages < 0 ||
@@ -74,6 +74,7 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
   options.when_full = static_cast<pool::WhenFull>(when_full);
   options.zero_on_free = zero_on_free != 0;
   options.strict = strict != 0;
+  options.debug = debug != 0;
   pool::CreateResult result;
   {
     const WithoutGil others_run;

@@ -45,6 +45,7 @@ PyObject* default_pool(ModuleState* state) noexcept;
 
 // Each adds its types and functions to the module while it loads. 0, or -1 with an exception.
 int register_pool(PyObject* module);
+int register_call_site(PyObject* module);  // call_site.cpp: how debug pools learn where they are called from
 int register_handler(PyObject* module);
 int register_owner(PyObject* module);
 int register_activation(PyObject* module);

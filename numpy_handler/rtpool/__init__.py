@@ -22,6 +22,7 @@ from ._stats import Stats
 
 if TYPE_CHECKING:
     from ._copy import concatenate, copyto, empty_aligned, stack
+    from ._debug import LiveBlock
     from ._effective import Degradation, Effective
     from ._plan import Plan, PlanEntry
     from ._realtime.section import realtime
@@ -31,6 +32,7 @@ __all__ = [
     "CorruptionError",
     "Degradation",
     "Effective",
+    "LiveBlock",
     "Plan",
     "PlanEntry",
     "Pool",
@@ -59,6 +61,7 @@ __all__ = [
 _LATER = {
     "Degradation": "_effective",
     "Effective": "_effective",
+    "LiveBlock": "_debug",
     "Plan": "_plan",
     "PlanEntry": "_plan",
     "SharedArray": "_shared",

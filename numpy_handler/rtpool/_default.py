@@ -19,6 +19,7 @@ _FLAGS = {
     "RTPOOL_LOCK": "lock",
     "RTPOOL_ZERO_ON_FREE": "zero_on_free",
     "RTPOOL_STRICT": "strict",
+    "RTPOOL_DEBUG": "debug",
 }
 
 
@@ -28,8 +29,8 @@ def default_pool() -> Pool:
     Its options come from the environment, each as the argument of `Pool` with the same name: ``RTPOOL_SIZE``,
     ``RTPOOL_LIMIT``, ``RTPOOL_NAME`` (default ``"default"``), ``RTPOOL_HUGE_PAGES`` (``auto``, ``2MiB``, ``1GiB``,
     ``off``), ``RTPOOL_WHEN_FULL`` (default ``fallback``: programs that know nothing of pools must not see one run
-    full), and ``RTPOOL_PREFAULT``, ``RTPOOL_LOCK``, ``RTPOOL_ZERO_ON_FREE``, ``RTPOOL_STRICT`` (``1`` or ``0``). They
-    are read once.
+    full), and ``RTPOOL_PREFAULT``, ``RTPOOL_LOCK``, ``RTPOOL_ZERO_ON_FREE``, ``RTPOOL_STRICT``, ``RTPOOL_DEBUG``
+    (``1`` or ``0``). They are read once.
 
     Raises
     ------

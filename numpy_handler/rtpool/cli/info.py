@@ -26,7 +26,8 @@ class Info(Command):
 
     def run(self, arguments: argparse.Namespace) -> int:
         try:
-            effective = rtpool.default_pool().effective
+            pool = rtpool.default_pool()
+            effective = pool.effective
         except (ValueError, OSError, MemoryError) as error:
             print(json.dumps({"error": str(error)}) if arguments.json else f"the default pool cannot be made: {error}")
             return 1
@@ -38,6 +39,7 @@ class Info(Command):
             "copy_kernel": kernel,
             "copy_kernels_supported": supported,
             "variables": variables,
+            "debug": pool.debug,
         }
         if arguments.json:
             told["default_pool"] = {

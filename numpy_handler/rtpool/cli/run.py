@@ -14,6 +14,7 @@ from .. import _core
 from .._activation import activate
 from .._default import default_pool
 from .._plan import Plan
+from .._pool import Pool
 from .._sizes import format_size
 from .._stats import Stats
 from ._command import Command
@@ -25,6 +26,9 @@ class Run(Command):
     The whole process is activated, every thread, and libc is tuned to keep its memory (--malloc keep: not). The pool
     takes its options from the RTPOOL_ variables. The summary goes to standard error; the exit code is the program's.
 
+    With --leaks the pool is a debug pool (RTPOOL_DEBUG=1), and the summary lists the memory of arrays that the program
+    leaves behind, by the line that made it. Programs run slower then.
+
     With --plan FILE the first run learns what the program needs and writes it there; later runs make it ready before
     they begin.
     """
@@ -32,6 +36,7 @@ class Run(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("-m", dest="module", action="store_true", help="the program is a module, as for python -m")
         parser.add_argument("--plan", metavar="FILE", help="learn a plan, or make ready what it says")
+        parser.add_argument("--leaks", action="store_true", help="list what the program leaves behind, and where from")
         parser.add_argument("--lock", action="store_true", help="lock the process in memory (mlockall)")
         parser.add_argument("--malloc", choices=["tune", "keep"], default="tune", help="libc's malloc (default: tune)")
         parser.add_argument("--json", metavar="FILE", help="write the summary as JSON to FILE, - for standard error")
@@ -42,6 +47,8 @@ class Run(Command):
     def run(self, arguments: argparse.Namespace) -> int:
         plan: Plan | None = None
         learns = arguments.plan is not None and not os.path.exists(arguments.plan)
+        if arguments.leaks:
+            os.environ["RTPOOL_DEBUG"] = "1"
         try:
             pool = activate(default_pool(), malloc=arguments.malloc)
             if arguments.plan is not None and not learns:
@@ -71,6 +78,8 @@ class Run(Command):
                 plan.save(arguments.plan)
                 summary["learned"] = arguments.plan
         summary["plan_bytes"] = plan.bytes if plan is not None else 0
+        if arguments.leaks:
+            summary["leaks"] = _leaks(pool)
         _tell(summary, arguments)
         if failure is not None:
             raise failure
@@ -92,6 +101,28 @@ def _execute(program: str, arguments: list[str], *, module: bool) -> None:
         raise SystemExit(2)
     sys.path[0] = program if os.path.isdir(program) else os.path.dirname(os.path.abspath(program))
     runpy.run_path(program, run_name="__main__")
+
+
+def _leaks(pool: Pool) -> list[dict[str, Any]]:
+    """The live blocks by the line that made them, once what is only waiting for the garbage collector is gone."""
+    import gc
+
+    from .._debug import by_site
+
+    gc.collect()
+    return [site._asdict() for site in by_site(pool.outstanding())]
+
+
+def _leak_lines(leaks: list[dict[str, Any]]) -> list[str]:
+    if not leaks:
+        return ["  left behind nothing"]
+    blocks, size = (sum(leak[field] for leak in leaks) for field in ("count", "bytes"))
+    lines = [f"  left behind {blocks:,} blocks of {format_size(size)} together"]
+    for leak in leaks[:20]:
+        lines.append(f"    {format_size(leak['bytes']):>10} in {leak['count']:>5,}  {leak['site']}")
+    if len(leaks) > 20:
+        lines.append(f"    and from {len(leaks) - 20:,} more places")
+    return lines
 
 
 def _exit_code(end: SystemExit) -> int:
@@ -155,4 +186,6 @@ def _tell(summary: dict[str, Any], arguments: argparse.Namespace) -> None:
         lines.append(
             "  locked      the whole process" if summary["locked"] else f"  not locked  {summary['lock_refused']}"
         )
+    if "leaks" in summary:
+        lines += _leak_lines(summary["leaks"])
     print("\n".join(lines), file=sys.stderr)
