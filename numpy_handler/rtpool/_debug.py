@@ -46,7 +46,7 @@ class Site(NamedTuple):
     """The live blocks that were made at one line."""
 
     site: str
-    count: int
+    blocks: int
     bytes: int
 
 

@@ -356,7 +356,7 @@ def test_run_lists_leaks(tmp_path: Path) -> None:
     assert f"{program}:6" not in done.stderr and f"{program}:8" not in done.stderr
     done = run_rtpool("--leaks", "--json", "-", str(program))
     (leak,) = json.loads(done.stderr)["leaks"]
-    assert leak == {"site": f"{program}:3 in load", "count": 3, "bytes": 24_000}
+    assert leak == {"site": f"{program}:3 in load", "blocks": 3, "bytes": 24_000}
     program.write_text("import numpy as np\na = np.ones(10)\n")
     assert "left behind nothing" in run_rtpool("--leaks", str(program)).stderr
     assert "left behind" not in run_rtpool(str(program)).stderr

@@ -116,10 +116,10 @@ def _leaks(pool: Pool) -> list[dict[str, Any]]:
 def _leak_lines(leaks: list[dict[str, Any]]) -> list[str]:
     if not leaks:
         return ["  left behind nothing"]
-    blocks, size = (sum(leak[field] for leak in leaks) for field in ("count", "bytes"))
+    blocks, size = (sum(leak[field] for leak in leaks) for field in ("blocks", "bytes"))
     lines = [f"  left behind {blocks:,} blocks of {format_size(size)} together"]
     for leak in leaks[:20]:
-        lines.append(f"    {format_size(leak['bytes']):>10} in {leak['count']:>5,}  {leak['site']}")
+        lines.append(f"    {format_size(leak['bytes']):>10} in {leak['blocks']:>5,}  {leak['site']}")
     if len(leaks) > 20:
         lines.append(f"    and from {len(leaks) - 20:,} more places")
     return lines
