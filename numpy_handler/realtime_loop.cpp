@@ -1,4 +1,5 @@
 // `_core.Loop`: iterating at absolute deadlines and recording each iteration.
+#include <cstdlib>
 #include <new>
 
 #include "pool_type.hpp"
@@ -407,7 +408,19 @@ PyType_Spec loop_spec = {
     "rtpool._core.Loop", sizeof(LoopObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, loop_slots,
 };
 
+static_assert(alignof(LoopState) <= alignof(std::max_align_t));
+std::atomic<void*> g_spare_room{nullptr};
+
 }  // namespace
+
+void* LoopState::operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  void* const spare = g_spare_room.exchange(nullptr, std::memory_order_acq_rel);
+  return spare != nullptr ? spare : std::malloc(size);
+}
+
+void LoopState::operator delete(void* room) noexcept {
+  std::free(g_spare_room.exchange(room, std::memory_order_acq_rel));
+}
 
 int register_realtime_loop(PyObject* module) {
   std::size_t used = 0;

@@ -1,6 +1,7 @@
 // What the package asks the machine and libc: physical memory, limits, and libc's malloc settings.
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
+#include "os/program_pages.hpp"
 #include "state.hpp"
 
 namespace rtpool::binding {
@@ -36,12 +37,23 @@ PyObject* free_huge_pages(PyObject*, PyObject* page) {
 // tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
 PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_libc_malloc()); }
 
+// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp
+PyObject* make_program_resident(PyObject*, PyObject*) {
+  os::ProgramPages pages;
+  {
+    const WithoutGil others_run;
+    pages = os::make_program_resident();
+  }
+  return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);
+}
+
 PyMethodDef functions[] = {
     {"physical_memory", physical_memory, METH_NOARGS, nullptr},
     {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},
     {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
+    {"make_program_resident", make_program_resident, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import _core
 from ._sizes import ADDRESS_SPACE, format_size
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class Learning:
 
 
 def prepare(pool: Pool, plan: Plan) -> None:
-    """Make ready in a pool, for the calling thread, what a plan says."""
+    """Make ready in a pool, for the calling thread, what a plan says; and the code that will run, once a process."""
     if not isinstance(plan, Plan):
         raise TypeError(f"prepare needs a Plan, not {type(plan).__name__}; read files with Plan.load")
     limit = pool.effective.limit
@@ -250,6 +251,7 @@ def prepare(pool: Pool, plan: Plan) -> None:
         raise MemoryError(
             f"the plan needs {format_size(plan.bytes)}, pool {pool.name!r} may hold {format_size(limit)}; raise limit="
         )
+    _core.make_program_resident()  # before the blocks, which are to be the last that passed through the caches
     prepared = pool._prepare(plan.entries)
     if prepared < len(plan):
         # The core makes the largest sizes ready first.

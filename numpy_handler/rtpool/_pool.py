@@ -230,6 +230,9 @@ class Pool(_core.Pool):
     def prepare(self, plan: Plan) -> None:
         """Make ready what a plan says, resident and in the calling thread, so that the first iteration finds it.
 
+        The code and tables of all libraries loaded are made resident as well, so that the first iteration does not
+        fault where it runs code for the first time: some 10 ms at the first call, nothing at later ones.
+
         Raises
         ------
         MemoryError

@@ -78,10 +78,14 @@ std::size_t Pool::misses_by_size(MissEntry* entries, std::size_t capacity) noexc
 
 namespace {
 
+constexpr std::size_t k_cache_line = 64;
+
 // Resident is not enough: where a hypervisor keeps page tables of its own, the first access to each page from user mode
-// costs an exit to it, some microseconds. What is written is what was there, so memory known to be zero stays so.
-void touch_pages(void* block, std::size_t size) noexcept {
+// costs an exit to it, some microseconds. What is written is what was there, so memory known to be zero stays so. All
+// lines are read, so that what fits the caches is in them.
+void touch(void* block, std::size_t size) noexcept {
   auto* const bytes = static_cast<volatile char*>(block);
+  for (std::size_t at = 0; at < size; at += k_cache_line) (void)bytes[at];
   for (std::size_t at = 0; at < size; at += os::k_page_size) bytes[at] = bytes[at];
 }
 
@@ -109,7 +113,7 @@ std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept 
         release(block);  // a fallback block is no preparation
         break;
       }
-      touch_pages(block, entries[i].size);
+      touch(block, entries[i].size);
       held[used++] = block;
     }
     if (k < entries[i].most_alive) break;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <atomic>
 #include <cerrno>
 #include <thread>
 
@@ -29,13 +30,18 @@ TEST(Clock, SignalsEndASleepWithEintr) {
   action.sa_handler = [](int) {};
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
   const pthread_t self = ::pthread_self();
-  std::thread sender([self] {
-    clock().sleep_until(clock().now() + 20'000'000);
-    ::pthread_kill(self, SIGUSR1);
+  // Again and again: the first signal may come before the sleep begins.
+  std::atomic<bool> awake{false};
+  std::thread sender([self, &awake] {
+    while (!awake) {
+      clock().sleep_until(clock().now() + 5'000'000);
+      ::pthread_kill(self, SIGUSR1);
+    }
   });
   const Nanoseconds until = clock().now() + 10'000'000'000;
   EXPECT_EQ(clock().sleep_until(until), EINTR);
   EXPECT_LT(clock().now(), until);
+  awake = true;
   sender.join();
   ::sigaction(SIGUSR1, &before, nullptr);
 }

@@ -95,16 +95,18 @@ def test_children_of_a_fork_copy_with_threads_of_their_own() -> None:
 
 def test_the_interpreter_ends_with_helpers_at_rest_and_at_work() -> None:
     program = """
-import threading, time
+import threading
 import numpy as np, rtpool
 src = np.ones(64 << 20, np.uint8)
 dst = np.zeros_like(src)
 rtpool.copyto(dst, src, threads=2)
+at_work = threading.Event()
 def loop():
     while True:
         rtpool.copyto(dst, src, threads=2)
+        at_work.set()
 threading.Thread(target=loop, daemon=True).start()
-time.sleep(0.05)
+at_work.wait()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

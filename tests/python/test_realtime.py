@@ -87,10 +87,9 @@ def test_stop_ends_the_loop_also_from_another_thread() -> None:
                 rt.stop()
     assert rt.report.iterations == 8
     with quiet(period=3600.0) as rt:
-        threading.Timer(0.05, rt.stop).start()
         begun = time.monotonic()
-        for _ in rt:
-            pass
+        for _ in rt:  # asked from inside of the loop, so that it cannot be before it; the next is due in an hour
+            threading.Timer(0.05, rt.stop).start()
     assert time.monotonic() - begun < 5
     assert rt.report.iterations == 1
 
@@ -362,16 +361,18 @@ def test_ctrl_c_ends_the_loop_and_the_program_goes_on(run_python) -> None:
     done = run_python(
         INTERRUPTED
         + """
-    press(0.2)
     with rtpool.realtime(0.05) as rt:  # most of the time asleep
         for tick in rt:
             last = tick.index
+            if last == 0:
+                press(0.1)
     assert rt.interrupted and rt.report.interrupted and rt.report.iterations == last + 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    press(0.2)
     with rtpool.realtime() as rt:  # most of the time at work
         for tick in rt:
             np.ones(100_000)
+            if tick.index == 0:
+                press(0.1)
     assert rt.report.interrupted
     print("ended by Ctrl-C" if "by Ctrl-C" in str(rt.report) else "?")
     """
@@ -384,16 +385,21 @@ def test_ctrl_c_outside_of_the_loop_or_twice_raises(run_python) -> None:
         INTERRUPTED
         + """
     for body in ("outside", "twice", "asked"):
-        press(0.1)
         rt = rtpool.realtime(on_interrupt="raise" if body == "asked" else "stop")
         try:
             with rt:
                 if body == "outside":
-                    time.sleep(10)
+                    press(0.05)
+                    time.sleep(60)  # until the signal comes
                 for tick in rt:
+                    press(0.05)
                     if body == "twice":
-                        press(0.3)
-                    time.sleep(10)
+                        seen = threading.Event()
+                        threading.Thread(target=lambda: (seen.wait(), press(0)), daemon=True).start()
+                        while not rt.interrupted:
+                            pass
+                        seen.set()
+                    time.sleep(60)
         except KeyboardInterrupt:
             pass
         else:
@@ -408,21 +414,21 @@ def test_ctrl_c_ends_nested_loops_and_respects_other_handlers(run_python) -> Non
     run_python(
         INTERRUPTED
         + """
-    press(0.2)
     outer, inner = rtpool.realtime(), rtpool.realtime()
     with outer:
         for _ in outer:
             with inner:
-                for _ in inner:
-                    pass
+                for tick in inner:
+                    if tick.index == 0:
+                        press(0.1)
     assert outer.interrupted and inner.interrupted and outer.report.iterations == 1
 
     seen = []
     signal.signal(signal.SIGINT, lambda *_: seen.append(1))
-    press(0.1)
     with rtpool.realtime(0.01, duration=0.3) as rt:
-        for _ in rt:
-            pass
+        for tick in rt:
+            if tick.index == 0:
+                press(0.05)
     assert seen == [1] and not rt.interrupted and rt.report.iterations + rt.report.skipped == 30
     """
     )

@@ -130,6 +130,60 @@ end("done")
     assert done.stdout == "done"
 
 
+def test_no_kernel_call_inside_the_loop_of_a_section(run_python) -> None:
+    """From the body of the first iteration to that of the last one, waiting and zeroing ahead included."""
+    done = run_python(
+        FILTER
+        + LOOP
+        + """
+pool = rtpool.Pool()
+with rtpool.realtime(0.002, pool=pool, warmup=20) as rt:
+    for tick in rt:
+        if tick.index == 0:
+            before = pool.stats()
+            forbid_memory_calls()
+        work()
+        if tick.index == 200:
+            steady = pool.stats() - before
+            end(steady.misses, steady.kernel_calls, steady.growths, steady.fallbacks, steady.hits > 1000)
+""",
+    )
+    if "no seccomp" in done.stdout:
+        pytest.skip("this kernel or container refuses seccomp filters")
+    assert done.stdout.split() == ["0", "0", "0", "0", "True"]
+
+
+def test_a_prepared_program_does_not_fault_from_its_first_iteration_on(run_python, tmp_path) -> None:
+    """In a process that has run none of its code before, against NumPy's default handler in another one."""
+    plan = tmp_path / "plan.json"
+    loop = "import sys\nimport numpy as np, rtpool\n" + LOOP
+    run_python(
+        loop
+        + f"""
+pool = rtpool.Pool()
+with rtpool.handler(pool), pool.learn() as plan:
+    for _ in range(20):
+        work()
+plan.save({str(plan)!r})
+"""
+    )
+    prepared = f"""
+rt = rtpool.realtime(pool=rtpool.Pool(), plan=rtpool.Plan.load({str(plan)!r}), iterations=50)
+with rt:
+    for _ in rt:
+        work()
+print(rt.report.minor_faults, rt.report.major_faults, rt.report.misses, rt.report.kernel_calls)
+"""
+    assert run_python(loop + prepared).stdout.split() == ["0"] * 4
+    unprepared = """
+import resource
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    assert int(run_python(loop + unprepared).stdout) > 1000
+
+
 def test_no_page_faults_in_a_loop(run_python) -> None:
     done = run_python(
         LOOP.replace("rng =", "import numpy as np, resource, rtpool\nrng =", 1)
