@@ -75,6 +75,7 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
   options.zero_on_free = zero_on_free != 0;
   options.strict = strict != 0;
   options.debug = debug != 0;
+  options.watch = true;
   pool::CreateResult result;
   {
     const WithoutGil others_run;

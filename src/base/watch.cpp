@@ -1,7 +1,5 @@
 #include "base/watch.hpp"
 
-#include <cstdlib>
-
 #if defined(__SANITIZE_ADDRESS__)
 #define RTPOOL_ADDRESS_SANITIZER 1
 #elif defined(__has_feature)
@@ -22,25 +20,15 @@
 
 namespace rtpool::base {
 
-namespace {
-
-bool decide() noexcept {
-  const char* const asked = std::getenv("RTPOOL_WATCH");
-  if (asked != nullptr && asked[0] == '0' && asked[1] == '\0') return false;
+bool watched() noexcept {
 #if defined(RTPOOL_ADDRESS_SANITIZER)
   return true;
 #elif defined(RTPOOL_VALGRIND)
-  return RUNNING_ON_VALGRIND != 0;
+  static const bool inside = RUNNING_ON_VALGRIND != 0;
+  return inside;
 #else
   return false;
 #endif
-}
-
-}  // namespace
-
-bool watched() noexcept {
-  static const bool answer = decide();
-  return answer;
 }
 
 bool knows_valgrind() noexcept {
@@ -52,7 +40,6 @@ bool knows_valgrind() noexcept {
 }
 
 void watch_close([[maybe_unused]] const void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
-  if (!watched()) return;
 #if defined(RTPOOL_ADDRESS_SANITIZER)
   ASAN_POISON_MEMORY_REGION(memory, bytes);
 #elif defined(RTPOOL_VALGRIND)
@@ -61,7 +48,6 @@ void watch_close([[maybe_unused]] const void* memory, [[maybe_unused]] std::size
 }
 
 void watch_open([[maybe_unused]] const void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
-  if (!watched()) return;
 #if defined(RTPOOL_ADDRESS_SANITIZER)
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
 #elif defined(RTPOOL_VALGRIND)
@@ -70,7 +56,6 @@ void watch_open([[maybe_unused]] const void* memory, [[maybe_unused]] std::size_
 }
 
 void watch_allocated(const void* block, std::size_t bytes, [[maybe_unused]] bool initialised) noexcept {
-  if (!watched()) return;
 #ifdef RTPOOL_VALGRIND
   VALGRIND_MALLOCLIKE_BLOCK(block, bytes, 0, initialised);
 #else
@@ -79,7 +64,6 @@ void watch_allocated(const void* block, std::size_t bytes, [[maybe_unused]] bool
 }
 
 void watch_freed(const void* block, [[maybe_unused]] std::size_t bytes) noexcept {
-  if (!watched()) return;
 #ifdef RTPOOL_VALGRIND
   VALGRIND_FREELIKE_BLOCK(block, 0);
 #else

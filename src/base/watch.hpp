@@ -4,7 +4,8 @@
 // any time. A pool that is being watched tells them which bytes belong to somebody, so that a use after free or an overrun
 // by code that is built with the sanitizer, or runs inside Valgrind, is found at the instruction that does it.
 //
-// Thread rule: any thread, about memory that the caller owns. Cost: nothing but a load and a branch where nobody watches.
+// Thread rule: any thread, about memory that the caller owns. Cost: some instructions
+// where nobody watches; callers ask `watched` once.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 namespace rtpool::base {
 
 // Whether this process is watched: the core was built with -fsanitize=address, or runs inside Valgrind (and was built where
-// valgrind/memcheck.h could be had). RTPOOL_WATCH=0 in the environment says no. Decided once.
+// valgrind/memcheck.h could be had).
 bool watched() noexcept;
 // Whether this build can tell that it runs inside Valgrind.
 bool knows_valgrind() noexcept;

@@ -28,6 +28,7 @@ std::size_t plain_size(std::size_t size) noexcept {
 
 DebugLayer::DebugLayer(PoolImpl& pool) noexcept
     : pool_(pool),
+      watched_(pool.options_.watch && base::watched()),
       freed_byte_(pool.options_.zero_on_free ? 0 : k_freed_byte),
       quarantine_bytes_(std::min(k_quarantine_bytes, pool.limit_ / 4)) {}
 
@@ -83,7 +84,7 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
 void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool zero, bool wants_zero, bool fallback,
                            const Place& place) noexcept {
   char* const block = raw + shape.front;
-  if (!fallback) base::watch_open(raw, shape.total);
+  if (watched_ && !fallback) base::watch_open(raw, shape.total);
   const bool guarded = shape.guarded && guard(raw + shape.total - os::k_page_size);
   char* const zone_end = raw + shape.total - (guarded ? os::k_page_size : 0);
   std::memset(raw, k_red_byte, shape.front);
@@ -93,7 +94,7 @@ void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool
   } else if (!zero) {
     std::memset(block, 0, size);
   }
-  if (!fallback) {
+  if (watched_ && !fallback) {
     base::watch_close(raw, shape.front);
     base::watch_close(block + size, static_cast<std::size_t>(raw + shape.total - (block + size)));
     base::watch_allocated(block, size, wants_zero);
@@ -127,7 +128,7 @@ void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool
     unknown.total = shape.total;
     unknown.guarded = guarded;
     if (!open(unknown)) return nullptr;
-    if (!fallback) {
+    if (watched_ && !fallback) {
       base::watch_freed(block, size);
       base::watch_open(raw, shape.total);
     }
@@ -156,7 +157,7 @@ bool DebugLayer::open(DebugBlock& record) noexcept {
   pool_.store_.count_kernel_call();
   if (pool_.memory_->commit(begin, static_cast<std::size_t>(record.raw_end() - begin)) != 0) return false;
   record.guarded = record.closed = false;
-  base::watch_open(page, os::k_page_size);
+  if (watched_) base::watch_open(page, os::k_page_size);
   std::memset(page, k_red_byte, os::k_page_size);
   return true;
 }
@@ -192,7 +193,7 @@ void DebugLayer::finish_free(DebugBlock& record) noexcept {
   if (record.fallback) return retire(record);
   std::memset(record.block, freed_byte_, record.size);
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  base::watch_freed(record.block, record.size);
+  if (watched_) base::watch_freed(record.block, record.size);
   if (pool_.options_.strict && record.guarded) {
     pool_.store_.count_kernel_call();
     record.closed = pool_.memory_->guard(record.block, static_cast<std::size_t>(record.raw_end() - record.block)) == 0;
@@ -230,7 +231,7 @@ void DebugLayer::retire(DebugBlock& record) noexcept {
   char* const raw = record.raw;
   if (!record.fallback) {
     if (!open(record)) return;  // stays freed, and its memory out of use
-    base::watch_open(raw, record.total);
+    if (watched_) base::watch_open(raw, record.total);
     check_block(record, Found::while_recycled, nullptr);
   }
   {
@@ -243,7 +244,7 @@ void DebugLayer::retire(DebugBlock& record) noexcept {
 // Live, or the calling thread's own. False: damaged; told to the user once, and to `result` always.
 bool DebugLayer::check_block(DebugBlock& record, Found found, CheckResult* result) noexcept {
   if (record.closed) return true;  // nobody could write
-  const bool watched = base::watched() && !record.fallback;
+  const bool watched = watched_ && !record.fallback;
   const char* const zone_end = record.raw_end() - (record.guarded ? os::k_page_size : 0);
   const bool waited = record.state == DebugState::quarantined || found == Found::while_recycled;
   if (watched) {

@@ -16,7 +16,7 @@
 // ever serves it and none of this costs ordinary pools anything.
 //
 // Blocks of the fallback get red zones, but no guard page and no quarantine: their memory is not the pool's.
-// Where a sanitizer watches (base/watch.hpp), red zones and freed blocks are closed to everybody.
+// With `watch`, where a sanitizer watches (base/watch.hpp), red zones and freed blocks are closed to everybody.
 //
 // Thread rule: any thread. The lock is held for O(1) work except in `verify`, `outstanding` and misuse reports, and nothing of
 // the pool is called under it. Cost: O(bytes of the block), and two kernel calls in the life of a block with a guard page, also
@@ -108,6 +108,7 @@ class DebugLayer {
   void end_if_strict() noexcept;
 
   PoolImpl& pool_;
+  const bool watched_;
   const unsigned char freed_byte_;
   const std::size_t quarantine_bytes_;
   base::PriorityMutex lock_;

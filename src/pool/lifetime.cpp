@@ -88,7 +88,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   if (failure.error == 0 && options.size != 0) {
     failure = pool->store_.grow(static_cast<std::uint32_t>(base::divide_up(options.size, os::k_page_size)));
   }
-  if (failure.error == 0 && (options.debug || base::watched()) && !pool->add_debug_layer()) {
+  if (failure.error == 0 && (options.debug || (options.watch && base::watched())) && !pool->add_debug_layer()) {
     failure = {pages::GrowthStep::metadata, ENOMEM};
   }
   if (failure.error == 0) {

@@ -31,9 +31,11 @@ struct Options {
   bool zero_on_free = false;
   bool strict = false;
   // Finds misuse of the blocks at a price in time and memory: red zones, poison, a quarantine, guard pages, and where each
-  // block was made and freed (debug_layer.hpp). With `strict` the first misuse aborts the process after its report. On by
-  // itself where AddressSanitizer or Valgrind watches (base/watch.hpp).
+  // block was made and freed (debug_layer.hpp). With `strict` the first misuse aborts the process after its report.
   bool debug = false;
+  // Be a debug pool where AddressSanitizer or Valgrind watches this process, and tell it which memory may be touched
+  // (base/watch.hpp); nothing elsewhere.
+  bool watch = false;
 };
 
 // Where a pool's memory comes from when the pool itself cannot serve (when_full or on_miss = fallback).

@@ -24,9 +24,10 @@
 namespace rtpool::pool {
 namespace {
 
-Pool& ordinary_pool() {
+Pool& watched_pool() {
   Options options;
   options.limit = std::size_t{64} << 20;
+  options.watch = true;
   return *Pool::create(options).pool;
 }
 
@@ -57,7 +58,7 @@ void write_past_the_end(Pool& pool, std::size_t size) {
 
 TEST(Watch, AddressSanitizerFindsUseAfterFreeAndOverruns) {
   if (!base::watched() || base::knows_valgrind()) GTEST_SKIP() << "the core is not built with -fsanitize=address";
-  Pool& pool = ordinary_pool();
+  Pool& pool = watched_pool();
   EXPECT_TRUE(pool.debug());
   behave(pool);
   for (const std::size_t size : {std::size_t{8}, std::size_t{1000}, std::size_t{100'000}}) {
@@ -72,7 +73,7 @@ TEST(Watch, AddressSanitizerFindsUseAfterFreeAndOverruns) {
 #ifndef RTPOOL_SANITIZED
 // What a child under Valgrind does; its exit code is Valgrind's when that found an error.
 [[noreturn]] void act(const std::string& part) {
-  Pool& pool = ordinary_pool();
+  Pool& pool = watched_pool();
   if (!pool.debug()) std::_Exit(3);
   behave(pool);
   if (part == "read") static_cast<void>(read_after_free(pool, 1000));
