@@ -79,6 +79,25 @@ PyObject* unfreeze(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
+// _restrain(spare, most_zeroed), bytes; 0: no restraint
+PyObject* restrain(PyObject* self, PyObject* arguments) {
+  Py_ssize_t spare = 0;
+  Py_ssize_t most_zeroed = 0;
+  if (!PyArg_ParseTuple(arguments, "nn:_restrain", &spare, &most_zeroed)) return nullptr;
+  if (spare < 0 || most_zeroed < 0) {
+    PyErr_SetString(PyExc_ValueError, "spare and most_zeroed must not be negative");
+    return nullptr;
+  }
+  core_of(self)->restrain({static_cast<std::size_t>(spare), static_cast<std::size_t>(most_zeroed)});
+  Py_RETURN_NONE;
+}
+
+// _restraint() -> (spare, most_zeroed)
+PyObject* restraint(PyObject* self, PyObject*) {
+  const pool::Restraint now = core_of(self)->restraint();
+  return Py_BuildValue("(nn)", static_cast<Py_ssize_t>(now.spare), static_cast<Py_ssize_t>(now.most_zeroed));
+}
+
 // _begin_learning() -> False if it is on already
 PyObject* begin_learning(PyObject* self, PyObject*) { return PyBool_FromLong(core_of(self)->begin_learning()); }
 
@@ -141,6 +160,8 @@ PyMethodDef k_pool_control_methods[] = {
     {"_reset_peak", reset_peak, METH_NOARGS, nullptr},
     {"_freeze", freeze, METH_O, nullptr},
     {"_unfreeze", unfreeze, METH_NOARGS, nullptr},
+    {"_restrain", restrain, METH_VARARGS, nullptr},
+    {"_restraint", restraint, METH_NOARGS, nullptr},
     {"_begin_learning", begin_learning, METH_NOARGS, nullptr},
     {"_end_learning", end_learning, METH_NOARGS, nullptr},
     {"_prepare", prepare, METH_O, nullptr},

@@ -10,6 +10,9 @@ from ._options import HUGE_PAGES, WHEN_FULL
 from ._pool import Pool
 from ._sizes import parse_size
 
+_SPARE_PART = 4
+_MOST_ZEROED_PART = 16
+
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 
@@ -31,6 +34,11 @@ def default_pool() -> Pool:
     ``off``), ``RTPOOL_WHEN_FULL`` (default ``fallback``: programs that know nothing of pools must not see one run
     full), and ``RTPOOL_PREFAULT``, ``RTPOOL_LOCK``, ``RTPOOL_ZERO_ON_FREE``, ``RTPOOL_STRICT``, ``RTPOOL_DEBUG``
     (``1`` or ``0``). They are read once.
+
+    Programs that know nothing of pools must not need more memory than without one, so with ``fallback`` NumPy's own
+    allocator serves, counted as well: what would take the machine's (or the memory cgroup's) available memory below a
+    quarter of all; and requests for zeros above a sixteenth of all that would need new memory, as of large arrays made
+    by `numpy.zeros` often only a part is ever touched.
 
     Raises
     ------
@@ -95,9 +103,13 @@ def _read_huge_pages(text: str) -> str | bool:
 def _make() -> Pool:
     options = options_from_environment(os.environ)
     try:
-        return Pool(options.pop("size"), **options)
+        pool = Pool(options.pop("size"), **options)
     except ValueError as error:
         raise ValueError(f"the RTPOOL_ variables of the environment do not fit together: {error}") from None
+    memory = _core.physical_memory()
+    if options["when_full"] == "fallback" and memory:
+        pool._restrain(memory // _SPARE_PART, memory // _MOST_ZEROED_PART)
+    return pool
 
 
 _core._set_default_pool_maker(_make)

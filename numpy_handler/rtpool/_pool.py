@@ -317,7 +317,9 @@ class Pool(_core.Pool):
 
         asked = self._asked()
         asked["name"] = _cut_name(f"{asked['name']}/{threading.current_thread().name}")
-        return type(self)(asked.pop("size"), **asked)
+        twin = type(self)(asked.pop("size"), **asked)
+        twin._restrain(*self._restraint())
+        return twin
 
 
 def _checked_name(name: str) -> str:

@@ -66,38 +66,63 @@ std::size_t number_in_file(const char* path, std::size_t otherwise) noexcept {
   return end == text ? otherwise : static_cast<std::size_t>(value);
 }
 
-// The memory limit of this process's own cgroup (v2 unified path, v1 as it is mounted in containers); SIZE_MAX for none.
+// The memory limit that holds for this process, SIZE_MAX for none, and what of it is in use for good: file pages that the
+// kernel drops when memory is needed do not count.
 struct CgroupMemory {
   std::size_t limit = SIZE_MAX;
   std::size_t used = 0;
 };
 
-CgroupMemory cgroup_memory() noexcept {
-  CgroupMemory found;
-  char text[1024];
+struct CgroupFiles {
+  const char* mount;
+  const char* limit;
+  const char* usage;
+  const char* droppable[2];  // lines of memory.stat, each with what stands around its name
+};
+constexpr CgroupFiles k_cgroup_v2{"/sys/fs/cgroup", "memory.max", "memory.current",
+                                  {"\ninactive_file ", "\nactive_file "}};
+constexpr CgroupFiles k_cgroup_v1{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                  {"\ntotal_inactive_file ", "\ntotal_active_file "}};
+
+// `group` (of `length` characters) and its ancestors up to the mount point, where containers see their own: the lowest
+// limit counts.
+void look_up(const CgroupFiles& files, const char* group, std::size_t length, CgroupMemory* found) noexcept {
   char path[1200];
-  if (read_file("/proc/self/cgroup", text, sizeof text)) {
-    if (const char* line = std::strstr(text, "0::")) {
-      const char* start = line + 3;
-      const std::size_t length = std::strcspn(start, "\n");
-      // A limit may stand at any ancestor: walk up, keep the least headroom.
-      for (std::size_t n = length; n > 0; --n) {
-        if (n != length && start[n] != '/') continue;
-        std::snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/memory.max", static_cast<int>(n), start);
-        const std::size_t limit = number_in_file(path, SIZE_MAX);
-        if (limit < found.limit) {
-          found.limit = limit;
-          std::snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/memory.current", static_cast<int>(n), start);
-          found.used = number_in_file(path, 0);
+  for (std::size_t n = length;; --n) {
+    if (n == length || n == 0 || group[n] == '/') {
+      const int part = n == 1 ? 0 : static_cast<int>(n);  // "/" is the mount point
+      const auto name = [&](const char* file) noexcept {
+        std::snprintf(path, sizeof path, "%s%.*s/%s", files.mount, part, group, file);
+        return path;
+      };
+      const std::size_t limit = number_in_file(name(files.limit), SIZE_MAX);
+      if (limit < found->limit) {
+        *found = {limit, number_in_file(name(files.usage), 0)};
+        char stat[4096];
+        if (!read_file(name("memory.stat"), stat, sizeof stat)) stat[0] = '\0';
+        for (const char* line : files.droppable) {
+          const char* at = std::strstr(stat, line);
+          const std::size_t pages = at == nullptr ? 0 : std::strtoull(at + std::strlen(line), nullptr, 10);
+          found->used -= pages < found->used ? pages : found->used;
         }
       }
     }
+    if (n == 0) return;
   }
-  const std::size_t v1 = number_in_file("/sys/fs/cgroup/memory/memory.limit_in_bytes", SIZE_MAX);
-  if (v1 < found.limit) {
-    found.limit = v1;
-    found.used = number_in_file("/sys/fs/cgroup/memory/memory.usage_in_bytes", 0);
+}
+
+CgroupMemory cgroup_memory() noexcept {
+  CgroupMemory found;
+  char text[1024];
+  if (!read_file("/proc/self/cgroup", text, sizeof text)) text[0] = '\0';
+  const char* v2 = std::strncmp(text, "0::", 3) == 0 ? text : std::strstr(text, "\n0::");
+  if (v2 != nullptr) {
+    const char* group = std::strstr(v2, "::") + 2;
+    look_up(k_cgroup_v2, group, std::strcspn(group, "\n"), &found);
   }
+  const char* v1 = std::strstr(text, ":memory:");
+  const char* group = v1 != nullptr ? v1 + std::strlen(":memory:") : "";
+  look_up(k_cgroup_v1, group, std::strcspn(group, "\n"), &found);
   return found;
 }
 

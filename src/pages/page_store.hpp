@@ -54,6 +54,9 @@ class PageStore {
   PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept;
   // Makes `pages` more pages ready.
   GrowthFailure grow(std::uint32_t pages) noexcept;
+  // Growth from now on leaves so many bytes of the machine's available memory alone.
+  void set_spare(std::size_t bytes) noexcept { spare_.store(bytes, std::memory_order_relaxed); }
+  std::size_t spare() const noexcept { return spare_.load(std::memory_order_relaxed); }
   // Back to the free runs. `give` waits for the run lock; `give_soon` never does: it leaves the run on a lock-free list
   // that the next holders of the lock drain, at most k_drain each.
   void give(PageIndex first, std::uint32_t pages, bool zero) noexcept;
@@ -98,6 +101,7 @@ class PageStore {
   bool revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noexcept;
   GrowthFailure extend(std::uint32_t need) noexcept;
   std::size_t step_for(std::size_t need, std::size_t committed) const noexcept;
+  bool has_room_for(std::size_t needed, std::size_t* step) noexcept;
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
   void count_calls(unsigned n) noexcept { kernel_calls_.fetch_add(n, std::memory_order_relaxed); }
 
@@ -124,6 +128,8 @@ class PageStore {
   PageRuns runs_;
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};
+  std::atomic<std::size_t> spare_{0};
+  std::size_t grown_unseen_ = 0;  // since available memory was looked at; under the growth lock
   std::atomic<std::uint64_t> growths_{0};
   std::atomic<std::uint64_t> kernel_calls_{0};
   std::atomic<int> lock_error_{0};

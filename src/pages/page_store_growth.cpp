@@ -12,6 +12,7 @@ using base::Guard;
 namespace {
 
 constexpr std::size_t k_smallest_reservation = std::size_t{64} << 20;
+constexpr std::size_t k_look_after = std::size_t{64} << 20;      // growth between two looks at available memory, at most
 constexpr std::size_t k_small_step = std::size_t{256} << 10;     // within the first frame: a small program pays for little
 constexpr std::size_t k_largest_extra_step = std::size_t{16} << 20;
 
@@ -90,6 +91,26 @@ GrowthFailure PageStore::make_ready(char* start, std::size_t bytes) noexcept {
   return {};
 }
 
+// A large step that physical memory cannot hold must fail here, where it can be reported, not in the OOM killer. May
+// shorten the step to what is needed.
+bool PageStore::has_room_for(std::size_t needed, std::size_t* step) noexcept {
+  if (!options_.prefault) return true;
+  const std::size_t spare = this->spare();
+  const std::size_t look_after = spare != 0 && spare / 4 < k_look_after ? spare / 4 : k_look_after;
+  if (spare != 0) grown_unseen_ += *step;
+  if (*step < look_after && grown_unseen_ < look_after) return true;
+  const std::size_t available = memory_->available_memory();
+  if (available == 0) return true;  // not known here
+  const std::size_t room = available > spare ? available - spare : 0;
+  if (needed > room) {
+    grown_unseen_ = spare != 0 ? look_after : 0;  // look again next time
+    return false;
+  }
+  grown_unseen_ = 0;
+  if (*step > room) *step = needed;
+  return true;
+}
+
 GrowthFailure PageStore::extend(std::uint32_t need) noexcept {
   const std::size_t committed = view_.committed.load(std::memory_order_relaxed);
   std::size_t ready = capacity();
@@ -99,12 +120,7 @@ GrowthFailure PageStore::extend(std::uint32_t need) noexcept {
   std::size_t step = step_for(needed, committed);
   const std::size_t most = room < reserved_ - committed ? room : reserved_ - committed;
   if (step > most) step = base::align_down(most, os::k_page_size);
-  // A large step that physical memory cannot hold must fail here, where it can be reported, not in the OOM killer.
-  if (options_.prefault && step >= k_smallest_reservation) {
-    const std::size_t available = memory_->available_memory();
-    if (available != 0 && needed > available) return {GrowthStep::prefault, ENOMEM};
-    if (available != 0 && step > available) step = needed;
-  }
+  if (!has_room_for(needed, &step)) return {GrowthStep::prefault, ENOMEM};
   unsigned calls = 0;
   const int no_descs = descs_.extend(*memory_, (committed + step) / os::k_page_size * sizeof(PageDesc), options_.lock, &calls);
   count_calls(calls);
@@ -148,7 +164,10 @@ bool PageStore::revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noex
   char* const start = view_.base + std::size_t{run.first} * os::k_page_size;
   const std::size_t bytes = std::size_t{length} * os::k_page_size;
   // `capacity` no longer counts the run as trimmed: it is in no list.
-  const GrowthFailure result = capacity() > options_.limit ? GrowthFailure{GrowthStep::limit, ENOMEM} : make_ready(start, bytes);
+  std::size_t step = bytes;
+  const GrowthFailure result = capacity() > options_.limit     ? GrowthFailure{GrowthStep::limit, ENOMEM}
+                               : !has_room_for(bytes, &step) ? GrowthFailure{GrowthStep::prefault, ENOMEM}
+                                                              : make_ready(start, bytes);
   const Guard guard(run_lock_);
   runs_.give(run.first, length, true, committed_pages(), result.error != 0);
   if (result.error != 0) {

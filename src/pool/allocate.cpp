@@ -52,7 +52,7 @@ void* Pool::allocate_zeroed(std::size_t size) noexcept { return hit<true>(impl(*
 void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
   if (debug_ != nullptr) return debug_->allocate(size, zeroed);
   if (size == 0) size = 1;
-  const Served served = climb(size);
+  const Served served = climb(size, zeroed);
   if (served.block == nullptr) return refuse(size, zeroed, size);
   if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
     learn_allocation(find_block(served.block).granted, size, zeroed);
@@ -61,10 +61,10 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
   return served.block;
 }
 
-PoolImpl::Served PoolImpl::climb(std::size_t size) noexcept {
+PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
   Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
   if (heap == nullptr) return {};
-  const bool may_grow = frozen_.load(std::memory_order_relaxed) == Frozen::no;
+  const bool may_grow = may_grow_for(size, zeroed);
   heap->lock.enter();
   Served served = serve(*heap, size, may_grow);
   if (served.block == nullptr && !may_grow) {

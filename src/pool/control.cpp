@@ -95,6 +95,15 @@ std::size_t Pool::trim() noexcept {
   return self.store_.trim();
 }
 
+void Pool::restrain(const Restraint& restraint) noexcept {
+  impl(*this).store_.set_spare(restraint.spare);
+  impl(*this).most_zeroed_.store(restraint.most_zeroed, std::memory_order_relaxed);
+}
+
+Restraint Pool::restraint() const noexcept {
+  return {impl(*this).store_.spare(), impl(*this).most_zeroed_.load(std::memory_order_relaxed)};
+}
+
 void Pool::freeze(OnMiss on_miss) noexcept {
   PoolImpl& self = impl(*this);
   // Records for slabs and a heap or two, so that free runs can serve small sizes without the kernel.

@@ -65,10 +65,10 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
   Shape shape;
   if (size <= pool_.largest_request()) {
     shape = shape_of(size);
-    PoolImpl::Served served = pool_.climb(shape.total);
+    PoolImpl::Served served = pool_.climb(shape.total, zeroed);
     if (served.block == nullptr) {
       empty_quarantine();
-      served = pool_.climb(shape.total);
+      served = pool_.climb(shape.total, zeroed);
     }
     if (served.block != nullptr) {
       shape.total = pool_.find_block(served.block).granted;

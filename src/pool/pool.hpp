@@ -69,6 +69,12 @@ struct Effective {
   Degradation degradations[4];
 };
 
+// What a pool leaves to others although its limit would allow it; 0: nothing. For pools that programs use without knowing.
+struct Restraint {
+  std::size_t spare = 0;        // bytes of the machine's available memory that growth does not touch
+  std::size_t most_zeroed = 0;  // larger zeroed requests do not make the pool grow: often only a part is ever touched
+};
+
 // Counters since construction, except the current_ ones. Sizes are bytes. The table adds up:
 // hits + misses == total_count + failures-that-reached-the-pool; current <= peak; granted blocks + free runs + slabs' slack == capacity.
 struct Stats {
@@ -178,6 +184,10 @@ class Pool {
   void freeze(OnMiss on_miss) noexcept;
   void unfreeze() noexcept;
   bool frozen() const noexcept;
+  // Growth that would break the restraint counts as growth beyond the limit: `when_full` says what becomes of the
+  // request. Available memory is looked at once in a quarter of `spare`, at most 64 MiB, of growth.
+  void restrain(const Restraint& restraint) noexcept;
+  Restraint restraint() const noexcept;
   // Walks every structure. Slow; other threads' heaps are stopped meanwhile.
   CheckResult check() noexcept;
 

@@ -45,6 +45,7 @@ struct PoolImpl : Pool {
   // --- switches and counters ---
   std::atomic<std::uint32_t> references_{1};
   std::atomic<Frozen> frozen_{Frozen::no};
+  std::atomic<std::size_t> most_zeroed_{0};  // Restraint; its other half is the store's
   std::atomic<std::uint32_t> attention_{0};  // bits that new heaps start with
   std::atomic<std::uint64_t> fallbacks_{0};
   std::atomic<std::uint64_t> failures_{0};
@@ -80,10 +81,15 @@ struct PoolImpl : Pool {
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   // The ladder. No block: not even the kernel could help.
-  Served climb(std::size_t size) noexcept;
+  Served climb(std::size_t size, bool zeroed) noexcept;  // zeroed: may be kept from growing
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
   void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
   std::size_t largest_request() const noexcept { return store_.reserved(); }
+  bool may_grow_for(std::size_t size, bool zeroed) const noexcept {
+    if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return false;
+    const std::size_t most = most_zeroed_.load(std::memory_order_relaxed);
+    return !zeroed || most == 0 || size <= most;
+  }
 
   // --- release.cpp ---
   enum class Place : std::uint8_t { foreign, not_a_block, not_live, live };

@@ -104,6 +104,56 @@ TEST_F(PoolTest, ZeroedMemoryIsZeroAlsoWhenRecycled) {
   }
 }
 
+TEST_F(PoolTest, RestrainedGrowthLeavesAvailableMemoryAlone) {
+  Options options;
+  options.when_full = WhenFull::fallback;
+  options.limit = 512 * k_mib;
+  Pool& pool = make(options);
+  memory_.available = 300 * k_mib;
+  pool.restrain({.spare = 200 * k_mib, .most_zeroed = 0});
+  void* const served = pool.allocate(64 * k_mib);
+  EXPECT_TRUE(pool.contains(served));
+  void* const refused = pool.allocate(128 * k_mib);
+  EXPECT_NE(refused, nullptr);
+  EXPECT_FALSE(pool.contains(refused));
+  EXPECT_EQ(pool.stats().fallbacks, 1U);
+
+  // Once refused, growth by small steps is refused as well, until there is memory again.
+  memory_.available = 100 * k_mib;
+  std::vector<void*> small;
+  while (pool.stats().fallbacks < 3 && small.size() < 200) small.push_back(pool.allocate(1 * k_mib));
+  EXPECT_LT(small.size(), 70U);  // 64 MiB between two looks
+  memory_.available = 300 * k_mib;
+  void* const again = pool.allocate(3 * k_mib);
+  EXPECT_TRUE(pool.contains(again));
+  for (void* block : small) pool.release(block);
+  for (void* block : {served, refused, again}) pool.release(block);
+  expect_ok(pool);
+}
+
+TEST_F(PoolTest, RestrainedPoolDoesNotGrowForLargeZeros) {
+  Options options;
+  options.when_full = WhenFull::fallback;
+  Pool& pool = make(options);
+  pool.restrain({.spare = 0, .most_zeroed = 4 * k_mib});
+  EXPECT_EQ(pool.restraint().most_zeroed, 4 * k_mib);
+  void* const small = pool.allocate_zeroed(4 * k_mib);
+  void* const large = pool.allocate_zeroed(8 * k_mib);
+  EXPECT_TRUE(pool.contains(small));
+  EXPECT_FALSE(pool.contains(large));
+  pool.release(large);
+  void* const plain = pool.allocate(8 * k_mib);
+  EXPECT_TRUE(pool.contains(plain));
+  pool.release(plain);
+  // What the pool has already serves zeros of any size.
+  void* const recycled = pool.allocate_zeroed(8 * k_mib);
+  EXPECT_EQ(recycled, plain);
+  pool.release(recycled);
+  pool.release(small);
+  EXPECT_EQ(pool.stats().fallbacks, 1U);
+  expect_ok(pool);
+}
+
 TEST_F(PoolTest, ZeroAheadClearsWhatWillBeAskedFor) {
   Pool& pool = make();
   void* const a = pool.allocate(4 * k_mib);

@@ -1,0 +1,414 @@
+"""Where memory is limited, or what the pool would like is not permitted: the documented outcome, and the process lives.
+
+The table in README.md ("Where memory is limited") says what these tests hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LIMIT = 256 << 20
+V1 = Path("/sys/fs/cgroup/memory")
+V2 = Path("/sys/fs/cgroup")
+
+# What a program does in the limit: fills pools until they refuse, loses nothing, goes on.
+WORK = """
+import os, resource
+import numpy as np
+import rtpool
+MIB = 1 << 20
+def fill(most):
+    kept = []
+    try:
+        while len(kept) < most:
+            kept.append(np.full(MIB, len(kept) & 255, np.uint8))
+    except MemoryError:
+        pass
+    return kept
+def verify(kept):
+    # Without a temporary array: there may be no memory for one.
+    assert all(a.min() == a.max() == i & 255 for i, a in enumerate(kept)), "lost"
+"""
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[Path]:
+    """A memory cgroup of 256 MiB that processes can be put into."""
+    name = f"rtpool-test-{uuid.uuid4().hex[:12]}"
+    for parent, files in ((V1, ("memory.limit_in_bytes",)), (V2, ("memory.max",))):
+        if not (parent / files[0]).exists() and not (parent / "cgroup.controllers").exists():
+            continue
+        group = parent / name
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / files[0]).write_text(str(LIMIT))
+        except OSError:
+            group.rmdir()
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("no memory cgroup can be made here (needs root and a writable /sys/fs/cgroup)")
+
+
+def run_in(group: Path, code: str, **environment: str) -> str:
+    enter = f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(__import__('os').getpid()))\n"
+    return run(enter + WORK + textwrap.dedent(code), **environment)
+
+
+def run(code: str, status: int = 0, prefix: tuple[str, ...] = (), **environment: str) -> str:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
+    command = [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)]
+    done = subprocess.run(
+        command, env=inherited | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_cgroup_is_the_physical_memory(memory_cgroup: Path) -> None:
+    run_in(
+        memory_cgroup,
+        f"""
+        assert rtpool._core.physical_memory() == {LIMIT}, rtpool._core.physical_memory()
+        assert rtpool.Pool().effective.limit == {LIMIT}
+        assert rtpool.default_pool().effective.limit == {LIMIT}
+        assert rtpool.Pool(limit="25%").effective.limit == {LIMIT // 4}
+        try:
+            rtpool.Pool("300 MiB")
+        except MemoryError as error:
+            assert "256 MiB" in str(error), error
+        else:
+            raise SystemExit("made")
+        """,
+    )
+
+
+def test_the_default_pool_in_a_cgroup_leaves_room_and_lives(memory_cgroup: Path) -> None:
+    """Activated, a program holds as much as without; the pool stays out of the last quarter."""
+    run_in(
+        memory_cgroup,
+        """
+        pool = rtpool.activate()
+        kept = fill(200)
+        stats = pool.stats()
+        assert len(kept) == 200 and stats.fallbacks > 0, stats
+        assert stats.capacity_bytes <= 192 * MIB, stats
+        verify(kept)
+        del kept
+        verify(fill(100))
+        pool.check()
+        """,
+    )
+
+
+def test_a_pool_without_restraint_refuses_before_the_cgroup_kills(memory_cgroup: Path) -> None:
+    run_in(
+        memory_cgroup,
+        """
+        pool = rtpool.Pool(limit="1 GiB")
+        with rtpool.handler(pool):
+            kept = fill(64)
+            try:
+                np.empty(300 * MIB, np.uint8)
+            except MemoryError:
+                pass
+            else:
+                raise SystemExit("300 MiB in 256")
+            verify(kept)
+        assert pool.stats().failures == 1, pool.stats()
+        pool.check()
+        """,
+    )
+
+
+def test_file_pages_of_a_cgroup_do_not_count(memory_cgroup: Path, tmp_path: Path) -> None:
+    run_in(
+        memory_cgroup,
+        f"""
+        path = {str(tmp_path / "file")!r}
+        with open(path, "wb") as file:
+            for _ in range(200):
+                file.write(bytes(MIB))
+            file.flush(); os.fsync(file.fileno())
+        open(path, "rb").read(1)
+        with open(path, "rb") as file:
+            while file.read(MIB):
+                pass
+        pool = rtpool.activate()
+        kept = fill(80)
+        assert pool.stats().fallbacks == 0, pool.stats()
+        verify(kept)
+        """,
+    )
+
+
+def test_two_activated_processes_share_a_cgroup(memory_cgroup: Path) -> None:
+    run_in(
+        memory_cgroup,
+        """
+        import sys, subprocess
+        rtpool.activate()
+        code = (
+            "import numpy as np, rtpool; rtpool.activate(); k = [np.zeros(1 << 20, np.uint8) for _ in range(300)];"
+            "assert not any(a.any() for a in k[:20]); print('+', flush=True); input()"
+        )
+        children = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) for _ in range(2)]
+        said = [child.stdout.readline().strip() for child in children]
+        ends = [child.communicate("\\n") and child.returncode for child in children]
+        assert said == ["+", "+"] and ends == [0, 0], (said, ends)
+        """,
+    )
+
+
+def test_large_zeros_are_left_to_numpy_by_the_default_pool() -> None:
+    """A sparse array costs what is touched of it, as without rtpool."""
+    run(
+        WORK
+        + """
+rtpool.activate()
+pool = rtpool.default_pool()
+memory = rtpool._core.physical_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sparse = np.zeros(memory // 12, np.uint8)
+sparse[:: MIB * 64] = 1
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+assert rtpool.owner(sparse) is None and pool.stats().fallbacks == 1
+small = np.zeros(8 * MIB, np.uint8)
+assert rtpool.owner(small) == pool
+"""
+    )
+
+
+def test_twins_of_the_default_pool_are_as_considerate() -> None:
+    run(
+        WORK
+        + """
+with rtpool.handler(per_thread=True) as pool:
+    assert pool != rtpool.default_pool()
+    assert pool._restraint() == rtpool.default_pool()._restraint() != (0, 0)
+"""
+    )
+
+
+def test_an_explicit_pool_has_no_restraint(pool) -> None:
+    assert pool._restraint() == (0, 0)
+
+
+@pytest.mark.parametrize("activate", [False, True])
+def test_address_space(activate: bool) -> None:
+    """RLIMIT_AS: the reservation is cut down, growth ends at what is left, and MemoryError is what comes of it."""
+    run(
+        WORK
+        + f"""
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * MIB,) * 2)
+pool = rtpool.activate() if {activate} else rtpool.Pool()
+assert pool.effective.limit < rtpool._core.physical_memory()
+assert "address space" in str(pool.effective), pool.effective
+with rtpool.handler(pool):
+    kept = fill(1000)
+    assert 20 < len(kept) < 400, len(kept)
+    verify(kept)
+    kept = kept[: len(kept) // 2]
+    verify(kept)
+    assert len(fill(10)) == 10
+pool.check()
+"""
+    )
+
+
+def test_without_address_space_for_any_pool() -> None:
+    run(
+        WORK
+        + """
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 8 * MIB,) * 2)
+for make in (rtpool.default_pool, rtpool.Pool, lambda: rtpool.Pool("64 MiB")):
+    try:
+        make()
+    except MemoryError as error:
+        assert str(error)
+    else:
+        raise SystemExit("made")
+assert np.ones(1000).sum() == 1000
+"""
+    )
+
+
+def test_strict_overcommit() -> None:
+    """vm.overcommit_memory=2: reservations are not accounted, growth is refused where the kernel's account is full."""
+    setting = Path("/proc/sys/vm/overcommit_memory")
+    amount = Path("/proc/sys/vm/overcommit_kbytes")
+    before = setting.read_text(), amount.read_text(), Path("/proc/sys/vm/overcommit_ratio").read_text()
+    if os.environ.get("RTPOOL_TEST_OVERCOMMIT") != "1":
+        pytest.skip("changes vm.overcommit_memory of the whole machine; RTPOOL_TEST_OVERCOMMIT=1 permits it")
+    committed = next(
+        int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "Committed_AS" in line
+    )
+    try:
+        amount.write_text(str(committed + (2 << 20)))  # 2 GiB more than is promised now
+        setting.write_text("2")
+    except OSError as error:
+        pytest.skip(f"vm.overcommit_memory cannot be set: {error}")
+    try:
+        run(
+            WORK
+            + """
+pool = rtpool.activate()
+assert pool.effective.limit == rtpool._core.physical_memory(), pool.effective
+kept = fill(200)
+verify(kept)
+other = rtpool.Pool()
+with rtpool.handler(other):
+    try:
+        np.empty(4 << 30, np.uint8)
+    except MemoryError:
+        pass
+    else:
+        raise SystemExit("4 GiB of 2")
+    verify(fill(10))
+verify(kept)
+pool.check(), other.check()
+"""
+        )
+    finally:
+        setting.write_text(before[0])
+        if int(before[1]):
+            amount.write_text(before[1])
+        else:
+            Path("/proc/sys/vm/overcommit_ratio").write_text(before[2])
+
+
+def unprivileged() -> tuple[str, ...]:
+    """What runs a command without CAP_IPC_LOCK, which makes RLIMIT_MEMLOCK bind also for root."""
+    if os.geteuid() != 0:
+        return ()
+    prefix = ("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("setpriv, which drops the right to lock memory, is not here")
+    return prefix
+
+
+def test_no_locked_memory() -> None:
+    run(
+        WORK
+        + """
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+pool = rtpool.Pool("4 MiB", lock=True)
+assert pool.effective.lock is False
+text = str(pool.effective)
+assert "memlock" in text, text
+with rtpool.handler(pool):
+    verify(fill(8))
+try:
+    rtpool.Pool("4 MiB", lock=True, strict=True)
+except OSError as error:
+    assert "memlock" in str(error), error
+else:
+    raise SystemExit("locked")
+with rtpool.SharedPool.create("4 MiB", lock=True) as shared:
+    assert "memlock" in str(shared.effective)
+""",
+        prefix=unprivileged(),
+    )
+
+
+def in_private_mounts() -> tuple[str, ...]:
+    prefix = ("unshare", "--mount", "--propagation", "private")
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no mount namespace of one's own can be had here (unshare --mount)")
+    return prefix
+
+
+@pytest.mark.parametrize(
+    ("hide", "error"),
+    [
+        ("mount --bind /proc/self/mountinfo /dev/shm 2>/dev/null; umount -l /dev/shm && rmdir /dev/shm 2>/dev/null; "
+         "test ! -d /dev/shm || mount -t tmpfs -o ro,size=4k none /dev/shm", errno.EROFS),
+        ("mount -t tmpfs -o size=64k none /dev/shm", errno.ENOSPC),
+    ],
+    ids=["none or read-only", "64 KiB"],
+)  # fmt: skip
+def test_no_dev_shm(hide: str, error: int) -> None:
+    """Nameless shared pools do not need /dev/shm; named ones say that it is not there or full."""
+    code = """
+pool = rtpool.SharedPool.create("8 MiB")
+with rtpool.handler(pool):
+    kept = fill(4)
+verify(kept)
+assert pool.share(kept[0]).open()[0] == 0
+try:
+    rtpool.SharedPool.create("8 MiB", name="rtpool-test-no-shm")
+except (OSError, MemoryError) as error:
+    assert "shm" in str(error), error
+else:
+    raise SystemExit("made in what is not there")
+verify(kept)
+"""
+    script = f'{hide}; exec {sys.executable} -X faulthandler -c "$CODE"'
+    done = subprocess.run(
+        [*in_private_mounts(), "sh", "-c", script],
+        env=os.environ | {"CODE": WORK + code},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_no_transparent_huge_pages() -> None:
+    """prctl(PR_SET_THP_DISABLE), which a process inherits: works in ordinary pages."""
+    run(
+        WORK
+        + """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(41, 1, 0, 0, 0) == 0
+pool = rtpool.Pool("32 MiB")
+with rtpool.handler(pool):
+    kept = fill(40)
+verify(kept)
+huge = [line for line in open("/proc/self/smaps") if line.startswith("AnonHugePages") and not line.split()[1] == "0"]
+assert not huge, huge
+pool.check()
+"""
+    )
+
+
+def test_no_explicit_huge_pages() -> None:
+    free = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+    if free.exists() and int(free.read_text()) > 0:
+        pytest.skip("this machine has explicit huge pages")
+    run(
+        WORK
+        + """
+pool = rtpool.Pool("4 MiB", huge_pages="2MiB")
+assert pool.effective.huge_pages is False and "huge" in str(pool.effective)
+with rtpool.handler(pool):
+    verify(fill(8))
+try:
+    rtpool.Pool("4 MiB", huge_pages="2MiB", strict=True)
+except OSError as error:
+    assert "huge" in str(error), error
+else:
+    raise SystemExit("made")
+"""
+    )
