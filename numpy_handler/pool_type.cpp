@@ -87,12 +87,16 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
 
 // Forgets the dead object; another one that stands for the same core pool by now stays.
 void forget_object(PoolObject* self) noexcept {
-  if (self->state->pools == nullptr) return;
+  PyObject* pools = self->state->pools;
+  if (pools == nullptr) return;
   const SavedException saved;
+  // Looking and removing are one: between them `object_of_pool` might enter a new object.
+  RTPOOL_BEGIN_EXCLUSIVE(pools);
   const Reference id(id_of(self->core));
-  const Reference weak(id ? dict_item(self->state->pools, id.get()).release() : nullptr);
-  if (weak && !weak_target(weak.get())) (void)PyDict_DelItem(self->state->pools, id.get());
+  const Reference weak(id ? dict_item(pools, id.get()).release() : nullptr);
+  if (weak && !weak_target(weak.get())) (void)PyDict_DelItem(pools, id.get());
   PyErr_Clear();
+  RTPOOL_END_EXCLUSIVE();
 }
 
 void pool_dealloc(PyObject* object) {

@@ -50,6 +50,10 @@ PyObject* hand_out(LoopObject* self, os::Nanoseconds started, os::Nanoseconds la
 // Python's own allocator (pymalloc) carves its objects out of arenas of 1 MiB whose pages appear when they are first
 // used, which may be in any iteration. Taking an arena's worth of its largest blocks and giving them back leaves the rest
 // of the arena in use touched and free. About 1 ms.
+#ifdef Py_GIL_DISABLED
+// Without a GIL every thread has heaps of its own in mimalloc, and only objects may be taken from those for objects.
+void touch_python_heap() noexcept {}
+#else
 void touch_python_heap() noexcept {
   constexpr std::size_t k_block = 512;
   constexpr std::size_t k_blocks = 2048;
@@ -64,6 +68,7 @@ void touch_python_heap() noexcept {
   while (taken != 0) PyObject_Free(blocks[--taken]);
   PyMem_RawFree(blocks);
 }
+#endif
 
 // After the last warm-up iteration: the section freezes, and the record begins anew. False with an exception.
 bool become_warm(LoopObject* self) noexcept {

@@ -1,6 +1,6 @@
 // Handles of arrays in shared pools: what travels between processes instead of the data.
 //
-// Thread rule: with an attached thread state. On free-threaded builds one thread at a time may use one handle.
+// Thread rule: with an attached thread state. What changes a handle (open, drop, pickling) is exclusive to it.
 #pragma once
 
 #include "numpy_api.hpp"

@@ -154,13 +154,19 @@ PyObject* handle_open(PyObject* object, PyObject* const* arguments, Py_ssize_t c
     writeable = PyObject_IsTrue(arguments[i]);
     if (writeable < 0) return nullptr;
   }
-  return open_array(shared_array_object(object), writeable != 0);
+  PyObject* array = nullptr;
+  RTPOOL_BEGIN_EXCLUSIVE(object);
+  array = open_array(shared_array_object(object), writeable != 0);
+  RTPOOL_END_EXCLUSIVE();
+  return array;
 }
 
 PyObject* handle_drop(PyObject* object, PyObject*) {
   SharedArrayObject* self = shared_array_object(object);
+  RTPOOL_BEGIN_EXCLUSIVE(object);
   if (self->core != nullptr) release_hold(self);
   if (self->error == 0) self->error = ESTALE;
+  RTPOOL_END_EXCLUSIVE();
   Py_RETURN_NONE;
 }
 
@@ -191,7 +197,11 @@ PyObject* reduce_with(SharedArrayObject* self, PyTypeObject* receiver) noexcept 
 // Each pickling sends the handle on its way once: it keeps the block until it arrives.
 PyObject* handle_reduce(PyObject* object, PyObject*) {
   SharedArrayObject* self = shared_array_object(object);
-  return reduce_with(self, self->state->shared_array_type);
+  PyObject* reduced = nullptr;
+  RTPOOL_BEGIN_EXCLUSIVE(object);
+  reduced = reduce_with(self, self->state->shared_array_type);
+  RTPOOL_END_EXCLUSIVE();
+  return reduced;
 }
 
 PyObject* extents_tuple(const SharedLayout& layout, int from) noexcept {

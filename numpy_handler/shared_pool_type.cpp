@@ -185,10 +185,12 @@ int pool_contains(PyObject* object, PyObject* array) {
 // _close(): this object makes nothing any more; arrays stay.
 PyObject* close_pool(PyObject* object, PyObject*) {
   SharedPoolObject* self = shared_pool_object(object);
+  RTPOOL_BEGIN_EXCLUSIVE(object);
   if (!self->closed) {
     self->closed = true;
     self->core->close();
   }
+  RTPOOL_END_EXCLUSIVE();
   Py_RETURN_NONE;
 }
 

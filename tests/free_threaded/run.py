@@ -1,0 +1,118 @@
+"""Free-threaded Python: build one, build rtpool for it, run the Python tests, and compare two threads with one.
+
+    python tests/free_threaded/run.py [--python /path/to/python3.13t] [--tests FILE ...] [--record]
+
+Without --python, CPython is built with `--disable-gil` from the source package of Debian (python3.13 of trixie) into
+build/free-threaded. It takes some minutes on two cores, once, and needs apt-get, a C compiler, and the headers of zlib,
+OpenSSL and libffi. The system's own list of sources is not touched.
+
+Checks that importing rtpool leaves the GIL off and warns of nothing. The tests run there as everywhere; those of
+`test_parallel.py` have threads use one of everything at once. Exit code 0: all passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORK = ROOT / "build" / "free-threaded"
+SUITE = "trixie"
+SOURCE = "python3.13"
+SOURCES = f"""Types: deb-src
+URIs: http://deb.debian.org/debian
+Suites: {SUITE}
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+PACKAGES = ("numpy>=2.1", "meson-python>=0.16", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
+
+
+def must(*command: object, cwd: Path = ROOT) -> None:
+    print("$", *command, flush=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+
+
+def fetch_source() -> Path:
+    """The source tree, by apt-get with a list and state of its own, so that signatures are checked."""
+    if not shutil.which("apt-get"):
+        raise SystemExit("apt-get is missing; give a free-threaded interpreter by --python")
+    apt = WORK / "apt"
+    for folder in ("etc", "lists/partial", "cache/archives/partial"):
+        (apt / folder).mkdir(parents=True, exist_ok=True)
+    (apt / "etc" / "source.sources").write_text(SOURCES, encoding="ascii")
+    options = [
+        f"-oDir::Etc::SourceParts={apt / 'etc'}",
+        "-oDir::Etc::SourceList=/dev/null",
+        f"-oDir::State::Lists={apt / 'lists'}",
+        f"-oDir::Cache={apt / 'cache'}",
+    ]
+    must("apt-get", *options, "update")
+    must("apt-get", *options, "source", "--download-only", f"{SOURCE}/{SUITE}", cwd=WORK)
+    (archive,) = WORK.glob(f"{SOURCE}_*.orig.tar.xz")
+    must("tar", "--extract", "--file", archive, cwd=WORK)
+    return next(path for path in WORK.glob("Python-*") if path.is_dir())
+
+
+def build_python() -> Path:
+    prefix = WORK / "python"
+    python = prefix / "bin" / "python3.13t"
+    if not python.exists():
+        WORK.mkdir(parents=True, exist_ok=True)
+        source = fetch_source()
+        must("./configure", "--disable-gil", f"--prefix={prefix}", "--with-ensurepip=install", cwd=source)
+        must("make", f"-j{os.cpu_count()}", cwd=source)
+        must("make", "install", cwd=source)
+    return python
+
+
+def run_tests(python: Path, files: list[str]) -> dict[str, object]:
+    report = WORK / "report.xml"
+    report.unlink(missing_ok=True)
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=False)
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    failed = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    passed = len(cases) - len(failed) - skipped
+    print(f"{passed} passed, {len(failed)} failed, {skipped} skipped", *failed, sep="\n  ")
+    return {"files": files, "passed": passed, "failed": failed, "skipped": skipped}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", type=Path)
+    parser.add_argument("--tests", nargs="+", default=["tests/python"])
+    parser.add_argument("--record", action="store_true", help="write results/")
+    arguments = parser.parse_args()
+    interpreter = arguments.python or build_python()
+    WORK.mkdir(parents=True, exist_ok=True)
+    must(interpreter, "-m", "venv", "--clear", WORK / "venv")
+    python = WORK / "venv" / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    must(*pip, "--only-binary=numpy", *PACKAGES)
+    must(*pip, "--no-build-isolation", "--no-deps", f"-Cbuild-dir={WORK / 'rtpool'}", ROOT)
+    must(python, "-W", "error", "-c", "import sys, rtpool; assert not sys._is_gil_enabled()", cwd=WORK)
+    tests = run_tests(python, arguments.tests)
+    scaling = WORK / "scaling.json"
+    must(python, HERE / "scaling.py", "--json", scaling)
+    if arguments.record:
+        (HERE / "results").mkdir(exist_ok=True)
+        result = json.loads(scaling.read_text(encoding="utf-8")) | {"tests": tests}
+        (HERE / "results" / "free_threaded.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 1 if tests["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
