@@ -102,7 +102,7 @@ def main() -> int:
     python = WORK / "venv" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     must(*pip, "--only-binary=numpy", *PACKAGES)
-    must(*pip, "--no-build-isolation", "--no-deps", f"-Cbuild-dir={WORK / 'rtpool'}", ROOT)
+    must(*pip, "--no-build-isolation", "--no-deps", f"--config-settings=build-dir={WORK / 'rtpool'}", ROOT)
     must(python, "-W", "error", "-c", "import sys, rtpool; assert not sys._is_gil_enabled()", cwd=WORK)
     tests = run_tests(python, arguments.tests)
     scaling = WORK / "scaling.json"
