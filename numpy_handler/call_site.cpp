@@ -5,6 +5,8 @@
 // frame may make a frame object, which on Python 3.11 may begin a garbage collection, so collections wait meanwhile.
 #include "state.hpp"
 
+#include <frameobject.h>  // PyFrame_GetBack before Python 3.11
+
 #include <cstdio>
 #include <cstring>
 

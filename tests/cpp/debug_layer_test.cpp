@@ -42,10 +42,11 @@ class DebugLayerTest : public testing::Test {
     for (Pool* pool : pools_) pool->drop_reference();
     Pool::set_call_site(nullptr);
   }
-  Pool& make(Options options = {}) {
+  Pool& make(Options options = {}) { return make(options, memory_); }
+  Pool& make(Options options, os::Memory& memory) {
     options.debug = true;
     std::strcpy(options.name, "tested");
-    const CreateResult result = Pool::create(options, memory_);
+    const CreateResult result = Pool::create(options, memory);
     EXPECT_NE(result.pool, nullptr) << result.error;
     pools_.push_back(result.pool);
     return *result.pool;
@@ -366,7 +367,7 @@ TEST_F(DebugLayerTest, LearningNotesWhatAnOrdinaryPoolWouldNeed) {
 }
 
 TEST_F(DebugLayerTest, ThreadsShareAndFreeEachOthersBlocks) {
-  Pool& pool = make();
+  Pool& pool = make({}, os::memory());  // the fake is for one thread
   std::vector<std::thread> threads;
   std::atomic<char*> hand{nullptr};
   for (int t = 0; t < 4; ++t) {
