@@ -63,12 +63,11 @@ inline bool Heap::push(void* block, std::size_t offset, pages::PageDesc& desc) n
     unaccount(class_bytes(size_class), was & k_small_slack_mask);
     return true;
   }
+  // Only a run of this heap has the place of a bin there; a wrong pointer may lead to a page that has something else.
+  if (RTPOOL_UNLIKELY(state != static_cast<std::uint32_t>(pages::RunState::heap) || offset % os::k_page_size != 0)) return false;
   const std::uint32_t pages = desc.pages;
   RunBin& bin = bin_at(desc.run.use.bin);
-  if (RTPOOL_UNLIKELY(state != static_cast<std::uint32_t>(pages::RunState::heap) || offset % os::k_page_size != 0 ||
-                      bin.pages != pages || desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) {
-    return false;
-  }
+  if (RTPOOL_UNLIKELY(bin.pages != pages || desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) return false;
   unaccount(std::size_t{pages} * os::k_page_size, desc.run.use.slack);
   desc.run.next.store(bin.head, std::memory_order_relaxed);
   bin.head = static_cast<pages::PageIndex>(offset / os::k_page_size);

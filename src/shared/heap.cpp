@@ -137,6 +137,13 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
     std::free(memory);
     return nullptr;
   }
+  for (std::uint32_t i = 0; i < granules; ++i) {
+    const Run* const there = run_of_[first + i];
+    if (there == nullptr || there->used == 0) continue;
+    // Somebody wrote over our words: what holds live blocks is not handed out again, and stays claimed.
+    std::free(memory);
+    return nullptr;
+  }
   Run* const run = new (memory) Run;
   run->first = first;
   run->granules = granules;

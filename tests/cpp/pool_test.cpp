@@ -250,5 +250,22 @@ TEST_F(PoolTest, MisuseIsReportedCountedAndHarmless) {
   expect_ok(pool);
 }
 
+// Found by fuzzing: such a page's descriptor has links where that of a block has the number of its bins, and the free
+// looked up bins that do not exist before it saw that the page was no block (UBSan reports it).
+TEST_F(PoolTest, PointersToFreePagesAreReported) {
+  Pool& pool = make();
+  char* const large = static_cast<char*>(pool.allocate(100'000));
+  ASSERT_NE(large, nullptr);
+  pool.release(large);
+  pool.trim();  // gives the heap's idle runs back to the page store
+  testing::internal::CaptureStderr();
+  for (std::size_t offset = 0; offset < 256 * k_kib; offset += os::k_page_size) {
+    pool.release(static_cast<char*>(pool.arena_begin()) + offset);
+  }
+  testing::internal::GetCapturedStderr();
+  EXPECT_EQ(pool.stats().misuses, 64U);
+  expect_ok(pool);
+}
+
 }  // namespace
 }  // namespace rtpool::pool
