@@ -2,55 +2,11 @@
 
 #include <cstring>
 
+#include "handler_capsule.hpp"
 #include "pool_type.hpp"
 
 namespace rtpool::binding {
-namespace {
-
-pool::Pool* pool_of(void* context) noexcept { return static_cast<pool::Pool*>(context); }
-
-void* data_malloc(void* context, size_t size) { return pool_of(context)->allocate(size); }
-
-void* data_calloc(void* context, size_t count, size_t size) {
-  size_t bytes = 0;
-  if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
-  return pool_of(context)->allocate_zeroed(bytes);
-}
-
-void* data_realloc(void* context, void* block, size_t size) { return pool_of(context)->resize(block, size); }
-
-void data_free(void* context, void* block, size_t /* wrong in practice */) { pool_of(context)->release(block); }
-
-void destroy_capsule(PyObject* capsule) {
-  if (is_finalizing()) return;
-  const SavedException saved;
-  auto* handler = static_cast<PyDataMem_Handler*>(PyCapsule_GetPointer(capsule, k_handler_capsule_name));
-  if (handler == nullptr) {
-    PyErr_WriteUnraisable(capsule);
-    return;
-  }
-  pool_of(handler->allocator.ctx)->drop_reference();
-  PyMem_RawFree(handler);
-}
-
-}  // namespace
-
-PyObject* make_handler_capsule(pool::Pool* pool) noexcept {
-  auto* handler = static_cast<PyDataMem_Handler*>(PyMem_RawCalloc(1, sizeof(PyDataMem_Handler)));
-  if (handler == nullptr) {
-    pool->drop_reference();
-    return PyErr_NoMemory();
-  }
-  std::strcpy(handler->name, k_handler_name);
-  handler->version = 1;
-  handler->allocator = {pool, data_malloc, data_calloc, data_realloc, data_free};
-  PyObject* capsule = PyCapsule_New(handler, k_handler_capsule_name, destroy_capsule);
-  if (capsule == nullptr) {
-    PyMem_RawFree(handler);
-    pool->drop_reference();
-  }
-  return capsule;
-}
+PyObject* make_handler_capsule(pool::Pool* pool) noexcept { return HandlerOver<pool::Pool>::make_capsule(pool); }
 
 PyDataMem_Handler* handler_of_capsule(PyObject* capsule, const char* what) noexcept {
   if (!PyCapsule_CheckExact(capsule)) {

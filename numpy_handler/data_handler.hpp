@@ -1,7 +1,4 @@
 // The capsule by which NumPy's arrays draw their data from a pool.
-//
-// Its four functions call the core and nothing of Python: NumPy calls them from any thread, with or without Python
-// state, during garbage collection and at interpreter exit. The sizes NumPy passes to `free` are not looked at.
 #pragma once
 
 #include "numpy_api.hpp"

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstring>
-#include <iterator>
 
 #include "data_handler.hpp"
 
@@ -165,13 +164,6 @@ PyType_Spec pool_spec = {
     pool_slots,
 };
 
-// Appends `methods` to the table the type is made of; the table's last entry stays empty.
-void join_methods(const PyMethodDef* methods) noexcept {
-  std::size_t used = 0;
-  while (pool_methods[used].ml_name != nullptr) ++used;
-  for (; methods->ml_name != nullptr && used + 1 < std::size(pool_methods); ++methods) pool_methods[used++] = *methods;
-}
-
 // _set_pool_class(cls): the class of the objects that `owner` makes for pools that outlived theirs.
 PyObject* set_pool_class(PyObject* module, PyObject* type) {
   ModuleState* state = state_of(module);
@@ -208,8 +200,8 @@ PyObject* object_of_pool(ModuleState* state, pool::Pool* core) noexcept {
 
 int register_pool(PyObject* module) {
   ModuleState* state = state_of(module);
-  join_methods(k_pool_report_methods);
-  join_methods(k_pool_control_methods);
+  join_methods(pool_methods, k_pool_report_methods);
+  join_methods(pool_methods, k_pool_control_methods);
   Reference type(PyType_FromModuleAndSpec(module, &pool_spec, nullptr));
   if (!type) return -1;
   state->pool_class = Py_NewRef(type.get());

@@ -118,6 +118,14 @@ inline PyObject* module_by_definition(PyTypeObject* type, PyModuleDef* definitio
 #endif
 }
 
+// Appends `methods` to the table that a type is made of; the table's last entry stays empty.
+template <std::size_t n>
+void join_methods(PyMethodDef (&table)[n], const PyMethodDef* methods) noexcept {
+  std::size_t used = 0;
+  while (table[used].ml_name != nullptr) ++used;
+  for (; methods->ml_name != nullptr && used + 1 < n; ++methods) table[used++] = *methods;
+}
+
 }  // namespace rtpool::binding
 
 // One writer at a time on free-threaded builds; nothing where the GIL does it.

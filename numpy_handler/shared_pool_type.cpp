@@ -2,60 +2,14 @@
 
 #include <cstddef>
 #include <cstring>
-#include <iterator>
 
 #include "activation.hpp"
-#include "data_handler.hpp"
+#include "handler_capsule.hpp"
 
 namespace rtpool::binding {
 namespace {
 
 using shared::SharedPool;
-
-SharedPool* pool_of(void* context) noexcept { return static_cast<SharedPool*>(context); }
-
-void* data_malloc(void* context, size_t size) { return pool_of(context)->allocate(size); }
-
-void* data_calloc(void* context, size_t count, size_t size) {
-  size_t bytes = 0;
-  if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
-  return pool_of(context)->allocate_zeroed(bytes);
-}
-
-void* data_realloc(void* context, void* block, size_t size) { return pool_of(context)->resize(block, size); }
-
-void data_free(void* context, void* block, size_t /* wrong in practice */) { pool_of(context)->release(block); }
-
-void fill(PyDataMem_Handler* handler, SharedPool* core) noexcept {
-  std::strcpy(handler->name, k_handler_name);
-  handler->version = 1;
-  handler->allocator = {core, data_malloc, data_calloc, data_realloc, data_free};
-}
-
-void destroy_capsule(PyObject* capsule) {
-  if (is_finalizing()) return;
-  const SavedException saved;
-  auto* handler = static_cast<PyDataMem_Handler*>(PyCapsule_GetPointer(capsule, k_handler_capsule_name));
-  if (handler == nullptr) {
-    PyErr_WriteUnraisable(capsule);
-    return;
-  }
-  pool_of(handler->allocator.ctx)->drop_reference();
-  PyMem_RawFree(handler);
-}
-
-PyObject* make_capsule(SharedPool* core) noexcept {
-  auto* handler = static_cast<PyDataMem_Handler*>(PyMem_RawCalloc(1, sizeof(PyDataMem_Handler)));
-  if (handler == nullptr) return PyErr_NoMemory();
-  fill(handler, core);
-  core->add_reference();
-  PyObject* capsule = PyCapsule_New(handler, k_handler_capsule_name, destroy_capsule);
-  if (capsule == nullptr) {
-    PyMem_RawFree(handler);
-    core->drop_reference();
-  }
-  return capsule;
-}
 
 // For blocks that come to NumPy's default handler after an activation: the pool that has them lives, so its address
 // range is in the table. Filled anew at each call, one for each thread.
@@ -63,7 +17,7 @@ PyDataMem_Handler* find_shared_handler(const void* address) noexcept {
   SharedPool* core = SharedPool::find_block(address);
   if (core == nullptr) return nullptr;
   thread_local PyDataMem_Handler handler;
-  fill(&handler, core);
+  HandlerOver<SharedPool>::fill(&handler, core);
   return &handler;
 }
 
@@ -130,7 +84,8 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
     if (what) PyErr_SetObject(state->creation_failure, what.get());
     return nullptr;
   }
-  PyObject* capsule = make_capsule(result.pool);
+  result.pool->add_reference();
+  PyObject* capsule = HandlerOver<SharedPool>::make_capsule(result.pool);
   Reference object(capsule == nullptr ? nullptr : type->tp_alloc(type, 0));
   if (!object) {
     Py_XDECREF(capsule);
@@ -207,12 +162,6 @@ PyMethodDef pool_methods[32] = {
     {"_closed", is_closed, METH_NOARGS, nullptr},
 };
 
-void join_methods(const PyMethodDef* methods) noexcept {
-  std::size_t used = 0;
-  while (pool_methods[used].ml_name != nullptr) ++used;
-  for (; methods->ml_name != nullptr && used + 1 < std::size(pool_methods); ++methods) pool_methods[used++] = *methods;
-}
-
 PyType_Slot pool_slots[] = {
     {Py_tp_doc, const_cast<char*>("The object over a shared pool of the core; rtpool.SharedPool derives from it.")},
     {Py_tp_new, reinterpret_cast<void*>(pool_new)},
@@ -237,8 +186,8 @@ PyType_Spec pool_spec = {
 
 int register_shared(PyObject* module) {
   ModuleState* state = state_of(module);
-  join_methods(k_shared_pool_report_methods);
-  join_methods(k_shared_pool_exchange_methods);
+  join_methods(pool_methods, k_shared_pool_report_methods);
+  join_methods(pool_methods, k_shared_pool_exchange_methods);
   Reference type(PyType_FromModuleAndSpec(module, &pool_spec, nullptr));
   if (!type) return -1;
   state->shared_pool_type = reinterpret_cast<PyTypeObject*>(type.release());

@@ -1,5 +1,4 @@
 // Linux: mmap, mprotect, madvise, mlock, membarrier. The reasons for each choice stand at each function.
-#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -13,7 +12,9 @@
 #include <new>
 
 #include "base/bits.hpp"
+#include "os/errno.hpp"
 #include "os/memory.hpp"
+#include "os/text_file.hpp"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14
@@ -28,39 +29,9 @@
 namespace rtpool::os {
 namespace {
 
-// Every public function keeps the caller's errno: allocation must not change it behind NumPy's back.
-class KeepErrno {
- public:
-  KeepErrno() noexcept : saved_(errno) {}
-  ~KeepErrno() { errno = saved_; }
-  KeepErrno(const KeepErrno&) = delete;
-  KeepErrno& operator=(const KeepErrno&) = delete;
-
- private:
-  int saved_;
-};
-
-int result(long rc) noexcept { return rc == 0 ? 0 : errno; }
-
-// Reads a small text file into `buffer`; false if it cannot be read. No allocation: open(2) and read(2).
-bool read_file(const char* path, char* buffer, std::size_t capacity) noexcept {
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  std::size_t used = 0;
-  while (used + 1 < capacity) {
-    const ssize_t n = ::read(fd, buffer + used, capacity - 1 - used);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    used += static_cast<std::size_t>(n);
-  }
-  ::close(fd);
-  buffer[used] = '\0';
-  return used != 0;
-}
-
 std::size_t number_in_file(const char* path, std::size_t otherwise) noexcept {
   char text[64];
-  if (!read_file(path, text, sizeof text)) return otherwise;
+  if (!read_text_file(path, text, sizeof text)) return otherwise;
   char* end = nullptr;
   const unsigned long long value = std::strtoull(text, &end, 10);
   return end == text ? otherwise : static_cast<std::size_t>(value);
@@ -99,7 +70,7 @@ void look_up(const CgroupFiles& files, const char* group, std::size_t length, Cg
       if (limit < found->limit) {
         *found = {limit, number_in_file(name(files.usage), 0)};
         char stat[4096];
-        if (!read_file(name("memory.stat"), stat, sizeof stat)) stat[0] = '\0';
+        if (!read_text_file(name("memory.stat"), stat, sizeof stat)) stat[0] = '\0';
         for (const char* line : files.droppable) {
           const char* at = std::strstr(stat, line);
           const std::size_t pages = at == nullptr ? 0 : std::strtoull(at + std::strlen(line), nullptr, 10);
@@ -114,7 +85,7 @@ void look_up(const CgroupFiles& files, const char* group, std::size_t length, Cg
 CgroupMemory cgroup_memory() noexcept {
   CgroupMemory found;
   char text[1024];
-  if (!read_file("/proc/self/cgroup", text, sizeof text)) text[0] = '\0';
+  if (!read_text_file("/proc/self/cgroup", text, sizeof text)) text[0] = '\0';
   const char* v2 = std::strncmp(text, "0::", 3) == 0 ? text : std::strstr(text, "\n0::");
   if (v2 != nullptr) {
     const char* group = std::strstr(v2, "::") + 2;
@@ -260,7 +231,7 @@ class LinuxMemory final : public Memory {
     const KeepErrno keep;
     char text[2048];
     std::size_t available = 0;
-    if (read_file("/proc/meminfo", text, sizeof text)) {
+    if (read_text_file("/proc/meminfo", text, sizeof text)) {
       if (const char* line = std::strstr(text, "MemAvailable:")) {
         available = static_cast<std::size_t>(std::strtoull(line + 13, nullptr, 10)) << 10;
       }
@@ -283,7 +254,7 @@ class LinuxMemory final : public Memory {
   char transparent_huge_pages() noexcept override {
     const KeepErrno keep;
     char text[128];
-    if (!read_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text)) return '?';
+    if (!read_text_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text)) return '?';
     const char* chosen = std::strchr(text, '[');
     return chosen == nullptr ? '?' : chosen[1];
   }

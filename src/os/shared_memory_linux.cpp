@@ -16,6 +16,7 @@
 #include <new>
 
 #include "base/bits.hpp"
+#include "os/errno.hpp"
 #include "os/shared_memory.hpp"
 #include "os/text_file.hpp"
 
@@ -34,19 +35,6 @@ constexpr const char* k_folder = "/dev/shm";
 constexpr const char* k_prefix = "rtpool.";
 constexpr std::size_t k_small_page = 4096;
 constexpr int k_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-
-class KeepErrno {
- public:
-  KeepErrno() noexcept : saved_(errno) {}
-  ~KeepErrno() { errno = saved_; }
-  KeepErrno(const KeepErrno&) = delete;
-  KeepErrno& operator=(const KeepErrno&) = delete;
-
- private:
-  int saved_;
-};
-
-int result(long rc) noexcept { return rc == 0 ? 0 : errno; }
 
 struct Path {
   char text[sizeof "/dev/shm/rtpool." + k_segment_name_length];
