@@ -24,7 +24,6 @@ import random
 import statistics
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from multiprocessing import shared_memory
 from multiprocessing.connection import Connection
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shared_soak
 
 import rtpool
 
@@ -317,137 +317,6 @@ def bench_growth(quick: bool) -> dict[str, Any]:
     }
 
 
-# --- kills
-
-
-def checked(size: int, random_bytes: random.Random) -> Any:
-    """A frame whose first four bytes are the check sum of the rest."""
-    frame = np.empty(size, np.uint8)
-    frame[4:] = np.frombuffer(random_bytes.randbytes(256) * (size // 256 + 1), np.uint8)[: size - 4]
-    frame[:4].view(np.uint32)[0] = zlib.crc32(frame[4:])
-    return frame
-
-
-def produce(pool: rtpool.SharedPool, pipe: Connection, seed: int) -> None:
-    source = random.Random(seed)
-    kept: list[Any] = []
-    under_way = 0
-    with rtpool.handler(pool):
-        while True:
-            try:
-                frame = checked(source.choice([100, 5_000, 300_000, 2_000_000]), source)
-                pipe.send(pool.share(frame))
-                under_way += 1
-                while under_way > 4 or pipe.poll():
-                    pipe.recv()
-                    under_way -= 1
-            except MemoryError:  # of handles whose receivers were killed, until they are given up
-                time.sleep(0.01)
-                continue
-            except (EOFError, OSError):
-                return
-            kept.append(frame)
-            if len(kept) > 4:
-                for old in kept:
-                    if zlib.crc32(old[4:]) != old[:4].view(np.uint32)[0]:
-                        os._exit(66)
-                kept.clear()
-
-
-def consume(pool: rtpool.SharedPool, pipe: Connection, count: Any) -> None:
-    while True:
-        try:
-            handle = pipe.recv()
-            pipe.send(None)
-            frame = handle.open(writeable=False)
-        except LookupError:
-            continue  # given up while under way
-        except (EOFError, OSError):
-            return
-        if zlib.crc32(frame[4:]) != frame[:4].view(np.uint32)[0]:
-            os._exit(66)
-        count.value += 1
-
-
-def soak(seconds: float) -> dict[str, Any]:
-    """Two producers, two consumers, one of them killed every few tens of milliseconds."""
-    name = f"soak.{os.getpid()}"
-    pool = rtpool.SharedPool.create("256 MiB", name=name)
-    witness_source = random.Random(1)
-    with rtpool.handler(pool):
-        witness = [checked(size, witness_source) for size in (100, 5_000, 1_000_000)]
-    counts = [CONTEXT.RawValue("L", 0) for _ in range(2)]
-    pairs: list[list[Any]] = [[], []]
-    fork = multiprocessing.get_context("fork")
-    seeds = itertools.count()
-
-    def start_pair(i: int) -> None:
-        receive, send = fork.Pipe()
-        pairs[i] = [
-            fork.Process(target=produce, args=(pool, send, next(seeds))),
-            fork.Process(target=consume, args=(pool, receive, counts[i])),
-        ]
-        for process in pairs[i]:
-            process.start()
-        receive.close()
-        send.close()
-
-    kills = {"producers": 0, "consumers": 0}
-    damaged = 0
-    lost = 0
-    for i in range(2):
-        start_pair(i)
-    end = time.monotonic() + seconds
-    source = random.Random(os.getpid())
-    while time.monotonic() < end:
-        time.sleep(source.random() * 0.1)
-        i, role = source.randrange(2), source.randrange(2)
-        victim = pairs[i][role]
-        victim.kill()
-        kills["consumers" if role else "producers"] += 1
-        for process in pairs[i]:
-            if process is not victim:
-                process.join(0.01)  # it finds the pipe broken, or is killed with its partner
-                if process.is_alive():
-                    process.kill()
-                    kills["producers" if role else "consumers"] += 1
-            process.join()
-            damaged += process.exitcode == 66
-        start_pair(i)
-        lost += pool.reclaim(2)
-    for process in itertools.chain(*pairs):
-        process.kill()
-        process.join()
-        damaged += process.exitcode == 66
-    intact = all(zlib.crc32(w[4:]) == w[:4].view(np.uint32)[0] for w in witness)
-    witness.clear()
-    start = time.monotonic()
-    while True:
-        lost += pool.reclaim(0)
-        pool.check()
-        pool.trim()
-        stats = pool.stats()
-        # A process killed between its fork and its first instruction is given 10 s to appear.
-        if stats.current_count == 0 or time.monotonic() > start + 15:
-            break
-        time.sleep(0.1)
-    pool.unlink()
-    pool.close()
-    return {
-        "seconds": seconds,
-        "kills": kills,
-        "frames checked by consumers": sum(c.value for c in counts),
-        "damaged frames": damaged,
-        "the survivor's arrays intact": intact,
-        "handles given up with their receivers": lost,
-        "blocks left": stats.current_count,
-        "seconds until all was recovered": round(time.monotonic() - start, 1),
-        "largest free run": [stats.largest_free_bytes, stats.capacity_bytes],
-        "left in /dev/shm": [file for file in os.listdir("/dev/shm") if name in file],
-        "processes recovered": stats.recovered_processes,
-    }
-
-
 def missed(results: dict[str, Any]) -> list[str]:
     """The targets that were not reached."""
     found = [f"empty {x['bytes']}: {x['ratio']}" for x in results.get("empty", []) if x["ratio"] > x["target"]]
@@ -458,10 +327,8 @@ def missed(results: dict[str, Any]) -> list[str]:
         found.append(f"round trip: {frame['rtpool beyond the pipe us']} us")
     if (g := results.get("growth")) and (g["growths"] or g["in_flight"] or len(set(g["current_bytes"])) > 1):
         found.append("growth over many frames")
-    if s := results.get("soak"):
-        clean = not (s["damaged frames"] or s["blocks left"] or s["left in /dev/shm"])
-        if not (clean and s["the survivor's arrays intact"] and len(set(s["largest free run"])) == 1):
-            found.append("soak")
+    if (s := results.get("soak")) and not shared_soak.is_clean(s):
+        found.append("soak")
     return found
 
 
@@ -479,7 +346,7 @@ def main() -> int:
         "growth": lambda: bench_growth(options.quick),
     }
     if options.soak:
-        parts["soak"] = lambda: soak(options.soak)
+        parts["soak"] = lambda: shared_soak.soak(options.soak)
     results: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     results |= {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
