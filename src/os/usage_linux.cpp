@@ -63,6 +63,7 @@ class LinuxUsage final : public Usage {
     // Touched now, so that reading the ring never faults by itself.
     volatile const unsigned char* const touch = ring_;
     for (std::size_t i = 0; i < k_ring_bytes; i += k_page) (void)touch[i];
+    __atomic_store_n(&page_->data_tail, 0, __ATOMIC_RELEASE);  // and nor does handing room back
     events_ = {};
     tail_ = 0;
     forks_ = g_forks.load(std::memory_order_relaxed);
