@@ -4,9 +4,9 @@
 
 It makes an environment of its own in build/tests, installs rtpool there from this tree, and runs: the
 GoogleTest suite of the core as released, under AddressSanitizer with UndefinedBehaviorSanitizer, and under
-ThreadSanitizer; the Python tests; ruff; mypy; and a part of NumPy's own test suite with and without
-activation. What cannot run is skipped, with the reason. The last line is `N passed, N failed, N skipped`; the
-exit code is 0 if nothing failed.
+ThreadSanitizer; the Python tests; ruff; mypy; a part of NumPy's own test suite with and without
+activation; and each fuzz target for some seconds. What cannot run is skipped, with the reason. The last line is
+`N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
 
     python3 tests/run.py --only python lint     some steps
     python3 tests/run.py --skip asan tsan numpy     all but some
@@ -165,6 +165,55 @@ def tsan(runner: Runner) -> Result:
     return _googletest(runner, "tsan", [*options, "-Db_sanitize=thread"], variables)
 
 
+def _has_libfuzzer(runner: Runner) -> bool:
+    """Whether clang++ is there with libFuzzer and AddressSanitizer."""
+    with tempfile.TemporaryDirectory(prefix="rtpool-clang-") as folder:
+        source = Path(folder, "probe.cpp")
+        text = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }\n'
+        source.write_text(text, encoding="utf-8")
+        command = ["clang++", "-fsanitize=fuzzer,address,undefined", str(source), "-o", str(Path(folder, "probe"))]
+        return shutil.which("clang++") is not None and runner.run(*command) == 0
+
+
+def fuzz(runner: Runner) -> Result:
+    """Fuzz each target for some seconds, or only replay the corpus where clang's libFuzzer is missing."""
+    guided = _has_libfuzzer(runner)
+    result = Result()
+    build = WORK / ("fuzz" if guided else "replay")
+    options = ["-Dbuildtype=debugoptimized", "-Db_ndebug=false", "-Dcheck_level=2", "-Db_lundef=false"]
+    options += ["-Db_sanitize=address,undefined", "-Dpython=false", "-Dfuzz=true"]
+    instrument = " -fsanitize=fuzzer-no-link" if guided else ""
+    options.append(f"-Dcpp_args=-fno-sanitize=vptr -fno-sanitize-recover=undefined{instrument}")
+    if not (build / "build.ninja").exists():
+        shutil.rmtree(build, ignore_errors=True)
+        compiler = {"CC": "clang", "CXX": "clang++"} if guided else None
+        if (code := runner.run("meson", "setup", str(build), str(ROOT), *options, variables=compiler)) != 0:
+            raise Failed(f"meson setup: exit code {code}")
+    runner.must("build", "ninja", "-C", str(build))
+    variables = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    for target in ("pool", "pages", "shared"):
+        command = [str(build / "tests" / "fuzz" / f"{target}_fuzz")]
+        if guided:
+            # New inputs go to a folder of their own, as do findings.
+            (build / "corpus" / target).mkdir(parents=True, exist_ok=True)
+            command += ["-max_total_time=10", "-max_len=1500", "-timeout=60", f"-artifact_prefix={build}/{target}-"]
+            command.append(str(build / "corpus" / target))
+        else:
+            hint = "on Debian and Ubuntu: apt-get install clang libclang-rt-14-dev"
+            result.skips.append(f"fuzz {target}: no libFuzzer, the corpus was only replayed; {hint}")
+        command.append(str(ROOT / "tests" / "fuzz" / "corpus" / target))
+        if runner.run(*command, variables=variables) == 0:
+            result.passed += 1
+        else:
+            result.failures.append(f"{target}: see the end of the log")
+    command = [runner.python, "tests/fuzz/plan_fuzz.py", "--engine", "hypothesis", "--seconds", "8"]
+    if runner.run(*command, "--corpus", "tests/fuzz/corpus/plan") == 0:
+        result.passed += 1
+    else:
+        result.failures.append("plan: see the end of the log")
+    return result
+
+
 def python(runner: Runner) -> Result:
     """Run the Python tests against the installed package."""
     report = WORK / "pytest.xml"
@@ -183,7 +232,8 @@ def lint(runner: Runner) -> Result:
         "ruff": [runner.python, "-m", "ruff", "check", "."],
         "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
     }
-    for script in ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "bench/run.py"):
+    checked = ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "tests/fuzz/long_run.py")
+    for script in (*checked, "bench/run.py"):
         mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
         checks[f"mypy over {script}"] = [*mypy, script]
     for name, command in checks.items():
@@ -210,6 +260,7 @@ STEPS: dict[str, Callable[[Runner], Result]] = {
     "numpy": numpy,
     "asan": asan,
     "tsan": tsan,
+    "fuzz": fuzz,
 }
 
 

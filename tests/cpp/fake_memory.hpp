@@ -21,6 +21,7 @@ class FakeMemory final : public os::Memory {
   };
   Dial dials[k_kinds];
   int all_calls = 0;
+  int refusals = 0;
   int fail_any_at = -1;  // the call with this number fails, whatever its kind
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
@@ -69,8 +70,12 @@ class FakeMemory final : public os::Memory {
   int refused(Kind kind) noexcept {
     Dial& dial = dials[kind];
     const int number = dial.calls++;
-    if (all_calls++ == fail_any_at) return ENOMEM;
-    if (dial.fail_from < 0 || number < dial.fail_from || number >= dial.fail_from + dial.fail_count) return 0;
+    if (all_calls++ == fail_any_at) {
+      ++refusals;
+      return ENOMEM;
+    }
+    if (dial.fail_from < 0 || number < dial.fail_from || number - dial.fail_from >= dial.fail_count) return 0;
+    ++refusals;
     return dial.error;
   }
 };

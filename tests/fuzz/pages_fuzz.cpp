@@ -1,0 +1,377 @@
+// Free page runs and the page store, each against a model that knows who has every page.
+//
+// The first byte chooses which: PageRuns alone (all of its functions, a map of the pages), or PageStore on a kernel that
+// refuses the calls the input names (growth, revival of trimmed runs, trimming, pending frees, records). After every step:
+// PR-1..4 and PD-1..3, the sums, that runs do not overlap, and that memory called zero is zero.
+#include <cstring>
+#include <vector>
+
+#include "fake_memory.hpp"
+#include "input.hpp"
+#include "pages/page_store.hpp"
+#include "support.hpp"
+
+namespace rtpool::fuzz {
+namespace {
+
+using namespace pages;
+
+constexpr unsigned k_most_steps = 250;
+
+struct Piece {
+  PageIndex first;
+  std::uint32_t pages;
+  std::uint8_t seed;
+};
+
+std::uint32_t pages_asked(Input& input) {
+  const unsigned kind = input.byte();
+  switch (kind % 4) {
+    case 0: return 1 + kind / 4 % 16;
+    case 1: return 1 + input.byte();
+    case 2: return 1 + input.word() % 3000;
+    default: return k_frame_pages * (1 + kind / 4 % 4) + input.byte() % 3 - 1;
+  }
+}
+
+// --- PageRuns ---------------------------------------------------------------------------------------------------------
+
+class RunsGame {
+ public:
+  explicit RunsGame(Input input) : input_(input), descs_(k_pages), owner_(k_pages, k_outside), zero_(k_pages, true) {
+    runs_.attach(descs_.data());
+  }
+
+  void play() {
+    for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
+      act();
+      ++counts().operations;
+      verify();
+    }
+  }
+
+ private:
+  static constexpr PageIndex k_pages = 4 * k_frame_pages;
+  static constexpr std::uint8_t k_outside = 0;  // beyond what is committed
+  static constexpr std::uint8_t k_free = 1;
+  static constexpr std::uint8_t k_trimmed = 2;
+  static constexpr std::uint8_t k_held = 3;
+
+  void act() {
+    switch (input_.byte() % 10) {
+      case 0: grow(); break;
+      case 1:
+      case 2:
+      case 3: keep(runs_.take(asked_), asked_, k_free); break;
+      case 4: take_trimmed(); break;
+      case 5:
+      case 6: give(false); break;
+      case 7: give(true); break;
+      case 8: lengthen(); break;
+      default: take_whole();
+    }
+    asked_ = pages_asked(input_);
+  }
+
+  void grow() {
+    const std::uint32_t more = std::min<std::uint32_t>(1 + input_.word() % 2000, k_pages - committed_);
+    if (more == 0) return;
+    const PageIndex first = committed_;
+    committed_ += more;
+    set(first, more, k_free, true);
+    runs_.give(first, more, true, committed_);
+  }
+
+  void keep(const PageRuns::Taken& taken, std::uint32_t pages, std::uint8_t from) {
+    if (taken.first == k_no_page) {
+      // Rounding up may miss a run that is a little longer; one of the next range's size is never missed.
+      if (from == k_free) FUZZ_EXPECT(pages > k_pages || longest(k_free) < pages + pages / 8 + 2);
+      return;
+    }
+    FUZZ_EXPECT(taken.first < committed_ && pages <= committed_ - taken.first);
+    FUZZ_EXPECT(descs_[taken.first].state() == RunState::taken && descs_[taken.first].pages == pages);
+    for (PageIndex p = taken.first; p < taken.first + pages; ++p) {
+      FUZZ_EXPECT(owner_[p] == from);
+      FUZZ_EXPECT(!taken.zero || zero_[p]);
+    }
+    set(taken.first, pages, k_held, taken.zero);
+    held_.push_back({taken.first, pages, 0});
+  }
+
+  void take_trimmed() {
+    const PageRuns::Taken taken = runs_.take_trimmed(asked_);
+    if (taken.first == k_no_page) return;
+    FUZZ_EXPECT(descs_[taken.first].pages >= asked_ && descs_[taken.first].pages % k_frame_pages == 0);
+    keep(taken, descs_[taken.first].pages, k_trimmed);
+  }
+
+  void give(bool trimmed) {
+    if (held_.empty()) return;
+    const std::size_t index = input_.below(held_.size());
+    const Piece piece = held_[index];
+    const bool frames = piece.first % k_frame_pages == 0 && piece.pages % k_frame_pages == 0;
+    if (trimmed && !frames) return;
+    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
+    const bool zero = trimmed || input_.byte() % 2 == 0;
+    set(piece.first, piece.pages, trimmed ? k_trimmed : k_free, zero);
+    runs_.give(piece.first, piece.pages, zero, committed_, trimmed);
+  }
+
+  void lengthen() {
+    if (held_.empty()) return;
+    Piece& piece = held_[input_.below(held_.size())];
+    const PageIndex right = piece.first + piece.pages;
+    bool fits = asked_ <= committed_ - right;
+    for (PageIndex p = right; fits && p < right + asked_; ++p) fits = owner_[p] == k_free;
+    FUZZ_EXPECT(runs_.take_right_neighbour(piece.first, piece.pages, asked_, committed_) == fits);
+    if (!fits) return;
+    set(right, asked_, k_held, false);
+    piece.pages += asked_;
+  }
+
+  void take_whole() {
+    const unsigned list = PageRuns::list_of(asked_);
+    const PageIndex first = runs_.first_in(list);
+    if (first == k_no_page) return;
+    const std::uint32_t pages = descs_[first].pages;
+    runs_.take_whole(first);
+    keep({first, false}, pages, k_free);
+  }
+
+  std::uint32_t longest(std::uint8_t kind) const {
+    std::uint32_t most = 0;
+    std::uint32_t run = 0;
+    for (PageIndex p = 0; p < committed_; ++p) {
+      run = owner_[p] == kind ? run + 1 : 0;
+      most = std::max(most, run);
+    }
+    return most;
+  }
+
+  void set(PageIndex first, std::uint32_t pages, std::uint8_t owner, bool zero) {
+    for (PageIndex p = first; p < first + pages; ++p) {
+      owner_[p] = owner;
+      zero_[p] = zero;
+    }
+  }
+
+  void verify() {
+    if (const char* const id = runs_.validate(committed_)) broken(__FILE__, __LINE__, id, "");
+    std::uint64_t free = 0;
+    std::uint64_t trimmed = 0;
+    std::uint32_t tail = 0;
+    for (PageIndex p = 0; p < committed_; ++p) {
+      free += owner_[p] == k_free ? 1 : 0;
+      trimmed += owner_[p] == k_trimmed ? 1 : 0;
+      tail = owner_[p] == k_free ? tail + 1 : 0;
+    }
+    FUZZ_EXPECT(runs_.free_pages() == free && runs_.trimmed_pages() == trimmed);
+    FUZZ_EXPECT(runs_.tail_pages(committed_) == tail);
+    FUZZ_EXPECT(runs_.largest() == longest(k_free));
+  }
+
+  Input input_;
+  std::vector<PageDesc> descs_;
+  PageRuns runs_;
+  PageIndex committed_ = 0;
+  std::uint32_t asked_ = 1;
+  std::vector<std::uint8_t> owner_;
+  std::vector<bool> zero_;
+  std::vector<Piece> held_;
+};
+
+// --- PageStore --------------------------------------------------------------------------------------------------------
+
+class StoreGame {
+ public:
+  explicit StoreGame(Input input) : input_(input) {}
+
+  void play() {
+    GrowthOptions options;
+    const unsigned shape = input_.byte();
+    constexpr std::size_t k_limits[] = {std::size_t{1} << 20, std::size_t{3} << 20, std::size_t{7} << 20, std::size_t{20} << 20};
+    options.limit = k_limits[shape % 4];
+    options.prefault = (shape & 4) != 0;
+    options.lock = (shape & 8) != 0;
+    options.strict = (shape & 16) != 0;
+    options.explicit_huge = (shape & 32) != 0 ? os::k_huge_page_size : 0;
+    if ((shape & 64) != 0) memory_.fail_any_at = input_.byte() % 8;
+    const GrowthFailure failure = store_.initialise(memory_, options);
+    if (failure.error == 0) {
+      for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
+        act();
+        ++counts().operations;
+        verify();
+      }
+      end();
+      store_.destroy();
+    }
+    counts().faults += static_cast<std::uint64_t>(memory_.refusals);
+  }
+
+ private:
+  static constexpr std::size_t k_most_pieces = 200;
+
+  void act() {
+    GrowthFailure failure;
+    const unsigned code = input_.byte();
+    switch (code % 16) {
+      case 0:
+      case 1: take(store_.take(asked_)); break;
+      case 2:
+      case 3:
+      case 4: {
+        const PageRuns::Taken taken = held_.size() < k_most_pieces ? store_.take_or_grow(asked_, &failure) : PageRuns::Taken{};
+        FUZZ_EXPECT(taken.first == k_no_page || failure.error == 0);
+        take(taken);
+        break;
+      }
+      case 5: (void)store_.grow(asked_); break;
+      case 6:
+      case 7:
+      case 8: give(code); break;
+      case 9: give_while_locked(); break;
+      case 10: lengthen(); break;
+      case 11: (void)store_.trim(); break;
+      case 12: records(); break;
+      case 13: memory_.fail_any_at = memory_.all_calls + input_.byte() % 6; break;
+      case 14: {
+        test::FakeMemory::Dial& dial = memory_.dials[input_.byte() % test::FakeMemory::k_kinds];
+        dial.fail_from = dial.calls;
+        dial.fail_count = 1 + input_.byte() % 3;
+        break;
+      }
+      default:
+        memory_.available = (code & 16) != 0 ? std::size_t{input_.byte()} << 20 : 0;
+        memory_.fail_any_at = -1;
+    }
+    asked_ = pages_asked(input_);
+  }
+
+  char* at(PageIndex page) { return store_.view().base + std::size_t{page} * os::k_page_size; }
+
+  // The first 64 bytes of each page carry the piece's mark.
+  void mark(const Piece& piece) {
+    for (PageIndex p = piece.first; p < piece.first + piece.pages; ++p) std::memset(at(p), piece.seed, 64);
+  }
+  void expect_marked(const Piece& piece) {
+    for (PageIndex p = piece.first; p < piece.first + piece.pages; ++p) {
+      for (unsigned i = 0; i < 64; ++i) FUZZ_EXPECT(static_cast<unsigned char>(at(p)[i]) == piece.seed);
+    }
+  }
+
+  void take(const PageRuns::Taken& taken) {
+    if (taken.first == k_no_page) return;
+    const Piece piece{taken.first, asked_, static_cast<std::uint8_t>(1 + ++seed_ % 250)};
+    FUZZ_EXPECT(piece.first + piece.pages <= store_.committed_pages());
+    for (const Piece& other : held_) {
+      FUZZ_EXPECT(piece.first + piece.pages <= other.first || other.first + other.pages <= piece.first);
+    }
+    if (taken.zero) FUZZ_EXPECT(all_zero(at(piece.first), std::size_t{piece.pages} * os::k_page_size));
+    mark(piece);
+    held_.push_back(piece);
+  }
+
+  Piece remove_one() {
+    const std::size_t index = input_.below(held_.size());
+    const Piece piece = held_[index];
+    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
+    expect_marked(piece);
+    return piece;
+  }
+
+  void give(unsigned code) {
+    if (held_.empty()) return;
+    const Piece piece = remove_one();
+    const bool zero = (code & 16) != 0;
+    if (zero) std::memset(at(piece.first), 0, std::size_t{piece.pages} * os::k_page_size);
+    if ((code & 32) != 0) return store_.give_soon(piece.first, piece.pages, zero);
+    store_.give(piece.first, piece.pages, zero);
+  }
+
+  // While somebody has the store's lock frees go to the pending list; whoever has it next drains it.
+  void give_while_locked() {
+    store_.lock_for_fork();
+    for (unsigned left = input_.byte() % 48; left != 0 && !held_.empty(); --left) {
+      const Piece piece = remove_one();
+      const int calls = memory_.all_calls;
+      store_.give_soon(piece.first, piece.pages, false);
+      FUZZ_EXPECT(memory_.all_calls == calls);
+    }
+    store_.unlock_after_fork(false);
+  }
+
+  void lengthen() {
+    if (held_.empty()) return;
+    Piece& piece = held_[input_.below(held_.size())];
+    expect_marked(piece);
+    if (!store_.extend_run(piece.first, piece.pages, asked_)) return;
+    piece.pages += asked_;
+    mark(piece);
+  }
+
+  void records() {
+    const std::size_t bytes = 64 * (1 + std::size_t{input_.byte()} % 6);
+    const unsigned what = input_.byte();
+    if (what % 4 == 0) {
+      (void)store_.reserve_records(std::size_t{input_.word()} << 3);
+    } else if (what % 4 == 1 && !records_.empty()) {
+      const Record record = records_.back();
+      records_.pop_back();
+      FUZZ_EXPECT(filled(record.memory, record.bytes, record.seed));
+      store_.give_record(record.memory, record.bytes);
+    } else if (void* const memory = store_.take_record(bytes, what % 4 == 2)) {
+      FUZZ_EXPECT(reinterpret_cast<std::uintptr_t>(memory) % 64 == 0);
+      records_.push_back({memory, bytes, ++seed_});
+      fill(memory, bytes, seed_);
+    }
+  }
+
+  void verify() {
+    if (const char* const id = store_.validate()) broken(__FILE__, __LINE__, id, "");
+    FUZZ_EXPECT(store_.capacity() <= store_.options().limit);
+    FUZZ_EXPECT(store_.largest_free() <= store_.free_bytes());
+    std::size_t held = 0;
+    for (const Piece& piece : held_) held += std::size_t{piece.pages} * os::k_page_size;
+    FUZZ_EXPECT(store_.free_bytes() + held == store_.capacity());  // `largest_free` has drained what was pending
+  }
+
+  void end() {
+    while (!held_.empty()) {
+      const Piece piece = remove_one();
+      store_.give(piece.first, piece.pages, false);
+    }
+    for (const Record& record : records_) FUZZ_EXPECT(filled(record.memory, record.bytes, record.seed));
+    verify();
+    FUZZ_EXPECT(store_.free_bytes() == store_.capacity());
+  }
+
+  struct Record {
+    void* memory;
+    std::size_t bytes;
+    std::uint8_t seed;
+  };
+
+  Input input_;
+  test::FakeMemory memory_;
+  PageStore store_;
+  std::uint32_t asked_ = 1;
+  std::uint8_t seed_ = 0;
+  std::vector<Piece> held_;
+  std::vector<Record> records_;
+};
+
+}  // namespace
+}  // namespace rtpool::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace rtpool::fuzz;
+  ++counts().inputs;
+  Input input(data, size);
+  if (input.byte() % 2 == 0) {
+    RunsGame(input).play();
+  } else {
+    StoreGame(input).play();
+  }
+  return 0;
+}
