@@ -1,0 +1,321 @@
+#include "explorer.hpp"
+
+#define RTPOOL_EXPLORER_ITSELF
+#include "scheduled.hpp"
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <deque>
+
+namespace rtpool::schedules {
+namespace {
+
+constexpr std::size_t k_stack_bytes = std::size_t{512} << 10;
+constexpr unsigned k_most_accesses = 200'000;  // of one schedule: more is a loop without an end
+constexpr unsigned k_spins = 3;                // the same load so often, nothing written meanwhile: a loop that waits
+
+struct Kept {
+  void* address;
+  std::uint64_t value;
+  unsigned bytes;
+};
+
+struct Thread {
+  ucontext_t context;
+  void* stack = nullptr;
+  bool done = false;
+  pthread_mutex_t* wants = nullptr;
+  bool paused = false;
+  std::uint64_t paused_at = 0;
+  std::deque<Kept> kept;
+  const void* last_load = nullptr;
+  std::uint64_t last_load_at = 0;
+  unsigned repeats = 0;
+};
+
+struct Held {
+  pthread_mutex_t* mutex;
+  unsigned holder;
+};
+
+struct Choice {
+  unsigned char taken;
+  unsigned char count;
+};
+
+// The one exploration that is under way.
+struct Exploration {
+  const Scenario* scenario = nullptr;
+  Limits limits;
+  Outcome outcome;
+  std::vector<Thread> threads;
+  ucontext_t outside;
+  unsigned current = k_outside;
+  std::vector<Held> held;
+  std::uint64_t epoch = 0;  // writes that others can see
+  std::vector<Choice> path;
+  std::size_t depth = 0;
+  unsigned preemptions = 0;
+  unsigned accesses = 0;
+  std::vector<unsigned char> order;
+};
+Exploration* g_now = nullptr;
+
+constexpr unsigned k_flush = 0x80;  // in a choice: the oldest kept store of that thread becomes visible
+
+bool inside() noexcept { return g_now != nullptr && g_now->current != k_outside; }
+
+void apply(const Kept& kept) noexcept {
+  std::memcpy(kept.address, &kept.value, kept.bytes);
+  ++g_now->epoch;
+}
+
+void switch_to(unsigned next) noexcept {
+  Exploration& now = *g_now;
+  const unsigned from = now.current;
+  if (from == next) return;
+  now.scenario->switched(from, next);
+  now.current = next;
+  ucontext_t* const old = from == k_outside ? &now.outside : &now.threads[from].context;
+  ucontext_t* const goal = next == k_outside ? &now.outside : &now.threads[next].context;
+  ::swapcontext(old, goal);
+}
+
+void fail(const char* promise) noexcept {
+  if (g_now->outcome.broken.empty()) {
+    g_now->outcome.broken = promise;
+    g_now->outcome.schedule = g_now->order;
+  }
+  if (inside()) switch_to(k_outside);
+}
+
+bool is_held_by_other(pthread_mutex_t* mutex, unsigned self) noexcept {
+  for (const Held& one : g_now->held) {
+    if (one.mutex == mutex) return one.holder != self;
+  }
+  return false;
+}
+
+bool can_go_on(unsigned index) noexcept {
+  const Thread& thread = g_now->threads[index];
+  if (thread.done || (thread.paused && thread.paused_at == g_now->epoch)) return false;
+  return thread.wants == nullptr || !is_held_by_other(thread.wants, index);
+}
+
+unsigned next_choice(std::size_t count) noexcept {
+  Exploration& now = *g_now;
+  if (count == 1) return 0;
+  ++now.outcome.points;
+  if (now.depth == now.path.size()) now.path.push_back({0, static_cast<unsigned char>(count)});
+  Choice& choice = now.path[now.depth++];
+  if (choice.count != count) {
+    std::fprintf(stderr, "the scenario does not repeat itself: %u choices became %zu\n", choice.count, count);
+    std::abort();
+  }
+  return choice.taken;
+}
+
+// Lets a thread go on: the caller, if it can, or after one preemption another.
+void choose() noexcept {
+  Exploration& now = *g_now;
+  if (++now.accesses > k_most_accesses) return fail("every schedule ends");
+  for (;;) {
+    unsigned candidates[64];
+    unsigned count = 0;
+    const unsigned self = now.current;
+    const bool self_goes = can_go_on(self);
+    if (self_goes) candidates[count++] = self;
+    if (!self_goes || now.preemptions < now.limits.preemptions) {
+      for (unsigned i = 0; i < now.threads.size(); ++i) {
+        if (i != self && can_go_on(i)) candidates[count++] = i;
+      }
+    }
+    for (unsigned i = 0; now.limits.store_buffers && i < now.threads.size(); ++i) {
+      if (!now.threads[i].kept.empty()) candidates[count++] = k_flush | i;
+    }
+    if (count == 0) {
+      for (const Thread& thread : now.threads) {
+        if (!thread.done) return fail("some thread can always go on (deadlock)");
+      }
+      return switch_to(k_outside);
+    }
+    const unsigned picked = candidates[next_choice(count)];
+    now.order.push_back(static_cast<unsigned char>(picked));
+    if ((picked & k_flush) != 0) {
+      std::deque<Kept>& kept = now.threads[picked & ~k_flush].kept;
+      apply(kept.front());
+      kept.pop_front();
+      continue;
+    }
+    if (self_goes && picked != self) ++now.preemptions;
+    now.threads[picked].paused = false;
+    return switch_to(picked);
+  }
+}
+
+void thread_main(unsigned index) {
+  g_now->scenario->threads[index]();
+  g_now->threads[index].done = true;
+  choose();
+}
+
+void run_once() {
+  Exploration& now = *g_now;
+  now.depth = 0;
+  now.preemptions = 0;
+  now.accesses = 0;
+  now.epoch = 0;
+  now.order.clear();
+  now.held.clear();
+  now.scenario->begin();
+  for (unsigned i = 0; i < now.threads.size(); ++i) {
+    Thread& thread = now.threads[i];
+    void* const stack = thread.stack;
+    thread = Thread{};
+    thread.stack = stack;
+    ::getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = stack;
+    thread.context.uc_stack.ss_size = k_stack_bytes;
+    thread.context.uc_link = nullptr;
+    ::makecontext(&thread.context, reinterpret_cast<void (*)()>(thread_main), 1, i);
+  }
+  // Which thread begins is a choice as any other.
+  const unsigned first = next_choice(now.threads.size());
+  now.order.push_back(static_cast<unsigned char>(first));
+  switch_to(first);
+  flush_all_stores();
+  if (now.outcome.broken.empty()) now.scenario->end();
+  now.scenario->clean_up();
+  ++now.outcome.schedules;
+  if (now.accesses > now.outcome.longest) now.outcome.longest = now.accesses;
+}
+
+}  // namespace
+
+Outcome explore(const Scenario& scenario, const Limits& limits) {
+  Exploration now;
+  now.scenario = &scenario;
+  now.limits = limits;
+  now.threads.resize(scenario.threads.size());
+  for (Thread& thread : now.threads) {
+    thread.stack = ::mmap(nullptr, k_stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  g_now = &now;
+  while (now.outcome.schedules < limits.most_schedules) {
+    run_once();
+    if (!now.outcome.broken.empty()) break;
+    while (!now.path.empty() && now.path.back().taken + 1 == now.path.back().count) now.path.pop_back();
+    if (now.path.empty()) {
+      now.outcome.exhausted = true;
+      break;
+    }
+    ++now.path.back().taken;
+  }
+  g_now = nullptr;
+  for (Thread& thread : now.threads) ::munmap(thread.stack, k_stack_bytes);
+  return now.outcome;
+}
+
+void expect(bool holds, const char* promise) {
+  if (!holds) fail(promise);
+}
+
+// --- what the code under test calls -----------------------------------------------------------------------------------
+
+void before_access(const void* address, bool writes) noexcept {
+  if (!inside()) return;
+  Thread& self = g_now->threads[g_now->current];
+  if (!writes) {
+    const bool again = self.last_load == address && self.last_load_at == g_now->epoch;
+    self.repeats = again ? self.repeats + 1 : 0;
+    if (self.repeats >= k_spins) return;
+  }
+  choose();
+  self.last_load = writes ? nullptr : address;
+  if (writes) ++g_now->epoch;
+  self.last_load_at = g_now->epoch;
+}
+
+bool keep_store(void* address, std::uint64_t value, unsigned bytes) noexcept {
+  if (!inside() || !g_now->limits.store_buffers) return false;
+  g_now->threads[g_now->current].kept.push_back({address, value, bytes});
+  return true;
+}
+
+bool kept_value(const void* address, std::uint64_t* value) noexcept {
+  if (!inside()) return false;
+  const std::deque<Kept>& kept = g_now->threads[g_now->current].kept;
+  for (auto one = kept.rbegin(); one != kept.rend(); ++one) {
+    if (one->address != address) continue;
+    *value = one->value;
+    return true;
+  }
+  return false;
+}
+
+void flush_stores() noexcept {
+  if (!inside()) return;
+  std::deque<Kept>& kept = g_now->threads[g_now->current].kept;
+  for (; !kept.empty(); kept.pop_front()) apply(kept.front());
+}
+
+void flush_all_stores() noexcept {
+  if (g_now == nullptr) return;
+  for (Thread& thread : g_now->threads) {
+    for (; !thread.kept.empty(); thread.kept.pop_front()) apply(thread.kept.front());
+  }
+}
+
+void pause() noexcept {
+  if (!inside()) return;
+  Thread& self = g_now->threads[g_now->current];
+  self.paused = true;
+  self.paused_at = g_now->epoch;
+  choose();
+}
+
+int mutex_lock(pthread_mutex_t* mutex) noexcept {
+  if (g_now == nullptr) return 0;
+  before_access(mutex, true);
+  flush_stores();
+  while (is_held_by_other(mutex, k_outside)) {
+    if (!inside()) {
+      fail("no mutex is left locked");
+      return 0;
+    }
+    Thread& self = g_now->threads[g_now->current];
+    self.wants = mutex;
+    choose();
+    self.wants = nullptr;
+  }
+  g_now->held.push_back({mutex, g_now->current});
+  return 0;
+}
+
+int mutex_try_lock(pthread_mutex_t* mutex) noexcept {
+  if (g_now == nullptr) return 0;
+  before_access(mutex, true);
+  flush_stores();
+  for (const Held& one : g_now->held) {
+    if (one.mutex == mutex) return EBUSY;
+  }
+  g_now->held.push_back({mutex, g_now->current});
+  return 0;
+}
+
+int mutex_unlock(pthread_mutex_t* mutex) noexcept {
+  if (g_now == nullptr) return 0;
+  before_access(mutex, true);
+  flush_stores();
+  for (std::size_t i = 0; i < g_now->held.size(); ++i) {
+    if (g_now->held[i].mutex != mutex) continue;
+    if (g_now->held[i].holder != g_now->current) fail("a mutex is unlocked by who locked it");
+    g_now->held.erase(g_now->held.begin() + static_cast<std::ptrdiff_t>(i));
+    return 0;
+  }
+  fail("only locked mutexes are unlocked");
+  return 0;
+}
+
+}  // namespace rtpool::schedules
