@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <mutex>
 
 #include "os/memory.hpp"
 
@@ -67,7 +68,9 @@ class FakeMemory final : public os::Memory {
 
  private:
   static os::Memory& real() noexcept { return os::memory(); }
+  // Threads may share a fake; what its dials say is for when they are done.
   int refused(Kind kind) noexcept {
+    const std::lock_guard guard(mutex_);
     Dial& dial = dials[kind];
     const int number = dial.calls++;
     if (all_calls++ == fail_any_at) {
@@ -78,6 +81,8 @@ class FakeMemory final : public os::Memory {
     ++refusals;
     return dial.error;
   }
+
+  std::mutex mutex_;
 };
 
 }  // namespace rtpool::test

@@ -42,7 +42,8 @@ from typing import Any
 
 import numpy as np
 from children import resident_bytes
-from work import ACTIVITIES, Damaged, Work
+from verified import Damaged
+from work import ACTIVITIES, Work
 
 import rtpool
 
