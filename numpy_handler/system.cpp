@@ -41,11 +41,12 @@ PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_li
 
 // Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
 // objects come to lie there. Some of each class are made and given back, so that there is resident room for the first
-// objects of a loop: at most 0.5 MiB and half a millisecond.
+// objects of a loop: 0.5 MiB.
 void touch_object_arenas() noexcept {
   constexpr std::size_t k_bytes_a_class = 16384;
   constexpr std::size_t k_largest = 512;
-  static std::atomic<void*> anchor{nullptr};  // one object stays, or an arena in which all is free would go back to the kernel
+  // One object stays, or an arena in which all is free would go back to the kernel.
+  static std::atomic<void*> anchor{nullptr};
   void** made = nullptr;
   for (std::size_t size = 16; size <= k_largest; size += 16) {
     for (std::size_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {

@@ -21,7 +21,9 @@ template <bool zeroed>
   if (RTPOOL_UNLIKELY(t_cache.key != pool.id_)) return pool.allocate_slow(size, zeroed);
   Heap& heap = *t_cache.heap;
   if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(heap, size, zeroed);
-  const Heap::Popped popped = size <= blocks::k_largest_small ? heap.pop_small(blocks::class_of(size), size) : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
+  const Heap::Popped popped = size <= blocks::k_largest_small
+                                  ? heap.pop_small(blocks::class_of(size), size)
+                                  : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(heap, size, zeroed);
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::new_peak)) {
     return PoolImpl::leave_with_new_peak(heap, popped.block, zeroed && !popped.zero ? size : 0);
