@@ -252,8 +252,16 @@ void Heap::free_run(PageIndex first) noexcept {
   cache_run(first, (slack & pages::k_slack_zero) != 0);
 }
 
-void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) noexcept {
-  PageDesc& desc = descs_[first];
+void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size) noexcept {
+  PageDesc& desc = descs_[run.first];
+  for (std::uint32_t rest = desc.pages - pages; rest != 0;) {
+    const PageIndex next = run.first + desc.pages - rest;
+    const std::uint32_t length = pages < rest ? pages : rest;
+    descs_[next].pages = length;
+    descs_[next].head.store(head_of(RunState::heap), std::memory_order_relaxed);
+    cache_run(next, run.zero);
+    rest -= length;
+  }
   const std::size_t granted = std::size_t{pages} * os::k_page_size;
   desc.pages = pages;
   desc.run.use.bin = bin_of(pages);
@@ -262,7 +270,7 @@ void* Heap::adopt_run(PageIndex first, std::uint32_t pages, std::size_t size) no
   stats.other_count.add(1);
   stats.other_bytes.add(granted);
   if (account(granted, granted - size) == Pop::new_peak) raise_peak();
-  return base_ + std::size_t{first} * os::k_page_size;
+  return base_ + std::size_t{run.first} * os::k_page_size;
 }
 
 std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept {

@@ -110,8 +110,8 @@ class alignas(64) Heap {
   RunBin* find_bin(std::uint64_t pages) noexcept;
   // Frees a live run of this heap into its bin, or to the store where the set is full. Accounts.
   void free_run(pages::PageIndex first) noexcept;
-  // Makes a run of state `taken` a live block of this heap. Accounts.
-  void* adopt_run(pages::PageIndex first, std::uint32_t pages, std::size_t size) noexcept;
+  // Makes the first `pages` of a run of state `taken` a live block of this heap; the rest of it comes to the bins. Accounts.
+  void* adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size) noexcept;
 
   // --- blocks that other threads freed ---
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.

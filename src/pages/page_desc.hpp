@@ -75,5 +75,6 @@ struct PageDesc {
   void set(RunState state, std::uint32_t owner = 0) noexcept { head.store(run_head(state, owner), std::memory_order_relaxed); }
 };
 static_assert(sizeof(PageDesc) == 16);
+inline constexpr std::uint32_t k_line_pages = 64 / sizeof(PageDesc);  // pages whose descriptors share a cache line
 
 }  // namespace rtpool::pages

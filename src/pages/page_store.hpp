@@ -52,6 +52,8 @@ class PageStore {
   PageRuns::Taken take(std::uint32_t pages) noexcept;
   // The same, growing where nothing ready fits. Enters the kernel then.
   PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept;
+  // k_line_pages pages whose descriptors fill a cache line of their own, as by `take` or by `take_or_grow`.
+  PageRuns::Taken take_line(bool may_grow) noexcept;
   // Makes `pages` more pages ready.
   GrowthFailure grow(std::uint32_t pages) noexcept;
   // Growth from now on leaves so many bytes of the machine's available memory alone.

@@ -196,6 +196,21 @@ PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* fail
   return {};
 }
 
+PageRuns::Taken PageStore::take_line(bool may_grow) noexcept {
+  constexpr std::uint32_t k_enough = 2 * k_line_pages - 1;  // wherever they begin, there is a whole line among them
+  GrowthFailure failure;
+  const PageRuns::Taken run = may_grow ? take_or_grow(k_enough, &failure) : take(k_enough);
+  if (run.first == k_no_page) return run;
+  const auto first = static_cast<PageIndex>(base::align_up(run.first, k_line_pages));
+  const std::uint32_t left = first - run.first;
+  const std::uint32_t right = k_enough - k_line_pages - left;
+  view_.descs[first].pages = k_line_pages;
+  view_.descs[first].set(RunState::taken);
+  if (left != 0) give(run.first, left, run.zero);
+  if (right != 0) give(first + k_line_pages, right, run.zero);
+  return {first, run.zero};
+}
+
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {
   const Guard grow(growth_lock_);
   return extend(pages);

@@ -116,15 +116,22 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
     if (const Served served = at_hand(); served.block != nullptr) return served;
   }
   heap.decay();
-  pages::PageRuns::Taken run = store_.take(count);
-  if (run.first == k_no_page && heap.reclaim(blocks::k_reclaim_runs) != 0) run = store_.take(count);
+  // Small runs come by the line while there is room for whole lines.
+  const bool by_line = count < pages::k_line_pages && may_grow;
+  const auto look = [&] {
+    const pages::PageRuns::Taken line = by_line ? store_.take_line(false) : pages::PageRuns::Taken{};
+    return line.first != k_no_page ? line : store_.take(count);
+  };
+  pages::PageRuns::Taken run = look();
+  if (run.first == k_no_page && heap.reclaim(blocks::k_reclaim_runs) != 0) run = look();
+  if (run.first == k_no_page && by_line) run = store_.take_line(true);
   if (run.first == k_no_page && may_grow) {
     GrowthFailure failure;
     run = store_.take_or_grow(count, &failure);
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);
-  return {heap.adopt_run(run.first, count, size), run.zero, Heap::Pop::block};
+  return {heap.adopt_run(run, count, size), run.zero, Heap::Pop::block};
 }
 
 void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept {

@@ -8,11 +8,13 @@
 #include <deque>
 #include <mutex>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "base/counter.hpp"
 #include "fake_memory.hpp"
+#include "pages/page_desc.hpp"
 #include "pool/pool.hpp"
 
 namespace rtpool::pool {
@@ -136,6 +138,32 @@ TEST_F(ThreadsTest, ProducerAndConsumerStayBounded) {
   EXPECT_EQ(stats.remote_frees, static_cast<std::uint64_t>(k_blocks));
   EXPECT_EQ(stats.current_count, 0U);
   EXPECT_LE(stats.capacity_bytes, std::size_t{16} << 20);
+}
+
+// Hits write descriptors: threads whose blocks' descriptors share a cache line slow each other down.
+TEST_F(ThreadsTest, SmallRunsOfTwoThreadsShareNoLineOfDescriptors) {
+  constexpr std::size_t k_line = std::size_t{os::k_page_size} * pages::k_line_pages;
+  pool_->release(pool_->allocate(std::size_t{4} << 20));  // room for whole lines
+  std::set<std::uintptr_t> lines[2];
+  std::vector<void*> blocks[2];
+  std::atomic<unsigned> turn{0};
+  const auto work = [&](unsigned self) {
+    for (unsigned i = 0; i < 100; ++i) {
+      while (turn.load() != 2 * i + self) std::this_thread::yield();
+      void* const block = pool_->allocate(os::k_page_size * (1 + i % 3));
+      blocks[self].push_back(block);
+      lines[self].insert(reinterpret_cast<std::uintptr_t>(block) / k_line);
+      turn.fetch_add(1);
+    }
+  };
+  std::thread first(work, 0);
+  std::thread second(work, 1);
+  first.join();
+  second.join();
+  for (const std::uintptr_t line : lines[0]) EXPECT_EQ(lines[1].count(line), 0U);
+  for (auto& held : blocks) {
+    for (void* const block : held) pool_->release(block);
+  }
 }
 
 TEST_F(ThreadsTest, DeadThreadsLeaveNothingBehind) {

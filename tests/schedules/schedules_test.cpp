@@ -46,7 +46,7 @@ struct StoreState {
   pages::PageIndex live_run(std::uint32_t pages) {
     pages::GrowthFailure failure;
     const pages::PageRuns::Taken run = store.take_or_grow(pages, &failure);
-    heap->adopt_run(run.first, pages, std::size_t{pages} * os::k_page_size);
+    heap->adopt_run(run, pages, std::size_t{pages} * os::k_page_size);
     return run.first;
   }
   void expect_whole() {
