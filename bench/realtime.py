@@ -149,7 +149,8 @@ def table(report: dict[str, Any]) -> str:
     lines += ["", "first iteration of a program (NumPy itself warm), times the median one"]
     for name, row in report["first"].items():
         lines.append(
-            f"{name:<20}{row['first_to_median']:>8.2f}   {row['first'] * MS:.3f} ms against {row['median'] * MS:.3f} ms"
+            f"{name:<20}{row['first_to_median']:>8.2f}   {row['first'] * MS:.3f} ms against"
+            f" {row['median'] * MS:.3f} ms, an iteration after a pause of 50 ms {row['after_pause_to_median']:.2f}"
         )
     for title, key, scale, unit in (
         ("4 MiB", "zeros", 1e6, "us"),

@@ -81,10 +81,14 @@ class OwnLoop:
     def __init__(
         self, period: int, *, warmup: int, iterations: int = -1, duration: int = -1, priority: int = 0
     ) -> None:
-        self.warm = warmup == 0
-        self.loop = _core.Loop(period, False, 0, warmup, iterations, duration, lambda: collector.enter("freeze"))
+        self.warm = warmup <= 1
+        self.loop = _core.Loop(period, False, 0, warmup, iterations, duration, self.warming_up)
         self.settings = _core.MachineSettings()
         self.priority = priority
+
+    def warming_up(self, left: int) -> None:
+        if left == 1:
+            collector.enter("freeze")
 
     def __enter__(self) -> OwnLoop:
         if self.warm:

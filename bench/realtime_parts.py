@@ -29,10 +29,11 @@ def first_iteration(period: float) -> dict[str, Any]:
     """The first iteration of a program against its median one, in new processes.
 
     With a saved plan, the same after one iteration of warm-up, the code with out= as the control (buffers resident, no
-    allocation: what is left is code and data that are not in the caches), and NumPy's default.
+    allocation: what is left is code and data that are not in the caches), and NumPy's default. For each also a later
+    iteration that comes after a pause of 50 ms: what the machine itself makes of a program that has not just run.
     """
     code = """
-import json, sys
+import json, statistics, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np, rtpool, realtime_loop
 how, plan, period = sys.argv[2], sys.argv[3], float(sys.argv[4])
@@ -56,7 +57,15 @@ else:
 with rt:
     for tick in rt: step(tick.index)
     loop = rt.loop if how in ("numpy", "out") else rt._loop
-    print(json.dumps([loop.first()[0], loop.durations().percentile(50) * 1e9, loop.totals()[6][0]]))
+    found = [loop.first()[0], loop.durations().percentile(50) * 1e9, loop.totals()[6][0]]
+    paused = []
+    for index in range(20):
+        for _ in range(5): step(index)
+        time.sleep(0.05)
+        begun = time.perf_counter_ns()
+        step(index)
+        paused.append(time.perf_counter_ns() - begun)
+    print(json.dumps([*found, statistics.median(paused)]))
 """
     found: dict[str, list[list[float]]] = {"rtpool": [], "rtpool, a warm-up": [], "out": [], "numpy": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -73,10 +82,11 @@ with rt:
                 values.append(json.loads(run(how)))
     return {
         how: {
-            "first_to_median": statistics.median(first / median for first, median, _ in values),
-            "first": statistics.median(first for first, _, _ in values) * 1e-9,
-            "median": statistics.median(median for _, median, _ in values) * 1e-9,
-            "faults_in_300": statistics.median(faults for _, _, faults in values),
+            "first_to_median": statistics.median(first / median for first, median, *_ in values),
+            "after_pause_to_median": statistics.median(paused / median for _, median, _, paused in values),
+            "first": statistics.median(first for first, *_ in values) * 1e-9,
+            "median": statistics.median(median for _, median, *_ in values) * 1e-9,
+            "faults_in_300": statistics.median(faults for _, _, faults, _ in values),
         }
         for how, values in found.items()
     }

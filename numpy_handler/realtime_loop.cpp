@@ -70,12 +70,16 @@ void touch_python_heap() noexcept {
 }
 #endif
 
+// Tells the section how many warm-up iterations are left. False with an exception.
+bool tell_left(LoopObject* self) noexcept {
+  if (self->on_warm == Py_None) return true;
+  const Reference left(PyLong_FromLongLong(self->warm_left));
+  return left && Reference(PyObject_CallOneArg(self->on_warm, left.get()));
+}
+
 // After the last warm-up iteration: the section freezes, and the record begins anew. False with an exception.
 bool become_warm(LoopObject* self) noexcept {
-  if (self->on_warm != Py_None) {
-    const Reference done(PyObject_CallNoArgs(self->on_warm));
-    if (!done) return false;
-  }
+  if (!tell_left(self)) return false;
   LoopState& state = *self->state;
   self->watch_error = state.recorder.watch();
   state.recorder.rehearse();
@@ -99,7 +103,9 @@ bool close_iteration(LoopObject* self, os::Nanoseconds now) noexcept {
     return true;
   }
   self->warming = false;
-  return --self->warm_left != 0 || become_warm(self);
+  --self->warm_left;
+  if (self->warm_left == 0) return become_warm(self);
+  return self->warm_left != 1 || tell_left(self);
 }
 
 void open_iteration(LoopObject* self, os::Nanoseconds now, os::Nanoseconds lateness) noexcept {

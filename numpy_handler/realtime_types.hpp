@@ -53,7 +53,7 @@ struct LoopObject {
   LoopState* state;
   PyTypeObject* tick_type;
   PyTypeObject* histogram_type;
-  PyObject* on_warm;          // called after the last warm-up iteration; may be None
+  PyObject* on_warm;          // called with 1 before the last warm-up iteration of several, with 0 after it; may be None
   PyObject* pool;             // whose idle blocks are cleared ahead; may be nullptr
   TickObject* ticks[2];       // handed out in turn: the program's variable holds one while the other is filled
   os::Nanoseconds period;     // 0: as fast as it goes

@@ -199,7 +199,7 @@ class Loop:
         warmup: int,
         iterations: int,
         duration: int,
-        on_warm: Callable[[], object] | None,
+        on_warm: Callable[[int], object] | None,
         /,
     ) -> Self: ...
     def __iter__(self) -> Self: ...

@@ -48,9 +48,9 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         Iterations before the measured ones. The pool learns what they need, makes it ready, and freezes. They are not
         in the report; their ``tick.index`` counts up to -1.
     gc : {"freeze", "disable", "keep"}
-        Python's cyclic garbage collector, from the end of the warm-up on. ``"freeze"``: collect, set everything that
-        is alive aside (``gc.freeze``), and disable; ``"disable"``: only that. Reference counting goes on; cycles made
-        inside stay until the section ends. A program that uses ``gc.freeze`` itself keeps what it froze as it is.
+        Python's cyclic garbage collector, from the last warm-up iteration on. ``"freeze"``: collect, set everything
+        that is alive aside (``gc.freeze``), and disable; ``"disable"``: only that. Reference counting goes on; cycles
+        made inside stay until the section ends. A program that uses ``gc.freeze`` itself keeps what it froze as it is.
     malloc : {"tune", "keep"}
         ``"tune"`` sets libc's malloc to keep its memory, for what bypasses NumPy's handlers: scratch of sorts and
         iterators, work arrays of LAPACK, tables of pandas. Changed are M_TRIM_THRESHOLD (heaps are never trimmed),
@@ -195,10 +195,12 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         around.__enter__()
         self._undo.append(lambda: around.__exit__(None, None, None))
         self._apply_settings()
-        if self._given_plan is not None:
-            prepare(pool, self._given_plan)
-        loop = self._loop = _core.Loop(*self._pacing, self._become_warm)
+        loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
+        if self._pacing.warmup <= 1:
+            self._calm_down()
         if self._pacing.warmup:
+            if self._given_plan is not None:
+                prepare(pool, self._given_plan)
             self._begin_learning(pool)
             self._stats_before = None
         else:
@@ -237,23 +239,32 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
         self._undo.append(abandon)
 
-    def _become_warm(self) -> None:
-        """The last warm-up iteration is over."""
+    def _warm_up(self, left: int) -> None:
+        """One warm-up iteration is left, or none."""
+        if left == 1:
+            self._calm_down()
+            return
         pool, learning = self._pool, self._learning
         assert pool is not None and learning is not None
         self._learning = None
         learned = learning.finish()
         reconsider(pool)
         self._plan = learned if self._given_plan is None else self._given_plan | learned
-        prepare(pool, self._plan)
         self._settle(pool)
 
-    def _settle(self, pool: Pool) -> None:
-        """From here on the pool is frozen, the collector quiet, and the counters count."""
+    def _calm_down(self) -> None:
+        """What goes through much memory comes before the last warm-up iteration, which brings the loop's own back."""
         if self._gc != "keep":
             mode = self._gc
             collector.enter(mode)  # type: ignore[arg-type]
             self._undo.append(lambda: collector.leave(mode))  # type: ignore[arg-type]
+        if self._given_plan is not None or self._pacing.warmup:
+            _core.make_program_resident()
+
+    def _settle(self, pool: Pool) -> None:
+        """From here on the plan is ready, the pool frozen, and the counters count."""
+        if self._plan is not None:
+            prepare(pool, self._plan)
         freeze = self._freeze = Freeze(pool, self._on_miss)  # type: ignore[arg-type]
 
         def release() -> None:
