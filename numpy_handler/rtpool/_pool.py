@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
+from ._effective import Effective, creation_error, read_effective
 from ._errors import CorruptionError
 from ._options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice
 from ._sizes import Size, format_size, parse_size
@@ -13,7 +14,6 @@ from ._stats import Stats
 
 if TYPE_CHECKING:
     from ._debug import LiveBlock
-    from ._effective import Effective
     from ._plan import Learning, Plan
 
 HugePages = Literal["auto", "2MiB", "1GiB", False]
@@ -122,8 +122,6 @@ class Pool(_core.Pool):
                 cls, bytes_ready, most, label, prefault, lock, pages, full, zero_on_free, strict, debug
             )
         except _core.CreationFailure as failure:
-            from ._effective import creation_error
-
             raise creation_error(failure.args, label, bytes_ready, huge_pages) from None
         if pool.debug:
             from ._debug import check_at_exit
@@ -149,8 +147,6 @@ class Pool(_core.Pool):
     @property
     def effective(self) -> Effective:
         """What was asked for and what is in force, with the reason and the fix where they differ."""
-        from ._effective import read_effective
-
         return read_effective(self._asked(), self._effective())
 
     def stats(self) -> Stats:

@@ -50,7 +50,7 @@ def run_python() -> Run:
     """
 
     def run(
-        code: str, *, status: int = 0, timeout: float = 120, **environment: str
+        code: str, *, status: int = 0, timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
         done = subprocess.run(

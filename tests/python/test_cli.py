@@ -11,7 +11,7 @@ import pytest
 from rtpool import cli
 
 
-def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rtpool", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 

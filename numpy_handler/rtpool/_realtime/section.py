@@ -19,11 +19,10 @@ from .._stats import Stats
 from . import arguments, machine
 from .interrupt import Interrupt
 from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider
+from .report import Report, make_report
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from .report import Report
 
 # Blocks below a page come from slabs, whose clearing costs less than looking after it.
 _LEAST_ZEROED_AHEAD = 4096
@@ -367,8 +366,6 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     def report(self) -> Report:
         """How the measured iterations went; while the section runs: so far, for its own thread."""
         if self._report is None:
-            from .report import make_report
-
             report = make_report(self)
             if self._entered:
                 return report
