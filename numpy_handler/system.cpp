@@ -39,6 +39,14 @@ PyObject* free_huge_pages(PyObject*, PyObject* page) {
 // tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
 PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_libc_malloc()); }
 
+// touch_malloc(bytes), see os/libc_malloc.hpp
+PyObject* touch_malloc(PyObject*, PyObject* arg) {
+  const std::size_t bytes = PyLong_AsSize_t(arg);
+  if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
+  os::touch_libc_heap(bytes);
+  Py_RETURN_NONE;
+}
+
 // Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
 // objects come to lie there. Some of each class are made and given back, so that there is resident room for the first
 // objects of a loop: 0.5 MiB.
@@ -81,6 +89,7 @@ PyMethodDef functions[] = {
     {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
+    {"touch_malloc", touch_malloc, METH_O, nullptr},
     {"make_program_resident", make_program_resident, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

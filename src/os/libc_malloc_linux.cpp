@@ -1,5 +1,7 @@
 #include <malloc.h>
 
+#include <cstdlib>
+
 #include "os/libc_malloc.hpp"
 
 namespace rtpool::os {
@@ -15,6 +17,25 @@ bool tune_libc_malloc() noexcept {
 #else
   return false;
 #endif
+}
+
+void touch_libc_heap(std::size_t bytes) noexcept {
+  constexpr std::size_t k_page = 4096;
+  // Blocks of a size that loops ask for (an iterator's buffers of 8192 values), so that holes of it are found as well.
+  constexpr std::size_t k_block = 64 << 10;
+  void* blocks = nullptr;
+  for (std::size_t taken = 0; taken < bytes; taken += k_block) {
+    char* const block = static_cast<char*>(std::malloc(k_block));
+    if (block == nullptr) break;
+    for (std::size_t at = 0; at < k_block; at += k_page) static_cast<volatile char*>(block)[at] = 0;
+    *reinterpret_cast<void**>(block) = blocks;
+    blocks = block;
+  }
+  while (blocks != nullptr) {
+    void* const block = blocks;
+    blocks = *static_cast<void**>(block);
+    std::free(block);
+  }
 }
 
 }  // namespace rtpool::os

@@ -268,6 +268,29 @@ def test_a_libc_that_takes_no_settings_is_reported(monkeypatch: pytest.MonkeyPat
         pass
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at glibc's heap")
+def test_the_first_iteration_finds_room_in_libcs_heap(run_python) -> None:
+    """For memory that bypasses every handler: 160 pages, where nothing that was freed before may lie."""
+    done = run_python(
+        """
+        import ctypes
+        import rtpool
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        libc.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+        rtpool._core.tune_malloc()
+        taken = [libc.malloc(64 << 10) for _ in range(64)]
+        libc.memset(taken[0], 0, 1)
+        with rtpool.realtime(pool=rtpool.Pool(), iterations=1) as rt:
+            for _ in rt:
+                for _ in range(10):
+                    libc.memset(libc.malloc(64 << 10), 1, 64 << 10)
+        print(rt.report.minor_faults)
+        """
+    )
+    assert int(done.stdout) < 40
+
+
 def test_a_fork_inside_a_section(run_python) -> None:
     run_python(
         """

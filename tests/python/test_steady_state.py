@@ -25,12 +25,13 @@ def end(*figures):
 def forbid_memory_calls():
     '''Lets the kernel kill this process at every call that takes, gives back or changes memory.
 
-    Python's objects do not come from the pool: they get some room first, in arenas that stay and in libc's heap.
+    Python's objects and NumPy's scratch do not come from the pool: they get some room first, in arenas that stay and in
+    libc's heap, where without a GIL nothing of Python's has ever been.
     '''
     global room
     room = [bytes(100) for _ in range(50_000)][::500]
     rtpool._core.tune_malloc()
-    bytearray(1 << 20)
+    rtpool._core.touch_malloc(1 << 20)
     calls = dict(mmap=9, mprotect=10, munmap=11, brk=12, mremap=25, madvise=28, mlock=149, munlock=150)
     program = [(0x20, 0, 0, 0)]                                       # load the number of the call
     program += [(0x15, len(calls) - i, 0, number) for i, number in enumerate(calls.values())]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Blocks below a page come from slabs, whose clearing costs less than looking after it.
 _LEAST_ZEROED_AHEAD = 4096
+# Bytes: the buffers of NumPy's iterators take up to 128 KiB an operand.
+_LIBC_ROOM = 1 << 20
 
 
 class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
@@ -210,10 +212,13 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     def _apply_settings(self) -> None:
         degradations: list[Degradation] = []
-        if self._malloc == "tune" and not _core.tune_malloc():
-            degradations.append(
-                Degradation("malloc", 0, 0, 0, "this libc's malloc takes no such settings", 'use malloc="keep"')
-            )
+        if self._malloc == "tune":
+            if _core.tune_malloc():
+                _core.touch_malloc(_LIBC_ROOM)
+            else:
+                degradations.append(
+                    Degradation("malloc", 0, 0, 0, "this libc's malloc takes no such settings", 'use malloc="keep"')
+                )
         if not self._wanted.nothing:
             settings = _core.MachineSettings()
             self._undo.append(lambda: _raise_errno(settings.restore(), "restoring the settings of the machine"))
