@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -55,13 +56,17 @@ def test_aligned_arrays_refuse_what_they_cannot_do() -> None:
 
 
 def test_other_threads_run_during_a_large_copy() -> None:
+    """Sleeps between its turns: without a GIL a wait for an `Event` begins with 40 yields, each a turn of whoever is busy."""
     src = np.ones(128 << 20, np.uint8)
     dst = np.zeros_like(src)
     done = threading.Event()
+    enough = threading.Event()
 
     def work() -> None:
-        for _ in range(5):
+        for _ in range(500):
             rtpool.copyto(dst, src, threads=1)
+            if enough.is_set():
+                break
         done.set()
 
     interval = sys.getswitchinterval()
@@ -70,8 +75,11 @@ def test_other_threads_run_during_a_large_copy() -> None:
         thread = threading.Thread(target=work)
         thread.start()
         count = 0
-        while not done.wait(0.001):
+        while not done.is_set():
             count += 1
+            if count == 10:
+                enough.set()
+            time.sleep(0.001)
     finally:
         sys.setswitchinterval(interval)
     thread.join()

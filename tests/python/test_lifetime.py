@@ -142,29 +142,47 @@ def test_threads_that_die_with_live_blocks(pool: Pool) -> None:
 
 
 def test_other_threads_free(pool: Pool) -> None:
+    """Batches of arrays whose last reference another thread drops, while the one that made them makes the next batch.
+
+    Without a GIL an array is freed by the thread that made it unless that one has let go of it first; so it does.
+    """
     import queue
 
-    passed: queue.Queue[np.ndarray | None] = queue.Queue(64)
+    passed: queue.Queue[list[np.ndarray] | None] = queue.Queue()
+    taken: queue.Queue[None] = queue.Queue()
+    let_go: queue.Queue[None] = queue.Queue()
 
     def consume() -> None:
-        while (array := passed.get()) is not None:
-            assert array[0] == array[-1]
+        while (batch := passed.get()) is not None:
+            arrays = list(batch)
+            taken.put(None)
+            let_go.get()
+            for array in arrays:
+                assert array[0] == array[-1]
+            array = None
+            arrays.clear()
 
     thread = threading.Thread(target=consume)
     thread.start()
     sizes = [10, 1000, 30_000, 300_000]
+    batch_size = 50
     with handler(pool):
         capacity = []
-        for number in range(ROUNDS):
-            passed.put(np.full(sizes[number % 4], number % 251, np.uint8))
-            if number % (ROUNDS // 10) == 0:
+        for first in range(0, ROUNDS, batch_size):
+            numbers = range(first, first + batch_size)
+            batch = [np.full(sizes[number % 4], number % 251, np.uint8) for number in numbers]
+            passed.put(batch)
+            taken.get()
+            batch.clear()
+            let_go.put(None)
+            if first % (ROUNDS // 10) == 0:
                 capacity.append(pool.stats().capacity_bytes)
     passed.put(None)
     thread.join()
     assert capacity[-1] <= capacity[len(capacity) // 2] + (4 << 20)
     stats = pool.stats()
     assert stats.current_count == 0
-    assert stats.remote_frees > ROUNDS // 2
+    assert stats.remote_frees >= ROUNDS // 2
     assert stats.misuses == 0
 
 
