@@ -101,7 +101,7 @@ def main() -> int:
     must(interpreter, "-m", "venv", "--clear", WORK / "venv")
     python = WORK / "venv" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    must(*pip, "--only-binary=numpy", *PACKAGES)
+    must(*pip, "--only-binary=:all:", *PACKAGES)  # the newest that has a wheel: no toolchain beyond rtpool's own
     must(*pip, "--no-build-isolation", "--no-deps", f"--config-settings=build-dir={WORK / 'rtpool'}", ROOT)
     must(python, "-W", "error", "-c", "import sys, rtpool; assert not sys._is_gil_enabled()", cwd=WORK)
     tests = run_tests(python, arguments.tests)
