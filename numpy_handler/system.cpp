@@ -1,5 +1,6 @@
 // What the package asks the machine and libc: physical memory, limits, and libc's malloc settings.
 #include <atomic>
+#include <cstring>
 
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
@@ -39,7 +40,7 @@ PyObject* free_huge_pages(PyObject*, PyObject* page) {
 // tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
 PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_libc_malloc()); }
 
-// touch_malloc(bytes), see os/libc_malloc.hpp
+// touch_malloc(size), see os/libc_malloc.hpp
 PyObject* touch_malloc(PyObject*, PyObject* arg) {
   const std::size_t bytes = PyLong_AsSize_t(arg);
   if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
@@ -47,6 +48,34 @@ PyObject* touch_malloc(PyObject*, PyObject* arg) {
   Py_RETURN_NONE;
 }
 
+#ifdef Py_GIL_DISABLED
+// Without a GIL objects come from heaps of mimalloc, a thread's own, in pages of one class each that are touched only
+// as objects come to lie there; nothing but objects may be taken from them. Some bytes objects of each class up to 512
+// bytes are made and given back, so that there is resident room for the first objects of a loop: 0.25 MiB.
+void touch_object_arenas() noexcept {
+  constexpr Py_ssize_t k_bytes_a_class = 8192;
+  constexpr Py_ssize_t k_largest = 512;
+  // One object a class stays, or its page would go back to the kernel some milliseconds into the loop.
+  static std::atomic<bool> anchored{false};
+  const bool anchor = !anchored.exchange(true);
+  PyObject* made = nullptr;
+  for (Py_ssize_t size = 64; size <= k_largest; size += 16) {
+    for (Py_ssize_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
+      PyObject* const object = PyBytes_FromStringAndSize(nullptr, size - PyBytes_Type.tp_basicsize);
+      if (object == nullptr) break;
+      std::memcpy(PyBytes_AS_STRING(object), &made, sizeof(made));
+      made = object;
+    }
+    if (anchor && made != nullptr) Py_INCREF(made);
+  }
+  PyErr_Clear();
+  while (made != nullptr) {
+    PyObject* const object = made;
+    std::memcpy(&made, PyBytes_AS_STRING(object), sizeof(made));
+    Py_DECREF(object);
+  }
+}
+#else
 // Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
 // objects come to lie there. Some of each class are made and given back, so that there is resident room for the first
 // objects of a loop: 0.5 MiB.
@@ -71,6 +100,7 @@ void touch_object_arenas() noexcept {
     PyObject_Free(object);
   }
 }
+#endif
 
 // make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and Python's arenas for small objects
 PyObject* make_program_resident(PyObject*, PyObject*) {

@@ -21,10 +21,11 @@ namespace rtpool::os {
 // Returns false where libc has no such settings or refused one. Any thread. Never enters the kernel.
 bool tune_libc_malloc() noexcept;
 
-// Makes `bytes` of the calling thread's heap resident, for what a loop asks libc for in its first iteration: takes them in
-// blocks, writes a byte a page and gives them back. They stay where tune_libc_malloc() is in force. Without it the scratch of
-// NumPy's iterators, say, is new memory wherever little else came from libc, as in a Python without a GIL, whose objects
-// of all sizes come from elsewhere. Nothing where there is no memory. Any thread. Enters the kernel; about 0.1 ms a MiB.
+// Makes `bytes` of the calling thread's heap resident, for what a loop asks libc for in its first iteration: takes
+// them in blocks, writes a byte a page and gives them back. They stay where tune_libc_malloc() is in force. Without this
+// the scratch of NumPy's iterators, say, is new memory wherever little else came from libc, as in a Python without a
+// GIL, whose objects of all sizes come from elsewhere. Does what it can where memory runs out. Any thread. Enters the
+// kernel: a page fault for each page that is not there yet.
 void touch_libc_heap(std::size_t bytes) noexcept;
 
 }  // namespace rtpool::os

@@ -56,7 +56,7 @@ def test_aligned_arrays_refuse_what_they_cannot_do() -> None:
 
 
 def test_other_threads_run_during_a_large_copy() -> None:
-    """Sleeps between its turns: without a GIL a wait for an `Event` begins with 40 yields, each a turn of whoever is busy."""
+    """Sleeps between its turns: without a GIL an `Event.wait` begins with 40 yields, each a turn of whoever is busy."""
     src = np.ones(128 << 20, np.uint8)
     dst = np.zeros_like(src)
     done = threading.Event()
