@@ -1,13 +1,15 @@
 """Free-threaded Python: build one, build rtpool for it, run the Python tests, and compare two threads with one.
 
-    python tests/free_threaded/run.py [--python /path/to/python3.13t] [--tests FILE ...] [--record]
+    python tests/free_threaded/run.py [--python /path/to/python3.13t] [--tests FILE ...] [--no-scaling] [--record]
 
 Without --python, CPython is built with `--disable-gil` from the source package of Debian (python3.13 of trixie) into
 build/free-threaded. It takes some minutes on two cores, once, and needs apt-get, a C compiler, and the headers of zlib,
 OpenSSL and libffi. The system's own list of sources is not touched.
 
 Checks that importing rtpool leaves the GIL off and warns of nothing. The tests run there as everywhere; those of
-`test_parallel.py` have threads use one of everything at once. Exit code 0: all passed.
+`test_parallel.py` have threads use one of everything at once. `scaling.py` then compares two threads with one; it wants
+a machine with nothing else to do, and may be run later by itself, with build/free-threaded/venv/bin/python. Exit code
+0: all passed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,6 +35,7 @@ Suites: {SUITE}
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
+VERSIONS = "import platform, numpy; print(platform.python_version(), numpy.__version__)"
 PACKAGES = ("numpy>=2.1", "meson-python>=0.16", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
 
 
@@ -76,7 +80,7 @@ def build_python() -> Path:
 def run_tests(python: Path, files: list[str]) -> dict[str, object]:
     report = WORK / "report.xml"
     report.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
+    command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
     subprocess.run([str(part) for part in command], cwd=ROOT, check=False)
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     failed = [
@@ -84,16 +88,31 @@ def run_tests(python: Path, files: list[str]) -> dict[str, object]:
         for case in cases
         if case.find("failure") is not None or case.find("error") is not None
     ]
-    skipped = sum(case.find("skipped") is not None for case in cases)
-    passed = len(cases) - len(failed) - skipped
-    print(f"{passed} passed, {len(failed)} failed, {skipped} skipped", *failed, sep="\n  ")
-    return {"files": files, "passed": passed, "failed": failed, "skipped": skipped}
+    skipped: dict[str, int] = {}
+    for case in cases:
+        if (reason := case.find("skipped")) is not None:
+            text = str(reason.get("message"))
+            skipped[text] = skipped.get(text, 0) + 1
+    passed = len(cases) - len(failed) - sum(skipped.values())
+    print(f"{passed} passed, {len(failed)} failed, {sum(skipped.values())} skipped", *failed, sep="\n  ")
+    versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "python": versions[0],
+        "numpy": versions[1],
+        "files": files,
+        "passed": passed,
+        "failed": failed,
+        "skipped": sum(skipped.values()),
+        "skipped_why": skipped,
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", type=Path)
     parser.add_argument("--tests", nargs="+", default=["tests/python"])
+    parser.add_argument("--no-scaling", action="store_true", help="the tests alone")
     parser.add_argument("--record", action="store_true", help="write results/")
     arguments = parser.parse_args()
     interpreter = arguments.python or build_python()
@@ -105,12 +124,14 @@ def main() -> int:
     must(*pip, "--no-build-isolation", "--no-deps", f"--config-settings=build-dir={WORK / 'rtpool'}", ROOT)
     must(python, "-W", "error", "-c", "import sys, rtpool; assert not sys._is_gil_enabled()", cwd=WORK)
     tests = run_tests(python, arguments.tests)
-    scaling = WORK / "scaling.json"
-    must(python, HERE / "scaling.py", "--json", scaling)
     if arguments.record:
-        (HERE / "results").mkdir(exist_ok=True)
-        result = json.loads(scaling.read_text(encoding="utf-8")) | {"tests": tests}
-        (HERE / "results" / "free_threaded.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        results = HERE / "results" / "free_threaded.json"
+        results.parent.mkdir(exist_ok=True)
+        known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        command = "python tests/free_threaded/run.py --record"
+        results.write_text(json.dumps(known | {"command": command, "tests": tests}, indent=1) + "\n", encoding="utf-8")
+    if not arguments.no_scaling:
+        must(python, HERE / "scaling.py", *(["--record"] if arguments.record else []))
     return 1 if tests["failed"] else 0
 
 
