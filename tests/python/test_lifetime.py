@@ -172,7 +172,7 @@ def test_other_threads_free(pool: Pool) -> None:
             numbers = range(first, first + batch_size)
             batch = [np.full(sizes[number % 4], number % 251, np.uint8) for number in numbers]
             passed.put(batch)
-            taken.get()
+            taken.get(timeout=60)
             batch.clear()
             let_go.put(None)
             if first % (ROUNDS // 10) == 0:
@@ -182,7 +182,7 @@ def test_other_threads_free(pool: Pool) -> None:
     assert capacity[-1] <= capacity[len(capacity) // 2] + (4 << 20)
     stats = pool.stats()
     assert stats.current_count == 0
-    assert stats.remote_frees >= ROUNDS // 2
+    assert stats.remote_frees == ROUNDS
     assert stats.misuses == 0
 
 

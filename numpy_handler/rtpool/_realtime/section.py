@@ -57,7 +57,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         iterators, work arrays of LAPACK, tables of pandas. Changed are M_TRIM_THRESHOLD (heaps are never trimmed),
         M_MMAP_MAX (blocks of every size come from the heaps) and M_TOP_PAD (heaps grow in steps of 64 MiB). It concerns
         the whole process and **lasts after the section**: libc does not tell what the settings were. The price is
-        memory that stays resident.
+        memory that stays resident. 1 MiB of the thread's heap is made so at once, for the first iteration.
     lock_process : bool, default False
         ``mlockall``: all memory of the process, present and future, is resident and never swapped out.
     priority : int, optional
