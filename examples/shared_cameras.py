@@ -2,7 +2,8 @@
 
 The camera makes frames in a shared pool; what travels through the pipes is a handle of some 150 bytes. Each worker
 opens a frame for reading only, makes its result in the same pool and sends that on. A frame's memory is free again when
-the last process has let go of it, and goes back to the camera for one of the next frames: the pool does not grow.
+the last process has let go of it, and goes back to the camera for one of the next frames: the pool does not grow. While
+30 frames are under way the camera waits, so that the pool is never full, however late the others are.
 
     python examples/shared_cameras.py [frames]
 """
@@ -21,13 +22,15 @@ import rtpool
 
 SHAPE = (1080, 1920, 3)
 RATE = 60  # frames a second
+UNDER_WAY = 30  # frames, 190 MB
 
 
-def camera(pool: rtpool.SharedPool, frames: int, workers: list[Connection]) -> None:
+def camera(pool: rtpool.SharedPool, frames: int, workers: list[Connection], room: Any) -> None:
     start = time.perf_counter()
     with rtpool.handler(pool):
         for number in range(frames):
             time.sleep(max(0.0, start + number / RATE - time.perf_counter()))
+            room.acquire()
             frame = np.empty(SHAPE, np.uint8)
             frame[:] = number % 200
             frame[number % SHAPE[0]] = 255  # a line that moves
@@ -49,7 +52,7 @@ def find_line(pool: rtpool.SharedPool, frames: Connection, results: Any) -> None
     results.put(None)
 
 
-def display(frames: int, results: Any, answer: Connection) -> None:
+def display(results: Any, room: Any, answer: Connection) -> None:
     seen, late, delays = 0, 2, []
     while late:
         message = results.get()
@@ -59,6 +62,8 @@ def display(frames: int, results: Any, answer: Connection) -> None:
         number, taken, row, handle = message
         picture = handle.open(writeable=False)
         assert row == number % SHAPE[0] and tuple(picture[row // 8, 5]) == (255, 0, 0)
+        del handle, message
+        room.release()
         delays.append(time.perf_counter() - taken)
         seen += 1
     answer.send((seen, sorted(delays)[len(delays) // 2]))
@@ -68,12 +73,13 @@ def main(frames: int = 100) -> None:
     context = multiprocessing.get_context("spawn")
     with rtpool.SharedPool.create("256 MiB") as pool:
         results = context.SimpleQueue()
+        room = context.Semaphore(UNDER_WAY)
         pipes = [context.Pipe(duplex=False) for _ in range(2)]
         answer, display_end = context.Pipe(duplex=False)
         processes = [
-            context.Process(target=camera, args=(pool, frames, [send for _, send in pipes])),
+            context.Process(target=camera, args=(pool, frames, [send for _, send in pipes], room)),
             *(context.Process(target=find_line, args=(pool, receive, results)) for receive, _ in pipes),
-            context.Process(target=display, args=(frames, results, display_end)),
+            context.Process(target=display, args=(results, room, display_end)),
         ]
         for process in processes:
             process.start()
