@@ -1,4 +1,5 @@
 // `_core.Loop`: iterating at absolute deadlines and recording each iteration.
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -120,6 +121,19 @@ bool is_over(const LoopObject* self, os::Nanoseconds next_start) noexcept {
   return (self->iterations >= 0 && self->pass_count >= self->iterations) || next_start >= self->pass_end;
 }
 
+// The last iteration went on past the end of the pass: the periods between that nobody started count as skipped too.
+void count_left_out(LoopObject* self, const realtime::Due& due) noexcept {
+  const LoopState& state = *self->state;
+  const bool by_duration = due.at >= self->pass_end && !state.stop.load(std::memory_order_relaxed) &&
+                           (self->iterations < 0 || self->pass_count < self->iterations);
+  if (due.skipped == 0 || !by_duration) return;
+  const os::Nanoseconds first = due.at - static_cast<os::Nanoseconds>(due.skipped) * self->period;
+  const os::Nanoseconds left = self->pass_end - first;
+  if (left <= 0) return;
+  const auto periods = static_cast<std::uint64_t>((left + self->period - 1) / self->period);
+  self->state->recorder.add_skipped(std::min(periods, due.skipped));
+}
+
 // Spends the time until `instant` asleep, or on work that the next iterations profit from. False: stopped, or with an
 // exception that a signal handler raised.
 bool wait_until(LoopObject* self, os::Nanoseconds instant) noexcept {
@@ -149,7 +163,11 @@ PyObject* advance(LoopObject* self) noexcept {
   realtime::Due due{now, k_never, 0};
   if (self->period > 0) {
     due = state.timer.advance(now);
-    if (is_over(self, due.at) || !wait_until(self, due.at)) return nullptr;
+    if (is_over(self, due.at)) {
+      count_left_out(self, due);
+      return nullptr;
+    }
+    if (!wait_until(self, due.at)) return nullptr;
     state.recorder.add_skipped(due.skipped);
     now = state.clock.now();
     lateness = now - due.at;
