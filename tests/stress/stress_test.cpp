@@ -1,0 +1,370 @@
+// Threads at random work on one pool, delayed at random between any two accesses (delayed.hpp), which die and are replaced,
+// while strangers stop their heaps, learn, freeze, fork, and pools come and go.
+//
+// Every block holds a pattern of its own, verified when it is resized or freed, by whoever has it then. After each round
+// every invariant must hold and nothing be lost. The seed decides what every thread does and where it is delayed; in which
+// order the threads then meet is the machine's. RTPOOL_STRESS_SEED and RTPOOL_STRESS_SECONDS (for each test) change both.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "delayed.hpp"
+
+// Everything of the core comes after the line above.
+#include "base/counter.hpp"
+#include "pool/pool.hpp"
+#include "support.hpp"
+
+namespace rtpool::stress {
+namespace {
+
+using pool::Pool;
+
+constexpr std::size_t k_mib = std::size_t{1} << 20;
+constexpr unsigned k_workers = 4;
+constexpr std::size_t k_most_held = 60;
+
+struct Held {
+  Filled filled;
+  Pool* pool = nullptr;
+  bool counted = false;  // it came with a reference to its pool, as an array's capsule does
+};
+
+// --- what everybody does ----------------------------------------------------------------------------------------------
+
+// A round: one pool, its workers and strangers, and what they hand to each other.
+struct Round {
+  Course* course = nullptr;
+  Pool* pool = nullptr;
+  std::uint64_t seed = 0;
+  std::size_t limit = 0;
+  std::size_t sizes[10] = {};  // what loops ask for again and again
+  Exchange<Held, 24> exchange;
+  std::atomic<bool> over{false};
+};
+
+std::size_t some_size(Round& round, Random& random) {
+  if (!random.one_in(4)) return round.sizes[random.below(10)];
+  return 1 + random.below(std::uint64_t{1} << random.below(18));
+}
+
+void let_go(Round& round, const Held& held) {
+  round.course->expect(intact(held.filled, held.filled.size), "a block was damaged before it was freed");
+  held.pool->release(held.filled.block);
+  if (held.counted) held.pool->drop_reference();
+}
+
+Held make(Round& round, Pool& pool, Random& random, Counts& counts) {
+  Held held{{nullptr, some_size(round, random), random.next()}, &pool, false};
+  const bool zeroed = random.one_in(5);
+  held.filled.block = static_cast<unsigned char*>(zeroed ? pool.allocate_zeroed(held.filled.size) : pool.allocate(held.filled.size));
+  if (held.filled.block == nullptr) {
+    ++counts.refusals;
+    return held;
+  }
+  if (zeroed) round.course->expect(all_zero(held.filled.block, held.filled.size), "a block asked for as zeroed is not");
+  fill(held.filled);
+  return held;
+}
+
+void resize(Round& round, Held& held, Random& random, Counts& counts) {
+  const std::size_t size = some_size(round, random);
+  void* const moved = held.pool->resize(held.filled.block, size);
+  if (moved == nullptr) {
+    ++counts.refusals;
+    return;
+  }
+  held.filled.block = static_cast<unsigned char*>(moved);
+  round.course->expect(intact(held.filled, std::min(size, held.filled.size)), "a block was damaged by or before resizing");
+  held.filled = {held.filled.block, size, random.next()};
+  fill(held.filled);
+}
+
+// --- workers ----------------------------------------------------------------------------------------------------------
+
+class Worker {
+ public:
+  Worker(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
+
+  void live() {
+    arm(random_.next());
+    work();
+    ++counts_.threads;
+    round_.course->add(counts_);
+  }
+  void work() {
+    for (std::uint64_t left = 100 + random_.below(1500); left != 0 && !round_.course->failed(); --left) act();
+    die();
+  }
+
+ private:
+  void act() {
+    ++counts_.operations;
+    const std::uint64_t action = random_.below(100);
+    if (action < 35 || own_.empty()) {
+      if (own_.size() < k_most_held) keep(make(round_, *round_.pool, random_, counts_));
+    } else if (action < 60) {
+      let_go(round_, take_one());
+    } else if (action < 70) {
+      resize(round_, own_[random_.below(own_.size())], random_, counts_);
+    } else if (action < 84) {
+      const Held held = take_one();
+      if (!round_.exchange.put(held, random_)) own_.push_back(held);
+    } else if (action < 98) {
+      Held held;
+      if (!round_.exchange.take(&held, random_)) return;
+      ++counts_.handed_over;
+      if (random_.one_in(2)) let_go(round_, held);
+      else own_.push_back(held);
+    } else if (action < 99) {
+      round_.pool->zero_ahead(some_size(round_, random_), 4, k_mib);
+    } else {
+      const pool::PlanEntry plan[] = {{192, 192, 4, 0, 0}, {8192, 8192, 3, 0, 0}};
+      round_.pool->prepare(plan, 2);
+    }
+  }
+
+  // Some of its blocks outlive the thread, with whoever takes them.
+  void die() {
+    while (!own_.empty()) {
+      const Held held = take_one();
+      if (!random_.one_in(2) || !round_.exchange.put(held, random_)) let_go(round_, held);
+    }
+  }
+
+  void keep(const Held& held) {
+    if (held.filled.block != nullptr) own_.push_back(held);
+  }
+  Held take_one() {
+    std::swap(own_[random_.below(own_.size())], own_.back());
+    const Held held = own_.back();
+    own_.pop_back();
+    return held;
+  }
+
+  Round& round_;
+  Random random_;
+  Counts counts_;
+  std::vector<Held> own_;
+};
+
+// --- strangers --------------------------------------------------------------------------------------------------------
+
+class Stranger {
+ public:
+  Stranger(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
+
+  void live() {
+    arm(random_.next());
+    const std::uint64_t pause = std::uint64_t{1} << random_.below(13);
+    while (!round_.over.load(std::memory_order_acquire)) {
+      act();
+      std::this_thread::sleep_for(std::chrono::microseconds(random_.below(2 * pause)));
+    }
+    if (learns_) end_learning();
+    if (frozen_) round_.pool->unfreeze();
+    ++counts_.threads;
+    round_.course->add(counts_);
+  }
+
+ private:
+  void act() {
+    ++counts_.operations;
+    Pool& pool = *round_.pool;
+    switch (random_.below(14)) {
+      case 0:
+      case 1: pool.trim(); break;
+      case 2:
+      case 3: check(pool); break;
+      case 4: look(pool); break;
+      case 5: pool.reset_peak(); break;
+      case 6:
+      case 7: toggle_learning(); break;
+      case 8:
+      case 9: toggle_freezing(); break;
+      case 10: ask_for_everything(pool); break;
+      case 11: fork_once(pool); break;
+      case 12: another_pool(); break;
+      default: use_and_forget(pool); break;
+    }
+  }
+
+  void check(Pool& pool) {
+    ++counts_.checks;
+    const pool::CheckResult result = pool.check();
+    if (!result.ok) round_.course->fail(std::string("check: ") + result.invariant + " " + result.text);
+  }
+
+  void look(Pool& pool) {
+    (void)pool.stats();
+    (void)pool.live_blocks();
+    (void)pool.effective();
+    pool::MissEntry misses[8];
+    (void)pool.misses_by_size(misses, 8);
+    (void)Pool::find(&pool);
+    round_.course->expect(pool.stats().capacity_bytes <= round_.limit, "the pool holds more than its limit");
+  }
+
+  void end_learning() {
+    std::vector<pool::PlanEntry> plan(4096);
+    round_.pool->end_learning(plan.data(), plan.size());
+    learns_ = false;
+  }
+  void toggle_learning() {
+    if (learns_) end_learning();
+    else learns_ = round_.pool->begin_learning();
+  }
+  void toggle_freezing() {
+    if (frozen_) round_.pool->unfreeze();
+    else round_.pool->freeze(random_.one_in(2) ? pool::OnMiss::raise : pool::OnMiss::fallback);
+    frozen_ = !frozen_;
+  }
+
+  // Refused, at the latest after every heap was stopped and gave back what is free.
+  void ask_for_everything(Pool& pool) {
+    if (void* const block = pool.allocate(round_.limit)) pool.release(block);
+    else ++counts_.refusals;
+  }
+
+  // The stranger has a heap of its own for a while; it stays with its blocks when the thread ends.
+  void use_and_forget(Pool& pool) {
+    const Held held = make(round_, pool, random_, counts_);
+    if (held.filled.block != nullptr && !round_.exchange.put(held, random_)) let_go(round_, held);
+  }
+
+  // Its blocks go to others, with references or without; whoever drops the last one ends the pool.
+  void another_pool() {
+    pool::Options options;
+    options.prefault = false;
+    options.limit = 8 * k_mib;
+    const pool::CreateResult result = Pool::create(options);
+    if (result.pool == nullptr) return round_.course->fail("no pool could be made");
+    ++counts_.pools;
+    // Without references a block must be alive when the maker drops its own; the pool then stays until the process ends.
+    const bool forgotten = random_.one_in(16) && forgotten_.fetch_add(1) < k_most_forgotten;
+    const Held kept = forgotten ? make(round_, *result.pool, random_, counts_) : Held{};
+    const bool counted = kept.filled.block == nullptr;
+    for (std::uint64_t left = random_.below(6); left != 0; --left) {
+      Held held = make(round_, *result.pool, random_, counts_);
+      if (held.filled.block == nullptr) continue;
+      held.counted = counted;
+      if (counted) result.pool->add_reference();
+      if (!round_.exchange.put(held, random_)) let_go(round_, held);
+    }
+    result.pool->drop_reference();
+    if (kept.filled.block != nullptr) let_go(round_, kept);
+  }
+
+  // Only the forking thread lives in the child, whatever the others were doing.
+  void fork_once(Pool& pool) {
+#ifdef RTPOOL_THREAD_SANITIZER
+    (void)pool;  // ThreadSanitizer knows no children of programs with threads
+#else
+    const Held held = make(round_, pool, random_, counts_);
+    std::fflush(stdout);
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(live_as_child(pool, held));
+    round_.course->expect(child > 0, "no fork");
+    ++counts_.forks;
+    int status = 0;
+    round_.course->expect(::waitpid(child, &status, 0) == child, "the child cannot be waited for");
+    if (status != 0) round_.course->fail("a child ended with " + std::to_string(status));
+    if (held.filled.block != nullptr) let_go(round_, held);
+#endif
+  }
+  // It takes nothing from the exchange: what others write while they fork is not in the child in the order of its writing.
+  int live_as_child(Pool& pool, const Held& inherited) {
+    ::alarm(60);
+    if (!pool.check().ok) return 1;
+    Round own;
+    own.course = round_.course;
+    own.pool = &pool;
+    std::copy(round_.sizes, round_.sizes + 10, own.sizes);
+    Worker(own, random_.next()).work();
+    own.exchange.empty([&](const Held& held) { let_go(own, held); });
+    if (inherited.filled.block != nullptr && !intact(inherited.filled, inherited.filled.size)) return 2;
+    if (inherited.filled.block != nullptr) pool.release(inherited.filled.block);
+    pool.trim();
+    if (!pool.check().ok) return 3;
+    return round_.course->failed() ? 4 : 0;
+  }
+
+  static constexpr unsigned k_most_forgotten = 20;
+  static inline std::atomic<unsigned> forgotten_{0};
+
+  Round& round_;
+  Random random_;
+  Counts counts_;
+  bool learns_ = false;
+  bool frozen_ = false;
+};
+
+// --- rounds -----------------------------------------------------------------------------------------------------------
+
+pool::Options some_options(Random& random) {
+  pool::Options options;
+  options.prefault = false;
+  options.limit = (random.one_in(3) ? 3 : 48) * k_mib;
+  options.when_full = random.one_in(3) ? pool::WhenFull::fallback : pool::WhenFull::raise;
+  options.zero_on_free = random.one_in(6);
+  options.debug = random.one_in(8);
+  return options;
+}
+
+void play(Course& course, std::uint64_t seed, unsigned strangers) {
+  Random random{seed};
+  const pool::Options options = some_options(random);
+  Round round;
+  round.course = &course;
+  round.seed = seed;
+  round.limit = options.limit;
+  for (std::size_t& size : round.sizes) size = 1 + random.below(std::uint64_t{1} << (6 + random.below(11)));
+  const pool::CreateResult made = Pool::create(options);
+  if (made.pool == nullptr) return course.fail("no pool could be made");
+  round.pool = made.pool;
+
+  std::vector<std::thread> others;
+  for (unsigned i = 0; i < strangers; ++i) {
+    others.emplace_back([&round, from = random.next()] { Stranger(round, from).live(); });
+  }
+  // Each place is taken by one thread after the other.
+  std::vector<std::thread> places;
+  for (unsigned i = 0; i < k_workers; ++i) {
+    places.emplace_back([&round, from = random.next()] {
+      Random lives{from};
+      for (std::uint64_t left = 1 + lives.below(5); left != 0 && !round.course->failed(); --left) {
+        std::thread([&round, next = lives.next()] { Worker(round, next).live(); }).join();
+      }
+    });
+  }
+  for (std::thread& place : places) place.join();
+  round.over.store(true, std::memory_order_release);
+  for (std::thread& other : others) other.join();
+
+  round.exchange.empty([&](const Held& held) { let_go(round, held); });
+  const pool::CheckResult check = round.pool->check();
+  if (!check.ok) course.fail(std::string("check after the round: ") + check.invariant + " " + check.text);
+  round.pool->trim();
+  const pool::Stats stats = round.pool->stats();
+  course.expect(round.pool->live_blocks() == 0, "blocks are alive that nobody has");
+  course.expect(stats.current_count == 0 && stats.current_bytes == 0 && stats.requested_bytes == 0, "the sums of live blocks are off");
+  course.expect(stats.fallback_count == 0, "a fallback block was lost");
+  course.expect(stats.misuses == 0, "a good call was taken for a misuse");
+  course.expect(stats.capacity_bytes <= round.limit, "the pool holds more than its limit");
+  course.expect(stats.capacity_bytes == stats.largest_free_bytes, "free memory is not one piece again");
+  round.pool->drop_reference();
+}
+
+void run(const char* name, unsigned strangers) {
+  Course course(name);
+  std::uint64_t seed = 0;
+  while (course.next_round(&seed)) play(course, seed, strangers);
+  course.finish(seed);
+}
+
+// What the core itself orders is all there is between the threads.
+TEST(Stress, ThreadsAmongThemselves) { run("threads", 0); }
+
+TEST(Stress, ThreadsUnderStrangers) { run("strangers", 2); }
+
+}  // namespace
+}  // namespace rtpool::stress
