@@ -234,7 +234,7 @@ def lint(runner: Runner) -> Result:
         "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
     }
     checked = ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "tests/fuzz/long_run.py")
-    for script in (*checked, "bench/run.py"):
+    for script in (*checked, "tests/stress/long_run.py", "bench/run.py"):
         mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
         checks[f"mypy over {script}"] = [*mypy, script]
     for name, command in checks.items():

@@ -20,7 +20,9 @@ thread_local constinit Delays t_delays;
 
 constinit std::atomic<std::uint64_t> g_delays{0};
 
-std::uint32_t next(std::uint32_t average) noexcept { return 1 + static_cast<std::uint32_t>(t_delays.random.below(2 * average)); }
+std::uint32_t next(std::uint32_t average) noexcept {
+  return 1 + static_cast<std::uint32_t>(t_delays.random.below(2 * average));
+}
 
 void sleep_for(std::uint64_t microseconds) noexcept {
   const timespec pause{0, static_cast<long>(microseconds * 1000)};

@@ -100,7 +100,8 @@ class Worker {
     Item item{{nullptr, some_size(random_), random_.next()}, {}, {}, false};
     const bool zeroed = random_.one_in(5);
     SharedPool& pool = *round_.pool;
-    item.filled.block = static_cast<unsigned char*>(zeroed ? pool.allocate_zeroed(item.filled.size) : pool.allocate(item.filled.size));
+    void* const block = zeroed ? pool.allocate_zeroed(item.filled.size) : pool.allocate(item.filled.size);
+    item.filled.block = static_cast<unsigned char*>(block);
     if (item.filled.block == nullptr) {
       ++counts_.refusals;
       return;
@@ -119,7 +120,8 @@ class Worker {
       return;
     }
     item.filled.block = static_cast<unsigned char*>(moved);
-    round_.course->expect(intact(item.filled, std::min(size, item.filled.size)), "a block was damaged by or before resizing");
+    const std::size_t kept = std::min(size, item.filled.size);
+    round_.course->expect(intact(item.filled, kept), "a block was damaged by or before resizing");
     item.filled = {item.filled.block, size, random_.next()};
     fill(item.filled);
   }

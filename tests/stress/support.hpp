@@ -151,8 +151,8 @@ class Course {
     std::snprintf(text, sizeof text,
                   "seeds=1 rounds=%llu operations=%llu delays=%llu handed_over=%llu refusals=%llu threads_ended=%llu "
                   "checks=%llu forks=%llu pools=%llu",
-                  number(rounds_), number(counts_.operations), number(delays() - delays_before_), number(counts_.handed_over),
-                  number(counts_.refusals), number(counts_.threads), number(counts_.checks), number(counts_.forks),
+                  number(rounds_), number(counts_.operations), number(delays() - delays_before_),
+                  number(counts_.handed_over), number(counts_.refusals), number(counts_.threads), number(counts_.checks), number(counts_.forks),
                   number(counts_.pools));
     std::printf("[   STRESS ] %s: seed %llu, %s\n", name_, number(seed_), text);
     std::fflush(stdout);
