@@ -15,6 +15,7 @@ pool::CheckResult broken(const char* invariant, const char* what, std::uint64_t 
 }
 
 constexpr std::size_t k_discard_unit = std::size_t{2} << 20;
+constexpr unsigned k_closing_tries = 3;
 
 }  // namespace
 
@@ -143,7 +144,13 @@ pool::CheckResult SharedPool::check() noexcept {
     for (std::uint64_t at = range.offset >> g.granule_shift; whole && at <= (range.offset + range.bytes - 1) >> g.granule_shift; ++at) {
       whole = segment_.granule(static_cast<std::uint32_t>(at)).load() != 0;
     }
-    const bool held = !records_.nobody_holds(i);
+    // Nobody is seen to hold it while its last holder is about to close it or was killed there, and, as its words are read
+    // one by one, while a handle becomes a hold. Closing it, as anyone may, ends the one and leaves the other alone.
+    bool held = !records_.nobody_holds(i);
+    for (unsigned tries = 0; tries < k_closing_tries && !held && record.state.load() == state; ++tries) {
+      records_.try_close(i);
+      held = !records_.nobody_holds(i);
+    }
     if (record.state.load() != state) continue;  // it changed meanwhile
     if (!whole) return broken("SH-3", "a shared block lies outside the data or in free memory", i);
     if (!held) return broken("SH-4", "a block nobody holds is not free", i);

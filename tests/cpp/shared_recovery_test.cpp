@@ -5,6 +5,7 @@
 // be empty.
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
 #include <vector>
 
@@ -152,6 +153,78 @@ TEST(Recovery, KilledWhileRecovering) {
     pool->close();
     pool->drop_reference();
   }
+}
+
+// --- processes that stand still -----------------------------------------------------------------------------------------
+
+struct Crossing {
+  std::atomic<unsigned> standing{0};
+  std::atomic<bool> given{false};
+  std::atomic<bool> opened{false};
+  std::atomic<bool> let_go{false};
+  std::atomic<bool> go{false};
+  BlockRef ref;
+  Tenancy sender;
+};
+
+Crossing* g_crossing = nullptr;
+Step g_stand_at = Step::count;
+
+void await(const std::atomic<bool>& flag) {
+  while (!flag.load()) ::usleep(100);
+}
+
+void stand_still(Step at) {
+  if (at != g_stand_at) return;
+  g_stand_at = Step::count;
+  g_crossing->standing.fetch_add(1);
+  await(g_crossing->go);
+}
+
+// One process has let go of a block and not yet closed it, another one recovers, so that the check can do neither before
+// it looks: the segment is whole all the same (SH-4).
+TEST(Recovery, ABlockThatIsAboutToBeClosedIsNoDamage) {
+  void* const memory = ::mmap(nullptr, sizeof(Crossing), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  g_crossing = new (memory) Crossing;
+  SharedPool* const pool = make_pool(1 << 20);
+  const pid_t holder = start_child([&] {
+    await(g_crossing->given);
+    BlockRange range;
+    if (pool->arrive(g_crossing->ref, g_crossing->sender, &range) != 0) return 1;
+    g_crossing->opened = true;
+    await(g_crossing->let_go);
+    g_stand_at = Step::drop_cleared;
+    step_hook = stand_still;
+    pool->drop(g_crossing->ref, pool->lineage());
+    return 0;
+  });
+  const pid_t recoverer = start_child([&] {
+    await(g_crossing->opened);
+    g_stand_at = Step::recovery_marked;
+    step_hook = stand_still;
+    return pool->recover() ? 0 : 1;
+  });
+  void* const block = pool->allocate(5000);
+  BlockRange range;
+  EXPECT_EQ(pool->share(block, &g_crossing->ref, &range), 0);
+  EXPECT_EQ(pool->depart(g_crossing->ref, &g_crossing->sender), 0);
+  g_crossing->given = true;
+  await(g_crossing->opened);
+  pool->drop(g_crossing->ref, pool->lineage());
+  pool->release(block);
+  while (g_crossing->standing.load() < 1) ::usleep(100);
+  g_crossing->let_go = true;
+  while (g_crossing->standing.load() < 2) ::usleep(100);
+  const pool::CheckResult check = pool->check();
+  EXPECT_TRUE(check.ok) << check.invariant << ": " << check.text;
+  g_crossing->go = true;
+  EXPECT_EQ(end_of(holder), 0);
+  EXPECT_EQ(end_of(recoverer), 0);
+  expect_empty(pool);
+  pool->close();
+  pool->drop_reference();
+  ::munmap(memory, sizeof(Crossing));
 }
 
 }  // namespace
