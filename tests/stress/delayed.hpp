@@ -1,7 +1,7 @@
-// In front of every source of the core that is put under stress (forced include): std::atomic, mutexes and sleeps that do
-// what they always do, but now and then a little later. Between any two accesses another thread may so have gone on for
-// as long as it likes, which on an idle machine almost never happens. The sources themselves are compiled as they are, and
-// sanitizers see the real operations.
+// In front of every source of the pools (forced include): std::atomic, mutexes and sleeps that do what they always do,
+// but now and then a little later. Between any two accesses another thread may so have gone on for as long as it likes,
+// which on an idle machine almost never happens. The sources themselves are compiled as they are, and sanitizers see the
+// real operations.
 //
 // All headers of the standard library come first, so that only the core's own use of the names is changed.
 #pragma once
@@ -10,20 +10,14 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
-#include <condition_variable>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <new>
-#include <string>
-#include <thread>
-#include <vector>
 
 #include <pthread.h>
 #include <time.h>

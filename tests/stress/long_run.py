@@ -2,9 +2,9 @@
 
     python tests/stress/long_run.py --minutes 10 [--builds tsan asan plain] [--seed 1000] [--record]
 
-Builds them in build/stress-BUILD with ThreadSanitizer (where heap locks are mutexes and nobody forks), with
-AddressSanitizer and UndefinedBehaviorSanitizer, and as released; gives each an equal part of the minutes, one at a time,
-and a new seed to each process. With --record the result is written to tests/stress/results. The log of a finding is kept
+Builds them in build/stress-BUILD with ThreadSanitizer (where heap locks are mutexes), with AddressSanitizer and
+UndefinedBehaviorSanitizer, and as released (the only one that forks); gives each an equal part of the minutes, one at a
+time, and a new seed to each process. With --record the result is written to tests/stress/results. The log of a finding is kept
 in build/stress-findings; the run goes on after it. Exit code 1 if there is any.
 """
 

@@ -6,6 +6,13 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "delayed.hpp"
 
 // Everything of the core comes after the line above.
@@ -232,10 +239,7 @@ class Stranger {
   }
 
   void fork_once(SharedPool& pool) {
-#ifdef RTPOOL_THREAD_SANITIZER
-    (void)pool;  // ThreadSanitizer knows no children of programs with threads
-#else
-    if (!random_.one_in(4)) return;
+    if (!k_forks || !random_.one_in(4)) return;
     Filled kept{nullptr, some_size(random_), random_.next()};
     kept.block = static_cast<unsigned char*>(pool.allocate(kept.size));
     if (kept.block != nullptr) fill(kept);
@@ -249,7 +253,6 @@ class Stranger {
     int status = 0;
     round_.course->expect(::waitpid(child, &status, 0) == child, "the child cannot be waited for");
     if (status != 0) round_.course->fail("a child ended with " + std::to_string(status));
-#endif
   }
   int live_as_child(SharedPool& pool, const Filled& inherited) {
     ::alarm(60);

@@ -8,6 +8,13 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "delayed.hpp"
 
 // Everything of the core comes after the line above.
@@ -258,9 +265,7 @@ class Stranger {
 
   // Only the forking thread lives in the child, whatever the others were doing.
   void fork_once(Pool& pool) {
-#ifdef RTPOOL_THREAD_SANITIZER
-    (void)pool;  // ThreadSanitizer knows no children of programs with threads
-#else
+    if (!k_forks) return;
     const Held held = make(round_, pool, random_, counts_);
     std::fflush(stdout);
     const pid_t child = ::fork();
@@ -271,7 +276,6 @@ class Stranger {
     round_.course->expect(::waitpid(child, &status, 0) == child, "the child cannot be waited for");
     if (status != 0) round_.course->fail("a child ended with " + std::to_string(status));
     if (held.filled.block != nullptr) let_go(round_, held);
-#endif
   }
   // It takes nothing from the exchange: what others write while they fork is not in the child in the order of its writing.
   int live_as_child(Pool& pool, const Held& inherited) {

@@ -1,12 +1,18 @@
 // What the stress tests have in common: the seed and the time they get, blocks filled with a pattern of their own, places
-// where threads hand them to each other, what went wrong, what was done. Include after gtest and delayed.hpp.
+// where threads hand them to each other, what went wrong, what was done. Include after the standard library and delayed.hpp.
 #pragma once
-
-#include <chrono>
 
 #include "random.hpp"
 
 namespace rtpool::stress {
+
+// ThreadSanitizer knows no children of programs with threads, and AddressSanitizer's allocator may be locked in them for
+// good by a thread that is not there.
+#if defined(RTPOOL_THREAD_SANITIZER) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool k_forks = false;
+#else
+inline constexpr bool k_forks = true;
+#endif
 
 inline std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
   const char* const text = std::getenv(variable);
