@@ -4,8 +4,8 @@
 
 Builds them in build/stress-BUILD with ThreadSanitizer (where heap locks are mutexes), with AddressSanitizer and
 UndefinedBehaviorSanitizer, and as released (the only one that forks); gives each an equal part of the minutes, one at a
-time, and a new seed to each process. With --record the result is written to tests/stress/results. The log of a finding is kept
-in build/stress-findings; the run goes on after it. Exit code 1 if there is any.
+time, and a new seed to each process. With --record the result is written to tests/stress/results. The log of
+a finding is kept in build/stress-findings; the run goes on after it. Exit code 1 if there is any.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def main() -> int:
     built_from = revision()
     seconds = arguments.minutes * 60 / len(programs)
     results = {name: stress(name, program, seconds, arguments.seed) for name, program in programs.items()}
+    options = f"--minutes {arguments.minutes:g} --builds {' '.join(programs)} --seed {arguments.seed}"
     record = {
-        "command": f"python tests/stress/long_run.py --minutes {arguments.minutes:g} --builds {' '.join(programs)}",
+        "command": f"python tests/stress/long_run.py {options}",
         "began": began.isoformat(timespec="seconds"),
         "revision": built_from,
         "machine": {"processors": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()},
