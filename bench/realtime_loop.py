@@ -112,10 +112,10 @@ def figures(loop: _core.Loop) -> dict[str, Any]:
     result: dict[str, Any] = {"iterations": iterations, "overruns": overruns, "skipped": skipped}
     for name, of in (("work", loop.durations()), ("late", loop.lateness())):
         quantiles = {f"p{q:g}": of.percentile(q) for q in (50, 90, 99, 99.9, 99.99)}
-        result[name] = {"min": of.min, "mean": of.mean, **quantiles, "max": of.max, "buckets_ns": of.buckets()}
+        result[name] = {"min": of.min, "mean": of.mean, **quantiles, "max": of.max}
     names = ("minor_faults", "major_faults", "voluntary_switches", "involuntary_switches")
     result |= dict(zip(names, usage, strict=True))
-    result |= {"collections": collections, "watched": watched, "slowest": loop.slowest()[:8]}
+    result |= {"collections": collections, "watched": watched}
     result["first_100"] = [value * 1e-9 for value in loop.first()[:100]]
     return result
 

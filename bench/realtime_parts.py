@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import json
@@ -109,52 +110,57 @@ def zeros_of_four_mib() -> dict[str, float]:
                     times.append(taken)
         return statistics.median(times) * 1e-9
 
-    def of_numpy() -> float:
-        times = []
-        for _ in range(300):
-            begun = time.perf_counter_ns()
-            array = np.zeros(1 << 19)
-            times.append(time.perf_counter_ns() - begun)
-            array.fill(1)
-            times[-1] = time.perf_counter_ns() - begun  # its pages come in when they are written
-            del array
-        return statistics.median(times) * 1e-9
+    def written() -> tuple[float, float]:
+        # In turns, and before a section has tuned libc's malloc: NumPy's zeros come in at their first write.
+        pool = rtpool.Pool()
+        ours, numpys = [], []
 
-    def ours_written() -> float:
-        times = []
-        with rtpool.realtime(warmup=20, iterations=300, pool=rtpool.Pool()) as rt:
-            for _ in rt:
+        def run(times: list[int]) -> None:
+            for _ in range(20):
                 begun = time.perf_counter_ns()
                 array = np.zeros(1 << 19)
                 array.fill(1)
                 times.append(time.perf_counter_ns() - begun)
                 del array
-        return statistics.median(times[20:]) * 1e-9
 
+        for _ in range(30):
+            run(numpys)
+            with rtpool.handler(pool):
+                run(ours)
+        return statistics.median(ours) * 1e-9, statistics.median(numpys) * 1e-9
+
+    ours_written, numpys_written = written()
     return {
         "zeros, idle time": measure(lambda: np.zeros(1 << 19), period=0.003),
         "empty, idle time": measure(lambda: np.empty(1 << 19), period=0.003),
         "zeros, no idle time": measure(lambda: np.zeros(1 << 19), period=None),
-        "zeros and write, no idle time": ours_written(),
-        "zeros and write, NumPy's": of_numpy(),
+        "zeros and write, no idle time": ours_written,
+        "zeros and write, NumPy's": numpys_written,
     }
 
 
 def garbage() -> dict[str, float]:
-    """The worst iteration of a loop that makes cycles beside many objects, by what is done about collection."""
-    keep = [{"number": i, "items": [i]} for i in range(400_000)]
+    """The worst iteration of a loop that makes cycles and a history beside many objects, by what is done about them.
+
+    Python goes through all objects once a quarter more have come to stay since the last time: here the records of some
+    hundred iterations, for as long as they are kept.
+    """
+    keep = [{"number": i, "items": [i]} for i in range(100_000)]
     worst: dict[str, list[float]] = {"freeze": [], "disable": [], "keep": []}
-    for _ in range(3):
+    for _ in range(5):
         for mode, values in worst.items():
+            history: collections.deque[Any] = collections.deque(maxlen=60_000)
             arguments: Any = {"gc": mode, "pool": rtpool.Pool(), "warmup": 10, "iterations": 1500}
             with rtpool.realtime(0.001, **arguments) as rt:
-                for _ in rt:
+                for tick in rt:
                     for _ in range(100):
                         cycle: list[Any] = []
                         cycle.append(cycle)
+                    history.extend({"number": tick.index, "items": [i]} for i in range(60))
             values.append(rt.report.max_duration)
+            del history
             gc.collect()
-    assert len(keep) == 400_000
+    assert len(keep) == 100_000
     return {mode: statistics.median(values) for mode, values in worst.items()}
 
 
