@@ -146,6 +146,7 @@ class SharedPool {
     std::uint32_t count;
     std::uint64_t block;  // offset + 1 of this process's own block, 0 for another's
     bool pinned;
+    bool array;  // this process made the block and has not freed it: one of `count` is that
   };
   struct Deferred {
     std::uint64_t offset;  // k_no_block: a hold of `ref`
@@ -175,6 +176,7 @@ class SharedPool {
   std::uint64_t refill_from_others(std::uint64_t size) noexcept;
   void* fall_back(std::size_t size, bool zeroed) noexcept;
   void publish_counts() noexcept;
+  Block own_block(std::uint64_t offset) const noexcept;
   void free_block(Block block) noexcept;
   int hold_locked(const BlockRef& ref, BlockRange* range) noexcept;
   void drop_hold(const BlockRef& ref) noexcept;

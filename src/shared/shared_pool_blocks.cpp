@@ -110,6 +110,13 @@ void* SharedPool::allocate_zeroed(std::size_t size) noexcept {
   return std::memset(segment_.data() + offset, 0, size);
 }
 
+// Locked. The block that starts there and whose maker has not freed it; a shared one may live on without its maker.
+Block SharedPool::own_block(std::uint64_t offset) const noexcept {
+  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+  const bool freed = block && block.record() != 0 && !holds_[block.record() - 1].array;
+  return freed ? Block{} : block;
+}
+
 void SharedPool::release(void* address) noexcept {
   if (address == nullptr) return;
   std::uint64_t offset = 0;
@@ -124,7 +131,7 @@ void SharedPool::release(void* address) noexcept {
   }
   const base::Guard guard(mutex_);
   // Blocks of an ancestor: the child has no part in them, they are the ancestor's to free.
-  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+  const Block block = own_block(offset);
   if (!block) {
     BlockRange range;
     if (!inherited(offset, &range)) misuse(address, "is no live block of this process");
@@ -140,6 +147,7 @@ void SharedPool::free_block(Block block) noexcept {
   if (RTPOOL_LIKELY(shared == 0)) {
     heap_->give(block);
   } else {
+    holds_[shared - 1].array = false;
     drop_hold({shared - 1, holds_[shared - 1].generation});
   }
 }
@@ -156,7 +164,7 @@ void* SharedPool::resize(void* address, std::size_t size) noexcept {
   }
   {
     const base::Guard guard(mutex_);
-    const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+    const Block block = own_block(offset);
     BlockRange range;
     if (block) {
       old = heap_->granted(block);
@@ -188,7 +196,7 @@ std::size_t SharedPool::usable_size(const void* address) noexcept {
   std::uint64_t offset = 0;
   if (!segment_.offset_of(address, &offset)) return 0;
   const base::Guard guard(mutex_);
-  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+  const Block block = own_block(offset);
   return block ? heap_->granted(block) : 0;
 }
 

@@ -18,7 +18,8 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
     // An array inherited by fork: it keeps its place as long as this process lives, and its record keeps it then.
     if (!inherited(offset, range)) return EINVAL;
     if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
-    holds_[ref->record] = {ref->generation, 1, 0, false};
+    if (holds_[ref->record].count != 0) return EBADMSG;
+    holds_[ref->record] = {ref->generation, 1, 0, false, false};
     return 0;
   }
   *range = {heap_->offset_of(block), heap_->granted(block)};
@@ -29,8 +30,10 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
     return 0;
   }
   if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
+  // A record that this process still holds is not free, whatever others have written into it.
+  if (holds_[ref->record].count != 0) return EBADMSG;
   block.record() = ref->record + 1;
-  holds_[ref->record] = {ref->generation, 2, range->offset + 1, false};  // the array's and the caller's
+  holds_[ref->record] = {ref->generation, 2, range->offset + 1, false, true};  // the array's and the caller's
   return 0;
 }
 
@@ -45,7 +48,10 @@ int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
   }
   if (const int error = records_.acquire(tenancy_, ref, hold.count != 0, range); error != 0) return error;
   // `block` stays: this may be the owner's own block, whose array is gone, come back in a handle.
-  if (hold.generation != ref.generation) hold.block = 0;
+  if (hold.generation != ref.generation) {
+    hold.block = 0;
+    hold.array = false;
+  }
   hold.generation = ref.generation;
   hold.count = 1;
   hold.pinned = false;
@@ -76,7 +82,8 @@ void SharedPool::drop_hold(const BlockRef& ref) noexcept {
 
 void SharedPool::take_back(const BlockRef& ref) noexcept {
   Hold& hold = holds_[ref.record];
-  if (hold.generation != ref.generation || hold.block == 0) return;
+  // What this process still holds is not free, whatever others have written into the record.
+  if (hold.generation != ref.generation || hold.block == 0 || hold.count != 0) return;
   const Block block = heap_->find(hold.block - 1);
   hold = Hold{};
   if (!block || block.record() != ref.record + 1) return;

@@ -97,6 +97,40 @@ TEST(SharedPool, MisuseIsReportedAndSurvived) {
   let_go(pool);
 }
 
+TEST(SharedPool, FreeingTwiceTakesNoHoldOfAHandle) {
+  SharedPool* pool = make_pool(4 << 20);
+  char* const block = static_cast<char*>(pool->allocate(5000));
+  BlockRef ref;
+  BlockRange range;
+  ASSERT_EQ(pool->share(block, &ref, &range), 0);
+  pool->release(block);
+  pool->release(block);
+  EXPECT_EQ(pool->resize(block, 100), nullptr);
+  EXPECT_EQ(pool->usable_size(block), 0U);
+  EXPECT_EQ(pool->stats().common.misuses, 2U);
+  EXPECT_EQ(pool->stats().common.current_count, 1U);  // the handle's
+  pool->drop(ref, pool->lineage());
+  expect_empty(pool);
+  let_go(pool);
+}
+
+// Somebody clears who holds a block and closes it: its maker, which has it still, does not take it for free.
+TEST(SharedPool, BlocksThatAreHeldAreNotTakenBackWhateverOthersWrite) {
+  SharedPool* pool = make_pool(4 << 20);
+  char* const block = static_cast<char*>(pool->allocate(5000));
+  BlockRef ref;
+  BlockRange range;
+  ASSERT_EQ(pool->share(block, &ref, &range), 0);
+  Record& record = pool->segment().record(ref.record);
+  for (Word& word : record.bits) word.store(0);
+  for (Word& word : record.tickets) word.store(0);
+  (void)pool->check();
+  (void)pool->recover();
+  EXPECT_GE(pool->usable_size(block), 5000U);
+  for (unsigned i = 0; i < 8; ++i) EXPECT_NE(pool->allocate(5000), block);
+  let_go(pool);
+}
+
 TEST(SharedPool, ThreadsAtOnce) {
   SharedPool* pool = make_pool(8 << 20);
   std::atomic<int> damaged{0};
