@@ -108,6 +108,8 @@ def fuzz(target: str, seconds: int) -> dict[str, Any]:
     counted: dict[str, int] = {}
     for name, value in re.findall(r"(\w+)=(\d+)", counts.read_text(encoding="utf-8") if counts.exists() else ""):
         counted[name] = counted.get(name, 0) + int(value)
+    if not (executions or counted.get("inputs", 0)):
+        raise SystemExit(f"{target}: no input was run; see {log}")
     return {
         "seconds": seconds,
         "cpu_seconds": round(cpu),
