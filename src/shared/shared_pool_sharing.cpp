@@ -25,6 +25,7 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
   *range = {heap_->offset_of(block), heap_->granted(block)};
   if (block.record() != 0) {
     Hold& hold = holds_[block.record() - 1];
+    if (hold.count == 0) return EINVAL;  // its array is gone, and so are all that this process had opened
     *ref = {block.record() - 1, hold.generation};
     ++hold.count;
     return 0;

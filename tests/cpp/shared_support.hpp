@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <string>
 
 #include "shared/shared_pool.hpp"
 
@@ -43,6 +44,14 @@ template <class Work>
 int in_child(Work work) {
   return end_of(start_child(work));
 }
+
+inline void let_go(SharedPool* pool) {
+  pool->close();
+  pool->drop_reference();
+}
+
+// A name for a segment that no other process of the tests uses.
+inline std::string own_name(const char* what) { return std::string("test.") + what + "." + std::to_string(::getpid()); }
 
 // After everything of this process was given back and the dead were recovered, every granule is free.
 inline void expect_empty(SharedPool* pool) {

@@ -167,12 +167,7 @@ class Worker {
     else round_.pool->drop(item.ref, round_.pool->lineage());
   }
 
-  Item take_one() {
-    std::swap(own_[random_.below(own_.size())], own_.back());
-    const Item item = own_.back();
-    own_.pop_back();
-    return item;
-  }
+  Item take_one() { return take_any(own_, random_); }
 
   Round& round_;
   Random random_;

@@ -143,12 +143,7 @@ class Worker {
   void keep(const Held& held) {
     if (held.filled.block != nullptr) own_.push_back(held);
   }
-  Held take_one() {
-    std::swap(own_[random_.below(own_.size())], own_.back());
-    const Held held = own_.back();
-    own_.pop_back();
-    return held;
-  }
+  Held take_one() { return take_any(own_, random_); }
 
   Round& round_;
   Random random_;

@@ -19,6 +19,15 @@ inline std::uint64_t number_from(const char* variable, std::uint64_t otherwise) 
   return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
+// Takes one of them out; there must be one.
+template <class Thing>
+Thing take_any(std::vector<Thing>& things, Random& random) {
+  std::swap(things[random.below(things.size())], things.back());
+  const Thing thing = things.back();
+  things.pop_back();
+  return thing;
+}
+
 using Clock = std::chrono::steady_clock;
 
 // A block and what is written in it. The sanitizers see each access, so a block that two threads have at once, or whose
