@@ -7,8 +7,6 @@ Sizes are whole bytes, or text: ``"64 KiB"``, ``"256MiB"``, ``"1.5 GiB"`` (binar
 same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical memory).
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from . import _core

@@ -1,7 +1,5 @@
 """Activation: the whole process draws from a pool."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from . import _core

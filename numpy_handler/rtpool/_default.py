@@ -1,7 +1,5 @@
 """The pool that is used where none is named, with its options from the environment."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a pool was asked for and what is in force; what to do where the two differ."""
 
-from __future__ import annotations
-
 import errno as errno_names
 import os
 from collections.abc import Mapping
@@ -89,7 +87,7 @@ def _shown(value: object) -> str:
     return format_size(value) if isinstance(value, int) else str(value)
 
 
-def read_effective(asked: Mapping[str, Any], raw: _core.RawEffective) -> Effective:
+def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effective:
     """Name what the core answers."""
     size, limit, prefault, lock, huge_pages, degradations = raw
     most = max(asked["size"], size)

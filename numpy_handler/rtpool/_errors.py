@@ -1,7 +1,5 @@
 """The exceptions of rtpool's own."""
 
-from __future__ import annotations
-
 
 class CorruptionError(RuntimeError):
     """An invariant of a pool does not hold: something wrote outside its array, or rtpool has a defect.

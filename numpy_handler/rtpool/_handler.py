@@ -1,7 +1,5 @@
 """Handlers: which memory the arrays made in a context get."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -166,7 +164,7 @@ def set_handler(h: object) -> object:
     return _core.set_handler(h)
 
 
-def get_handler(array: NDArray[Any] | None = None) -> object | None:
+def get_handler(array: "NDArray[Any] | None" = None) -> object | None:
     """Give the handler that is set in this context, or the one an array's data came from.
 
     Parameters
@@ -181,7 +179,7 @@ def get_handler(array: NDArray[Any] | None = None) -> object | None:
     return _core.get_handler(array)
 
 
-def owner(array: NDArray[Any]) -> Pool | SharedPool | None:
+def owner(array: "NDArray[Any]") -> "Pool | SharedPool | None":
     """Give the pool that holds an array's data, `None` if there is none.
 
     The address of the data decides, so views answer as the array they look at, and arrays made under `activate` answer

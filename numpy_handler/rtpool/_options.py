@@ -1,7 +1,5 @@
 """The words of the options that are choices, in the order in which the core numbers them."""
 
-from __future__ import annotations
-
 HUGE_PAGES: tuple[str | bool, ...] = (False, "auto", "2MiB", "1GiB")
 WHEN_FULL = ("grow", "fallback", "raise")
 ON_MISS = ("fallback", "raise")

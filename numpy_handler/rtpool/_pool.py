@@ -1,7 +1,5 @@
 """Pools: the memory NumPy arrays draw their data from."""
 
-from __future__ import annotations
-
 import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,7 +104,7 @@ class Pool(_core.Pool):
         zero_on_free: bool = False,
         strict: bool = False,
         debug: bool = False,
-    ) -> Pool:
+    ) -> "Pool":
         bytes_ready = parse_size(size, "size")
         most = 0 if limit is None else parse_size(limit, "limit")
         _check_limit(bytes_ready, limit, most)
@@ -191,7 +189,7 @@ class Pool(_core.Pool):
         """Let the pool grow again."""
         self._unfreeze()
 
-    def learn(self) -> Learning:
+    def learn(self) -> "Learning":
         """Learn what the iterations inside a ``with`` need, and make exactly that ready.
 
         The plan is filled in at the end of the ``with``; by then the pool holds, resident and in the calling thread,
@@ -223,7 +221,7 @@ class Pool(_core.Pool):
 
         return Learning(self)
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: "Plan") -> None:
         """Make ready what a plan says, resident and in the calling thread, so that the first iteration finds it.
 
         The code and tables of all libraries loaded are made resident as well, so that the first iteration does not
@@ -258,7 +256,7 @@ class Pool(_core.Pool):
             invariant, text = broken
             raise CorruptionError(f"{self!r} breaks invariant {invariant}: {text}", invariant)
 
-    def outstanding(self) -> list[LiveBlock]:
+    def outstanding(self) -> "list[LiveBlock]":
         """List the blocks of a debug pool that are alive, oldest first, with the line that made each.
 
         Returns
@@ -307,7 +305,7 @@ class Pool(_core.Pool):
             "debug": debug,
         }
 
-    def _twin(self) -> Pool:
+    def _twin(self) -> "Pool":
         """Another pool of the same options, for the thread that asks."""
         import threading
 

@@ -1,7 +1,5 @@
 """Sizes: whole bytes, or text with a unit."""
 
-from __future__ import annotations
-
 import operator
 import re
 from typing import SupportsIndex

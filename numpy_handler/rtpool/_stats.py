@@ -1,7 +1,5 @@
 """What a pool has done: counters that can be printed, subtracted and compared."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ._sizes import format_size
@@ -80,7 +78,7 @@ class Stats(NamedTuple):
     misuses: int = 0
     fallback_count: int = 0
 
-    def __sub__(self, earlier: Stats) -> Stats:
+    def __sub__(self, earlier: "Stats") -> "Stats":
         if not isinstance(earlier, Stats):
             return NotImplemented
         return Stats(*[mine - its for mine, its in zip(self, earlier, strict=True)])
