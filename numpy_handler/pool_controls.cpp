@@ -4,9 +4,6 @@
 namespace rtpool::binding {
 namespace {
 
-// More sizes than a program has; a plan longer than this is cut, and `_end_learning` says so.
-constexpr std::size_t k_plan_capacity = 65536;
-
 pool::Pool* core_of(PyObject* object) noexcept { return pool_object(object)->core; }
 
 // Plan entries outside Python's heap, so that reading them costs no Python objects.
@@ -23,6 +20,7 @@ class Entries {
   explicit operator bool() const noexcept { return entries_ != nullptr; }
   pool::PlanEntry* data() noexcept { return entries_; }
   pool::PlanEntry& operator[](std::size_t i) noexcept { return entries_[i]; }
+  const pool::PlanEntry& operator[](std::size_t i) const noexcept { return entries_[i]; }
 
  private:
   pool::PlanEntry* entries_;
@@ -101,24 +99,28 @@ PyObject* restraint(PyObject* self, PyObject*) {
 // _begin_learning() -> False if it is on already
 PyObject* begin_learning(PyObject* self, PyObject*) { return PyBool_FromLong(core_of(self)->begin_learning()); }
 
-// _end_learning() -> [(size, requested, most_alive, allocations, zeroed), ...] sorted by size
-PyObject* end_learning(PyObject* self, PyObject*) {
-  Entries entries(k_plan_capacity);
-  if (!entries) return nullptr;
-  const std::size_t there = core_of(self)->end_learning(entries.data(), k_plan_capacity);
-  if (there > k_plan_capacity) {
-    PyErr_Format(PyExc_RuntimeError, "the learned section used %zu different sizes; a plan holds %zu", there,
-                 k_plan_capacity);
-    return nullptr;
-  }
-  Reference list(PyList_New(static_cast<Py_ssize_t>(there)));
+PyObject* to_list(const Entries& entries, std::size_t count) noexcept {
+  Reference list(PyList_New(static_cast<Py_ssize_t>(count)));
   if (!list) return nullptr;
-  for (std::size_t i = 0; i < there; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     PyObject* entry = to_tuple(entries[i]);
     if (entry == nullptr) return nullptr;
     PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), entry);
   }
   return list.release();
+}
+
+// _end_learning() -> [(size, requested, most_alive, allocations, zeroed), ...] sorted by size
+PyObject* end_learning(PyObject* self, PyObject*) {
+  pool::Pool* const core = core_of(self);
+  // Learning goes on while there is not room for all; other threads may add sizes meanwhile.
+  for (std::size_t room = core->end_learning(nullptr, 0);;) {
+    Entries entries(room);
+    if (!entries) return nullptr;
+    const std::size_t there = core->end_learning(entries.data(), room);
+    if (there <= room) return to_list(entries, there);
+    room = there;
+  }
 }
 
 // _prepare([(size, requested, most_alive, allocations, zeroed), ...]) -> entries fully prepared

@@ -48,29 +48,6 @@ PyObject* hand_out(LoopObject* self, os::Nanoseconds started, os::Nanoseconds la
   return Py_NewRef(reinterpret_cast<PyObject*>(tick));
 }
 
-// Python's own allocator (pymalloc) carves its objects out of arenas of 1 MiB whose pages appear when they are first
-// used, which may be in any iteration. Taking an arena's worth of its largest blocks and giving them back leaves the rest
-// of the arena in use touched and free. About 1 ms.
-#ifdef Py_GIL_DISABLED
-// Without a GIL every thread has heaps of its own in mimalloc, and only objects may be taken from those for objects.
-void touch_python_heap() noexcept {}
-#else
-void touch_python_heap() noexcept {
-  constexpr std::size_t k_block = 512;
-  constexpr std::size_t k_blocks = 2048;
-  auto** const blocks = static_cast<void**>(PyMem_RawCalloc(k_blocks, sizeof(void*)));
-  if (blocks == nullptr) return;
-  std::size_t taken = 0;
-  for (; taken < k_blocks; ++taken) {
-    blocks[taken] = PyObject_Malloc(k_block);
-    if (blocks[taken] == nullptr) break;
-    *static_cast<volatile char*>(blocks[taken]) = 0;
-  }
-  while (taken != 0) PyObject_Free(blocks[--taken]);
-  PyMem_RawFree(blocks);
-}
-#endif
-
 // Tells the section how many warm-up iterations are left. False with an exception.
 bool tell_left(LoopObject* self) noexcept {
   if (self->on_warm == Py_None) return true;
@@ -78,19 +55,28 @@ bool tell_left(LoopObject* self) noexcept {
   return left && Reference(PyObject_CallOneArg(self->on_warm, left.get()));
 }
 
+// What takes long before the first measured iteration and needs to know nothing of it: the kernel takes half a millisecond
+// and more for a watch. Sections do it before the blocks of the plan pass through the caches.
+void make_ready(LoopObject* self) noexcept {
+  realtime::Recorder& recorder = self->state->recorder;
+  if (!recorder.watching() && self->watch_error == 0) self->watch_error = recorder.watch();
+  if (self->warm_left > 0 || self->rehearsed) return;
+  recorder.rehearse();
+  recorder.start(self->state->clock.now());
+  self->rehearsed = true;
+}
+
 // After the last warm-up iteration: the section freezes, and the record begins anew. False with an exception.
 bool become_warm(LoopObject* self) noexcept {
+  make_ready(self);
   if (!tell_left(self)) return false;
   LoopState& state = *self->state;
-  self->watch_error = state.recorder.watch();
-  state.recorder.rehearse();
-  touch_python_heap();
+  self->recorded = true;
   const os::Nanoseconds now = state.clock.now();
   state.recorder.start(now);
-  // A period of idle time first: blocks that will be asked for as zeroed are cleared in it.
-  const os::Nanoseconds first = now + self->period;
-  state.timer.start(first);
-  self->pass_end = self->duration < 0 ? k_never : saturating_add(first, self->duration);
+  // Due at once: what waits finds its data gone from caches that it shares with others.
+  state.timer.start(now);
+  self->pass_end = self->duration < 0 ? k_never : saturating_add(now, self->duration);
   return true;
 }
 
@@ -193,6 +179,7 @@ PyObject* loop_next(PyObject* object) {
     self->iterating = false;
     // What the program does after its loop is not the loop's.
     if (self->warm_left == 0) self->state->recorder.finish(self->state->clock.now());
+    self->recorded = false;
   }
   return tick;
 }
@@ -200,13 +187,12 @@ PyObject* loop_next(PyObject* object) {
 // Before the first measured iteration of a pass: what came before the first of all is not the loop's.
 void begin_record(LoopObject* self) noexcept {
   realtime::Recorder& recorder = self->state->recorder;
-  if (self->warm_left > 0 || recorder.watching()) return;
-  if (self->watch_error == 0) self->watch_error = recorder.watch();
+  if (self->warm_left > 0 || self->recorded) return;
+  self->recorded = true;
+  make_ready(self);
   if (!recorder.recording()) {
     recorder.resume(self->state->clock.now());
   } else if (self->next_index == 0) {
-    recorder.rehearse();
-    touch_python_heap();
     recorder.start(self->state->clock.now());
   }
 }
@@ -267,8 +253,18 @@ PyObject* loop_start(PyObject* object, PyObject*) {
   self->watch_error = 0;
   self->warming = false;
   self->iterating = false;
+  self->recorded = false;
+  self->rehearsed = false;
   self->state->stop.store(false, std::memory_order_relaxed);
   self->state->recorder.start(self->state->clock.now());
+  Py_RETURN_NONE;
+}
+
+// make_ready(): what else the first measured iteration would wait for, now.
+PyObject* loop_make_ready(PyObject* object, PyObject*) {
+  LoopObject* self = loop_object(object);
+  if (!is_owner(self)) return nullptr;
+  make_ready(self);
   Py_RETURN_NONE;
 }
 
@@ -411,6 +407,7 @@ void loop_dealloc(PyObject* object) {
 
 PyMethodDef loop_methods[32] = {
     {"start", loop_start, METH_NOARGS, nullptr},
+    {"make_ready", loop_make_ready, METH_NOARGS, nullptr},
     {"finish", loop_finish, METH_NOARGS, nullptr},
     {"begin", loop_begin, METH_NOARGS, nullptr},
     {"end", loop_end, METH_O, nullptr},

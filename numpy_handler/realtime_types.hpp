@@ -67,6 +67,8 @@ struct LoopObject {
   unsigned long thread;       // 0: not started
   int watch_error;
   bool iterating;             // inside `for`
+  bool rehearsed;             // the recorder's pages and code have been used
+  bool recorded;              // the record of this pass has begun
   bool warming;               // the open iteration is a warm-up
 };
 

@@ -55,7 +55,8 @@ __all__ = [
     "stack",
 ]
 
-# Names that are imported when they are first asked for, and where they live: importing rtpool stays cheap.
+# Names that are imported when they are first asked for, and where they live: importing rtpool stays cheap. For the same
+# reason the modules above do without annotations as text, which NamedTuple would compile one by one.
 _LATER = {
     "Degradation": "_effective",
     "Effective": "_effective",

@@ -106,8 +106,7 @@ Restraint Pool::restraint() const noexcept {
 
 void Pool::freeze(OnMiss on_miss) noexcept {
   PoolImpl& self = impl(*this);
-  // Records for slabs and a heap or two, so that free runs can serve small sizes without the kernel.
-  self.store_.reserve_records(std::size_t{256} << 10);
+  self.store_.reserve_records(k_frozen_records);
   {
     const base::Guard guard(self.learning_lock_);
     self.misses_.reset(1024, false);

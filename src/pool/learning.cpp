@@ -92,6 +92,8 @@ void touch(void* block, std::size_t size) noexcept {
 }  // namespace
 
 std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept {
+  // Freezing needs them; now, as nothing is to come between the blocks and the loop.
+  if (!frozen()) impl(*this).store_.reserve_records(k_frozen_records);
   // All blocks of the plan alive at once, then freed: the thread's heap holds them as it will when the loop has run.
   std::uint64_t blocks = 0;
   for (std::size_t i = 0; i < count; ++i) {

@@ -23,6 +23,8 @@ namespace rtpool::pool {
 class DebugLayer;
 
 inline constexpr std::uint64_t k_no_hits = std::uint64_t{1} << 63;  // in a heap key: equal to no pool's id
+// For slabs and a heap or two, so that a frozen pool's free runs can serve small sizes without the kernel.
+inline constexpr std::size_t k_frozen_records = std::size_t{256} << 10;
 inline constexpr unsigned k_max_heaps = 16384;  // threads alive at once in one pool; further ones go to the fallback
 
 enum class Frozen : std::uint8_t { no, fallback, raise };

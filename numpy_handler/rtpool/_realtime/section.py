@@ -190,15 +190,16 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         return self
 
     def _enter(self, pool: Pool) -> None:
+        self._apply_settings()
+        loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
+        loop.start()
+        if self._pacing.warmup <= 1:
+            self._calm_down()
         if self._given_plan is not None:
             _look_through_the_stack()
         around = handler(pool)
         around.__enter__()
         self._undo.append(lambda: around.__exit__(None, None, None))
-        self._apply_settings()
-        loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
-        if self._pacing.warmup <= 1:
-            self._calm_down()
         if self._pacing.warmup:
             if self._given_plan is not None:
                 prepare(pool, self._given_plan)
@@ -208,7 +209,6 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             self._settle(pool)
         collection.callbacks.append(loop.note_collection)
         self._undo.append(lambda: collection.callbacks.remove(loop.note_collection))
-        loop.start()
 
     def _apply_settings(self) -> None:
         degradations: list[Degradation] = []
@@ -264,6 +264,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             self._undo.append(lambda: collector.leave(mode))  # type: ignore[arg-type]
         if self._given_plan is not None or self._pacing.warmup:
             _core.make_program_resident()
+            assert self._loop is not None
+            self._loop.make_ready()
 
     def _settle(self, pool: Pool) -> None:
         """From here on the plan is ready, the pool frozen, and the counters count."""
