@@ -1,8 +1,9 @@
-"""What a short script pays for activation: wall time of the whole process and the most memory it held."""
+"""What a short script pays for activation: wall and processor time of its process, and the most memory it held."""
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,12 +28,18 @@ _SCRIPTS = {
 }
 
 
-def _once(script: str) -> tuple[float, float]:
-    """Run a script in a process of its own; milliseconds, and MiB at most resident."""
+def _processor_time() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _once(script: str) -> tuple[float, float, float]:
+    """Run a script in a process of its own; milliseconds, MiB at most resident, and milliseconds of processor time."""
+    used = _processor_time()
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     took = time.perf_counter() - began
-    return took * 1e3, int(done.stdout) / 1024
+    return took * 1e3, int(done.stdout) / 1024, (_processor_time() - used) * 1e3
 
 
 def run(
@@ -42,7 +49,7 @@ def run(
     del chosen
     rounds = arguments.rounds * 6
     progress = make_progress(rounds)
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in _SCRIPTS}
+    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _SCRIPTS}
     for turn in range(rounds):
         progress.step("short scripts")
         order = list(_SCRIPTS.items())
@@ -50,16 +57,21 @@ def run(
             figures[name].append(_once(script))
     progress.close()
     rows = []
-    lines = [f"{'a script of four lines':<24}{'wall time':>12}{'more than without':>20}{'resident':>14}{'more':>12}"]
+    lines = [
+        f"{'a script of four lines':<24}{'wall time':>12}{'more than without':>20}{'processor, more':>19}"
+        f"{'resident':>14}{'more':>12}"
+    ]
     base = figures["without"]
     for name, values in figures.items():
         more = [value[0] - reference[0] for value, reference in zip(values, base, strict=True)]
+        busier = [value[2] - reference[2] for value, reference in zip(values, base, strict=True)]
         row = {
             "case": name,
             "milliseconds": statistics.median(value[0] for value in values),
             "milliseconds_min": min(value[0] for value in values),
             "milliseconds_more": statistics.median(more),
             "milliseconds_more_of_minima": min(v[0] for v in values) - min(v[0] for v in base),
+            "processor_milliseconds_more": statistics.median(busier),
             "resident_mib": statistics.median(value[1] for value in values),
             "resident_mib_more": statistics.median(v[1] for v in values) - statistics.median(v[1] for v in base),
             "runs": rounds,
@@ -67,6 +79,7 @@ def run(
         rows.append(row)
         lines.append(
             f"{name:<24}{row['milliseconds']:>9.1f} ms{row['milliseconds_more']:>17.1f} ms"
+            f"{row['processor_milliseconds_more']:>16.1f} ms"
             f"{row['resident_mib']:>10.1f} MiB{row['resident_mib_more']:>8.1f} MiB"
         )
     return {"rows": rows}, "\n".join(lines)

@@ -55,8 +55,8 @@ def default_pool() -> Pool:
     return pool
 
 
-def options_from_environment(environment: dict[str, str] | os._Environ[str]) -> dict[str, Any]:
-    """The arguments for the default pool."""
+def options_from_environment(environment: dict[str, str] | os._Environ[str], memory: int) -> dict[str, Any]:
+    """The arguments for the default pool on a machine with that much memory, 0 if unknown."""
     options: dict[str, Any] = {"size": 0, "name": environment.get("RTPOOL_NAME") or "default", "when_full": "fallback"}
     for variable, option in _SIZES.items():
         if text := environment.get(variable, ""):
@@ -71,7 +71,7 @@ def options_from_environment(environment: dict[str, str] | os._Environ[str]) -> 
             raise ValueError(f"RTPOOL_WHEN_FULL={text!r}: write one of {', '.join(WHEN_FULL)}")
         options["when_full"] = text.lower()
     # Without a limit of its own, a pool that does not grow ends at its size; this one may use all memory there is.
-    options.setdefault("limit", _core.physical_memory() or None)
+    options.setdefault("limit", memory or None)
     return options
 
 
@@ -99,12 +99,12 @@ def _read_huge_pages(text: str) -> str | bool:
 
 
 def _make() -> Pool:
-    options = options_from_environment(os.environ)
+    memory = _core.physical_memory()
+    options = options_from_environment(os.environ, memory)
     try:
         pool = Pool(options.pop("size"), **options)
     except ValueError as error:
         raise ValueError(f"the RTPOOL_ variables of the environment do not fit together: {error}") from None
-    memory = _core.physical_memory()
     if options["when_full"] == "fallback" and memory:
         pool._restrain(memory // _SPARE_PART, memory // _MOST_ZEROED_PART)
     return pool

@@ -333,8 +333,8 @@ def _check_limit(size: int, limit: Size | None, most: int) -> None:
         raise ValueError("limit must be more than 0; leave it out for the physical memory of this machine")
     if limit is not None and most < size:
         raise ValueError(f"limit of {format_size(most)} is below the size of {format_size(size)} to make ready")
-    memory = _core.physical_memory()
-    if limit is None and 0 < memory < size:
+    memory = _core.physical_memory() if limit is None and size != 0 else 0
+    if 0 < memory < size:
         raise MemoryError(
             f"size of {format_size(size)} is more than the {format_size(memory)} of physical memory;"
             " ask for less, or set limit= as well if swap is meant to be used"

@@ -37,18 +37,18 @@ std::size_t number_in_file(const char* path, std::size_t otherwise) noexcept {
   return end == text ? otherwise : static_cast<std::size_t>(value);
 }
 
-// The memory limit that holds for this process, SIZE_MAX for none, and what of it is in use for good: file pages that the
-// kernel drops when memory is needed do not count.
-struct CgroupMemory {
-  std::size_t limit = SIZE_MAX;
-  std::size_t used = 0;
-};
-
 struct CgroupFiles {
   const char* mount;
   const char* limit;
   const char* usage;
   const char* droppable[2];  // lines of memory.stat, each with what stands around its name
+};
+
+// The lowest limit that holds for this process, and the group that has it.
+struct CgroupLimit {
+  std::size_t bytes;  // no limit of a group is above what it began with
+  const CgroupFiles* files = nullptr;
+  char folder[1024] = "";
 };
 constexpr CgroupFiles k_cgroup_v2{"/sys/fs/cgroup", "memory.max", "memory.current",
                                   {"\ninactive_file ", "\nactive_file "}};
@@ -57,33 +57,26 @@ constexpr CgroupFiles k_cgroup_v1{"/sys/fs/cgroup/memory", "memory.limit_in_byte
 
 // `group` (of `length` characters) and its ancestors up to the mount point, where containers see their own: the lowest
 // limit counts.
-void look_up(const CgroupFiles& files, const char* group, std::size_t length, CgroupMemory* found) noexcept {
+void look_up(const CgroupFiles& files, const char* group, std::size_t length, CgroupLimit* found) noexcept {
   char path[1200];
   for (std::size_t n = length;; --n) {
     if (n == length || n == 0 || group[n] == '/') {
       const int part = n == 1 ? 0 : static_cast<int>(n);  // "/" is the mount point
-      const auto name = [&](const char* file) noexcept {
-        std::snprintf(path, sizeof path, "%s%.*s/%s", files.mount, part, group, file);
-        return path;
-      };
-      const std::size_t limit = number_in_file(name(files.limit), SIZE_MAX);
-      if (limit < found->limit) {
-        *found = {limit, number_in_file(name(files.usage), 0)};
-        char stat[4096];
-        if (!read_text_file(name("memory.stat"), stat, sizeof stat)) stat[0] = '\0';
-        for (const char* line : files.droppable) {
-          const char* at = std::strstr(stat, line);
-          const std::size_t pages = at == nullptr ? 0 : std::strtoull(at + std::strlen(line), nullptr, 10);
-          found->used -= pages < found->used ? pages : found->used;
-        }
+      std::snprintf(path, sizeof path, "%s%.*s/%s", files.mount, part, group, files.limit);
+      const std::size_t limit = number_in_file(path, SIZE_MAX);
+      if (limit < found->bytes) {
+        found->bytes = limit;
+        found->files = &files;
+        std::snprintf(found->folder, sizeof found->folder, "%s%.*s", files.mount, part, group);
       }
     }
     if (n == 0) return;
   }
 }
 
-CgroupMemory cgroup_memory() noexcept {
-  CgroupMemory found;
+// The lowest limit below `most` bytes.
+CgroupLimit cgroup_limit(std::size_t most) noexcept {
+  CgroupLimit found{most};
   char text[1024];
   if (!read_text_file("/proc/self/cgroup", text, sizeof text)) text[0] = '\0';
   const char* v2 = std::strncmp(text, "0::", 3) == 0 ? text : std::strstr(text, "\n0::");
@@ -95,6 +88,27 @@ CgroupMemory cgroup_memory() noexcept {
   const char* group = v1 != nullptr ? v1 + std::strlen(":memory:") : "";
   look_up(k_cgroup_v1, group, std::strcspn(group, "\n"), &found);
   return found;
+}
+
+// What of a limit is in use for good: file pages that the kernel drops when memory is needed do not count.
+std::size_t used_of(const CgroupLimit& limit) noexcept {
+  char path[1200];
+  std::snprintf(path, sizeof path, "%s/%s", limit.folder, limit.files->usage);
+  std::size_t used = number_in_file(path, 0);
+  std::snprintf(path, sizeof path, "%s/memory.stat", limit.folder);
+  char stat[4096];
+  if (!read_text_file(path, stat, sizeof stat)) stat[0] = '\0';
+  for (const char* line : limit.files->droppable) {
+    const char* at = std::strstr(stat, line);
+    const std::size_t pages = at == nullptr ? 0 : std::strtoull(at + std::strlen(line), nullptr, 10);
+    used -= pages < used ? pages : used;
+  }
+  return used;
+}
+
+std::size_t machine_memory() noexcept {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  return pages > 0 ? static_cast<std::size_t>(pages) * k_page_size : 0;
 }
 
 class LinuxMemory final : public Memory {
@@ -221,10 +235,9 @@ class LinuxMemory final : public Memory {
 
   std::size_t physical_memory() noexcept override {
     const KeepErrno keep;
-    const long pages = ::sysconf(_SC_PHYS_PAGES);
-    const std::size_t machine = pages > 0 ? static_cast<std::size_t>(pages) * k_page_size : 0;
-    const std::size_t cgroup = cgroup_memory().limit;
-    return cgroup < machine ? base::align_down(cgroup, k_page_size) : machine;
+    const std::size_t machine = machine_memory();
+    if (machine == 0) return 0;
+    return base::align_down(cgroup_limit(machine).bytes, k_page_size);
   }
 
   std::size_t available_memory() noexcept override {
@@ -236,9 +249,11 @@ class LinuxMemory final : public Memory {
         available = static_cast<std::size_t>(std::strtoull(line + 13, nullptr, 10)) << 10;
       }
     }
-    const CgroupMemory cgroup = cgroup_memory();
-    if (cgroup.limit != SIZE_MAX) {
-      const std::size_t room = cgroup.limit > cgroup.used ? cgroup.limit - cgroup.used : 0;
+    const std::size_t machine = machine_memory();
+    const CgroupLimit limit = cgroup_limit(machine != 0 ? machine : SIZE_MAX);
+    if (limit.files != nullptr) {
+      const std::size_t used = used_of(limit);
+      const std::size_t room = limit.bytes > used ? limit.bytes - used : 0;
       if (room < available || available == 0) available = room;
     }
     return available;

@@ -50,9 +50,10 @@ pages::GrowthOptions growth_options(const Options& options, std::size_t limit) n
 CreateResult Pool::create(const Options& options, os::Memory& memory, const Fallback* fallback) noexcept {
   CreateResult result;
   result.asked = options.size;
-  const std::size_t physical = memory.physical_memory();
   std::size_t limit = options.limit;
-  if (limit == k_no_limit) limit = options.when_full != WhenFull::grow && options.size != 0 ? options.size : physical;
+  if (limit == k_no_limit) {
+    limit = options.when_full != WhenFull::grow && options.size != 0 ? options.size : memory.physical_memory();
+  }
   if (limit == 0) limit = std::size_t{1} << 40;
   if (options.size > limit && options.limit == k_no_limit) limit = options.size;  // more than physical memory: the kernel decides
   if (options.size > limit || limit > SIZE_MAX / 2) {

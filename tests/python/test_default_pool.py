@@ -12,7 +12,7 @@ MEMORY = _core.physical_memory()
 
 
 def test_without_variables() -> None:
-    options = options_from_environment({"PATH": "/bin", "RTPOOL_SIZE": ""})
+    options = options_from_environment({"PATH": "/bin", "RTPOOL_SIZE": ""}, MEMORY)
     assert options == {"size": 0, "name": "default", "when_full": "fallback", "limit": MEMORY}
 
 
@@ -28,7 +28,7 @@ def test_all_variables() -> None:
         "RTPOOL_ZERO_ON_FREE": "on",
         "RTPOOL_STRICT": "false",
     }
-    assert options_from_environment(environment) == {
+    assert options_from_environment(environment, MEMORY) == {
         "size": 64 << 20,
         "limit": MEMORY // 4,
         "name": "mine",
@@ -39,7 +39,7 @@ def test_all_variables() -> None:
         "zero_on_free": True,
         "strict": False,
     }
-    assert options_from_environment({"RTPOOL_HUGE_PAGES": "off"})["huge_pages"] is False
+    assert options_from_environment({"RTPOOL_HUGE_PAGES": "off"}, MEMORY)["huge_pages"] is False
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_all_variables() -> None:
 )
 def test_wrong_values_name_their_variable(variable: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{variable}={value!r}"):
-        options_from_environment({variable: value})
+        options_from_environment({variable: value}, MEMORY)
 
 
 def test_there_is_one() -> None:
