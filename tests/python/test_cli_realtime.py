@@ -133,6 +133,12 @@ def test_doctor_finds_what_is_unfit(tmp_path: Path) -> None:
             "sys/devices/system/cpu/cpu0/cpuidle/state3/latency": "400",
             "sys/kernel/mm/transparent_hugepage/defrag": "[always] madvise",
             "sys/kernel/mm/ksm/run": "1",
+            "sys/module/damon_reclaim/parameters/enabled": "Y",
+            "sys/kernel/mm/damon/admin/kdamonds/0/state": "off",
+            "sys/kernel/mm/damon/admin/kdamonds/0/contexts/0/schemes/0/action": "pageout",
+            "sys/kernel/mm/damon/admin/kdamonds/1/state": "on",
+            "sys/kernel/mm/damon/admin/kdamonds/1/contexts/0/schemes/0/action": "stat",
+            "sys/kernel/mm/damon/admin/kdamonds/1/contexts/0/schemes/1/action": "pageout",
             "proc/sys/kernel/numa_balancing": "1",
             "sys/devices/system/node/node0/x": "",
             "sys/devices/system/node/node1/x": "",
@@ -142,10 +148,12 @@ def test_doctor_finds_what_is_unfit(tmp_path: Path) -> None:
     )
     findings = {finding.what: finding for finding in checkup.examine(machine, seconds=0)}
     for what in ("kernel preemption", "real-time throttling", "swap", "frequency governor", "huge page defrag",
-                 "page merging (KSM)", "NUMA balancing", "clock", "virtual machine"):  # fmt: skip
+                 "page merging (KSM)", "NUMA balancing", "clock", "virtual machine", "proactive reclaim"):  # fmt: skip
         assert findings[what].verdict != "ok" and findings[what].fix, what
     assert "50 ms" in findings["real-time throttling"].found and findings["swap"].found == "2 GiB"
     assert "400 us" in findings["idle states"].found
+    fix = findings["proactive reclaim"].fix
+    assert "enabled" in fix and "kdamonds/1/state" in fix and "kdamonds/0" not in fix
 
 
 def test_doctor_is_content_with_a_fit_machine(tmp_path: Path) -> None:
@@ -157,6 +165,8 @@ def test_doctor_is_content_with_a_fit_machine(tmp_path: Path) -> None:
             "proc/sys/kernel/sched_rt_period_us": "1000000",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance",
             "sys/devices/system/cpu/isolated": "2-3",
+            "sys/kernel/mm/damon/admin/kdamonds/0/state": "on",
+            "sys/kernel/mm/damon/admin/kdamonds/0/contexts/0/schemes/0/action": "stat",
             "sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
             "sys/kernel/mm/transparent_hugepage/defrag": "always [madvise]",
             "proc/cpuinfo": "flags : fpu\n",

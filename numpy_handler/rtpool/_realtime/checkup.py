@@ -87,6 +87,16 @@ def _swap(machine: Machine) -> Finding:
     return Finding("swap", format_size(swap * 1024), "warn", "use lock_process=True in sections, or swapoff -a")
 
 
+def _proactive_reclaim(machine: Machine) -> Finding:
+    switches = machine.reclaimers()
+    if not switches:
+        return Finding("proactive reclaim", "off", "ok")
+    # Read from disk again: a major fault. Without swap these are the pages of files: code of programs and libraries.
+    found = "on (DAMON): pages that nobody uses for a while leave memory, and fault when they are used again"
+    turn_off = "; ".join(f"echo {'N' if name.endswith('enabled') else 'off'} > {name}" for name in switches)
+    return Finding("proactive reclaim", found, "warn", f"use lock_process=True in sections, or {turn_off} (as root)")
+
+
 def _governor(machine: Machine) -> Finding:
     governors = machine.governors()
     if governors <= {"performance"}:
@@ -223,6 +233,7 @@ _CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     _throttling,
     _memlock,
     _swap,
+    _proactive_reclaim,
     _governor,
     _idle_states,
     _huge_pages,

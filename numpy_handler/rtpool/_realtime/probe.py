@@ -115,3 +115,19 @@ class Machine:
         """Swap space in use or ready, KiB."""
         match = re.search(r"^SwapTotal:\s*(\d+)", self.text("proc/meminfo") or "", re.MULTILINE)
         return int(match[1]) if match else 0
+
+    def reclaimers(self) -> list[str]:
+        """Switches of what takes unused pages out of memory although there is room (DAMON), where it is on."""
+        found = []
+        if self.text("sys/module/damon_reclaim/parameters/enabled") in ("Y", "y", "1"):
+            found.append("/sys/module/damon_reclaim/parameters/enabled")
+        for worker in self.directories("sys/kernel/mm/damon/admin/kdamonds", ""):
+            inside = worker.relative_to(self.root)
+            actions = {
+                self.text(f"{scheme.relative_to(self.root)}/action")
+                for context in self.directories(f"{inside}/contexts", "")
+                for scheme in self.directories(f"{context.relative_to(self.root)}/schemes", "")
+            }
+            if self.text(f"{inside}/state") == "on" and "pageout" in actions:
+                found.append(f"/{inside}/state")
+        return found
