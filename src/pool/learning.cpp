@@ -92,8 +92,6 @@ void touch(void* block, std::size_t size) noexcept {
 }  // namespace
 
 std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept {
-  // Freezing needs them; now, as nothing is to come between the blocks and the loop.
-  if (!frozen()) impl(*this).store_.reserve_records(k_frozen_records);
   // All blocks of the plan alive at once, then freed: the thread's heap holds them as it will when the loop has run.
   std::uint64_t blocks = 0;
   for (std::size_t i = 0; i < count; ++i) {
@@ -115,10 +113,16 @@ std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept 
         release(block);  // a fallback block is no preparation
         break;
       }
-      touch(block, entries[i].size);
       held[used++] = block;
     }
     if (k < entries[i].most_alive) break;
+  }
+  // Freezing needs them: now, as nothing is to come between the touching of the blocks and the loop.
+  if (!frozen()) impl(*this).store_.reserve_records(k_frozen_records);
+  std::size_t at = 0;
+  for (std::size_t i = count; at != used;) {
+    --i;
+    for (std::uint64_t k = 0; k < entries[i].most_alive && at != used; ++k) touch(held[at++], entries[i].size);
   }
   while (used != 0) release(held[--used]);
   std::free(held);

@@ -59,6 +59,25 @@ def test_after_learning_the_pool_holds_what_was_learned() -> None:
     pool.check()
 
 
+def test_learning_keeps_every_size() -> None:
+    pool = rtpool.Pool()
+    pool._begin_learning()
+    with rtpool.handler(pool):
+        for pages in range(1, 3001):
+            np.empty(pages * 4096, np.uint8)
+    learned = pool._end_learning()
+    assert [size for size, *_ in learned if size % 4096 == 0] == [pages * 4096 for pages in range(1, 3001)]
+
+
+def test_freezing_what_was_prepared_needs_nothing_more_of_the_kernel() -> None:
+    pool = rtpool.Pool()
+    pool.prepare(Plan(entries()))
+    prepared = pool.stats().kernel_calls
+    pool.freeze()
+    assert pool.stats().kernel_calls == prepared
+    pool.unfreeze()
+
+
 def test_an_exception_ends_learning() -> None:
     pool = rtpool.Pool()
     with pytest.raises(ZeroDivisionError), pool.learn():
