@@ -18,7 +18,7 @@
 #include <cstdint>
 
 #include "base/counter.hpp"
-#include "base/lock.hpp"
+#include "os/priority_lock.hpp"
 
 namespace rtpool::blocks {
 
@@ -30,7 +30,7 @@ inline constexpr std::uint32_t k_clearing = 8;  // zero_on_free
 
 // The part that hits never touch, kept off their cache line.
 struct HeapLockGuard {
-  base::PriorityMutex mutex;
+  os::PriorityLock mutex;
   bool held_by_owner = false;
 };
 

@@ -1,7 +1,8 @@
 // A mutex that passes the priority of its highest waiter on to its holder, at two atomic operations a turn.
 //
-// As base::PriorityMutex, on the kernel's futex itself: the word holds the thread id of the holder, and the kernel is
-// called only when threads collide. What pthread does besides (kinds, robustness, error checks) costs 8 ns a turn.
+// On the kernel's futex itself (FUTEX_LOCK_PI): the word holds the thread id of the holder, and the kernel is called only
+// when threads collide. What a pthread mutex of that protocol does besides (kinds, robustness, error checks) costs 150
+// instructions and 8 ns a turn, a sixth of a miss.
 //
 // Thread rule: as std::mutex. Cost: one compare-and-swap each way; the first lock of a thread asks for its id. Failure:
 // none; where the kernel cannot do it, colliding threads sleep in small steps. Fork: the child calls `forget_thread` in
@@ -18,6 +19,10 @@ class PriorityLock {
   void lock() noexcept {
     std::uint32_t free = 0;
     if (!word_.compare_exchange_strong(free, thread(), std::memory_order_acquire, std::memory_order_relaxed)) lock_slow();
+  }
+  bool try_lock() noexcept {
+    std::uint32_t free = 0;
+    return word_.compare_exchange_strong(free, thread(), std::memory_order_acquire, std::memory_order_relaxed);
   }
   void unlock() noexcept {
     std::uint32_t mine = thread();

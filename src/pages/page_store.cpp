@@ -8,7 +8,6 @@
 namespace rtpool::pages {
 
 using base::Guard;
-using base::PriorityMutex;
 
 PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
   drain_pending_locked(k_drain);

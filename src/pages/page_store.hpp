@@ -12,6 +12,7 @@
 
 #include "base/lock.hpp"
 #include "os/memory.hpp"
+#include "os/priority_lock.hpp"
 #include "pages/page_desc.hpp"
 #include "pages/page_runs.hpp"
 #include "pages/region.hpp"
@@ -124,9 +125,9 @@ class PageStore {
     std::size_t count = 0;
   };
   RecordList record_lists_[k_record_kinds];
-  base::PriorityMutex record_lock_;
-  base::PriorityMutex growth_lock_;
-  alignas(64) base::PriorityMutex run_lock_;
+  os::PriorityLock record_lock_;
+  os::PriorityLock growth_lock_;
+  alignas(64) os::PriorityLock run_lock_;
   PageRuns runs_;
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};

@@ -13,7 +13,7 @@
 namespace rtpool::pool {
 namespace {
 
-using LockGuard = base::Guard<base::PriorityMutex>;
+using LockGuard = base::Guard<os::PriorityLock>;
 
 constexpr std::size_t k_zone = 64;
 

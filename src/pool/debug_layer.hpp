@@ -28,6 +28,7 @@
 #include <cstdint>
 
 #include "base/lock.hpp"
+#include "os/priority_lock.hpp"
 #include "pool/call_sites.hpp"
 #include "pool/debug_blocks.hpp"
 #include "pool/pool.hpp"
@@ -66,7 +67,7 @@ class DebugLayer {
   // In a signal handler: what the touched address has to do with this pool.
   void explain_fault(const void* address) noexcept;
 
-  base::PriorityMutex& lock() noexcept { return lock_; }
+  os::PriorityLock& lock() noexcept { return lock_; }
   static void set_call_site(CallSite call_site) noexcept;
 
  private:
@@ -111,7 +112,7 @@ class DebugLayer {
   const bool watched_;
   const unsigned char freed_byte_;
   const std::size_t quarantine_bytes_;
-  base::PriorityMutex lock_;
+  os::PriorityLock lock_;
   CallSites sites_;
   DebugBlocks blocks_;
   DebugBlock* oldest_ = nullptr;

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/lock.hpp"
+#include "os/priority_lock.hpp"
 
 namespace rtpool::pool {
 
@@ -19,7 +20,7 @@ class FallbackTable {
   bool remove(void* block, std::size_t* size) noexcept;
   bool find(const void* block, std::size_t* size) noexcept;
   std::size_t count() const noexcept { return __atomic_load_n(&used_, __ATOMIC_RELAXED); }
-  base::PriorityMutex& lock() noexcept { return lock_; }
+  os::PriorityLock& lock() noexcept { return lock_; }
 
   FallbackTable() = default;
   FallbackTable(const FallbackTable&) = delete;
@@ -33,7 +34,7 @@ class FallbackTable {
   };
   std::size_t place_of(const void* block) const noexcept;
 
-  base::PriorityMutex lock_;
+  os::PriorityLock lock_;
   Entry* entries_ = nullptr;
   std::size_t places_ = 0;
   std::size_t used_ = 0;

@@ -12,6 +12,7 @@
 #include "base/lock.hpp"
 #include "blocks/heap.hpp"
 #include "os/memory.hpp"
+#include "os/priority_lock.hpp"
 #include "pages/page_store.hpp"
 #include "pool/fallback_table.hpp"
 #include "pool/pool.hpp"
@@ -59,11 +60,11 @@ struct PoolImpl : Pool {
   std::atomic<std::uint64_t> stranger_slack_{0};
 
   // --- heaps; control_lock_ to add, adopt and abandon ---
-  base::PriorityMutex control_lock_;
+  os::PriorityLock control_lock_;
   std::atomic<std::uint32_t> heap_count_{0};
   std::uint32_t orphan_count_ = 0;
 
-  base::PriorityMutex learning_lock_;
+  os::PriorityLock learning_lock_;
   SizeTable learning_;
   std::atomic<bool> is_learning_{false};
   SizeTable misses_;  // while frozen, under learning_lock_

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/lock.hpp"
+#include "os/priority_lock.hpp"
 #include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
@@ -22,12 +23,7 @@ constexpr std::uint32_t k_slots = 65536;
 constinit Slot g_slots[k_slots];  // zero pages: costs memory only where used
 constinit std::atomic<std::uint32_t> g_high{0};
 
-base::PriorityMutex& lock() noexcept {
-  // Never destroyed: threads may end after the statics of this library are gone.
-  alignas(base::PriorityMutex) static unsigned char storage[sizeof(base::PriorityMutex)];
-  static auto* const mutex = new (storage) base::PriorityMutex;
-  return *mutex;
-}
+constinit os::PriorityLock g_lock;  // of the slots; nothing to destroy, as threads may end after the statics are gone
 
 template <class Function>
 void for_each_pool(Function&& function) noexcept {
@@ -37,17 +33,18 @@ void for_each_pool(Function&& function) noexcept {
 }
 
 void before_fork() noexcept {
-  lock().lock();
+  g_lock.lock();
   for_each_pool([](PoolImpl& pool) { pool.stop_for_fork(); });
 }
 
 void after_fork_in_parent() noexcept {
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(false); });
-  lock().unlock();
+  g_lock.unlock();
 }
 
 void after_fork_in_child() noexcept {
-  lock().reset_after_fork();
+  os::PriorityLock::forget_thread();
+  g_lock.reset_after_fork();
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(true); });
 }
 
@@ -60,7 +57,7 @@ void install_fork_handlers() noexcept {
 
 std::uint32_t registry_enter(PoolImpl& pool) noexcept {
   install_fork_handlers();
-  const base::Guard guard(lock());
+  const base::Guard guard(g_lock);
   for (std::uint32_t i = 0; i < k_slots; ++i) {
     Slot& slot = g_slots[i];
     if (slot.pool.load(std::memory_order_relaxed) != nullptr) continue;
@@ -75,7 +72,7 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept {
 }
 
 void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept {
-  const base::Guard guard(lock());
+  const base::Guard guard(g_lock);
   Slot& slot = g_slots[pool.slot_];
   slot.bytes.store(0, std::memory_order_release);
   slot.id.store(0, std::memory_order_relaxed);
@@ -97,7 +94,7 @@ PoolImpl* registry_find(const void* address) noexcept {
 }
 
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {
-  const base::Guard guard(lock());
+  const base::Guard guard(g_lock);
   if (registry_has(slot, id)) g_slots[slot].pool.load(std::memory_order_relaxed)->abandon(heap);
 }
 

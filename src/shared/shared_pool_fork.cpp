@@ -14,12 +14,7 @@
 namespace rtpool::shared {
 namespace {
 
-base::PriorityMutex& registry_mutex() noexcept {
-  // No destructor at exit: arrays go after every static is gone.
-  alignas(base::PriorityMutex) static unsigned char storage[sizeof(base::PriorityMutex)];
-  static base::PriorityMutex* const mutex = new (storage) base::PriorityMutex;
-  return *mutex;
-}
+constinit os::PriorityLock g_lock;  // of what follows; nothing to destroy, as arrays go after every static is gone
 SharedPool* g_first = nullptr;
 
 // Where the data of the open pools lie. An entry is written under the registry's lock; whoever asks about a live block
@@ -60,8 +55,8 @@ bool remove_range(const SharedPool* pool) noexcept {
 
 }  // namespace
 
-Registry::Lock::Lock() noexcept { registry_mutex().lock(); }
-Registry::Lock::~Lock() { registry_mutex().unlock(); }
+Registry::Lock::Lock() noexcept { g_lock.lock(); }
+Registry::Lock::~Lock() { g_lock.unlock(); }
 
 void Registry::add(SharedPool* pool) noexcept {
   static const int installed =
@@ -112,7 +107,7 @@ SharedPool* Registry::find_block(const void* address) noexcept {
 SharedPool* Registry::first() noexcept { return g_first; }
 
 void SharedPool::before_fork() noexcept {
-  registry_mutex().lock();
+  g_lock.lock();
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
     pool->mutex_.lock();
     pool->fork_child_ = Tenancy{};
@@ -134,7 +129,7 @@ void SharedPool::before_fork() noexcept {
 
 void SharedPool::after_fork_in_parent() noexcept {
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) pool->mutex_.unlock();
-  registry_mutex().unlock();
+  g_lock.unlock();
 }
 
 void SharedPool::after_fork_in_child() noexcept {
@@ -147,7 +142,7 @@ void SharedPool::after_fork_in_child() noexcept {
     }
     pool->become_child(pool->fork_child_);
   }
-  registry_mutex().reset_after_fork();
+  g_lock.reset_after_fork();
 }
 
 // What the parent had becomes something to look addresses up in; nothing is allocated here.

@@ -29,6 +29,17 @@ TEST(PriorityLock, OneHolderAtATime) {
   EXPECT_EQ(count, 200000);
 }
 
+TEST(PriorityLock, TriesWithoutWaiting) {
+  PriorityLock lock;
+  ASSERT_TRUE(lock.try_lock());
+  std::thread([&] { EXPECT_FALSE(lock.try_lock()); }).join();
+  lock.unlock();
+  std::thread([&] {
+    EXPECT_TRUE(lock.try_lock());
+    lock.unlock();
+  }).join();
+}
+
 TEST(PriorityLock, NewAfterAFork) {
   PriorityLock lock;
   lock.lock();

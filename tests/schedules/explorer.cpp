@@ -25,7 +25,7 @@ struct Thread {
   ucontext_t context;
   void* stack = nullptr;
   bool done = false;
-  pthread_mutex_t* wants = nullptr;
+  const void* wants = nullptr;
   bool paused = false;
   std::uint64_t paused_at = 0;
   std::deque<Kept> kept;
@@ -35,7 +35,7 @@ struct Thread {
 };
 
 struct Held {
-  pthread_mutex_t* mutex;
+  const void* lock;
   unsigned holder;
 };
 
@@ -90,9 +90,9 @@ void fail(const char* promise) noexcept {
   if (inside()) switch_to(k_outside);
 }
 
-bool is_held_by_other(pthread_mutex_t* mutex, unsigned self) noexcept {
+bool is_held_by_other(const void* which, unsigned self) noexcept {
   for (const Held& one : g_now->held) {
-    if (one.mutex == mutex) return one.holder != self;
+    if (one.lock == which) return one.holder != self;
   }
   return false;
 }
@@ -275,47 +275,45 @@ void pause() noexcept {
   choose();
 }
 
-int mutex_lock(pthread_mutex_t* mutex) noexcept {
-  if (g_now == nullptr) return 0;
-  before_access(mutex, true);
+void lock(const void* which) noexcept {
+  if (g_now == nullptr) return;
+  before_access(which, true);
   flush_stores();
-  while (is_held_by_other(mutex, k_outside)) {
+  while (is_held_by_other(which, k_outside)) {
     if (!inside()) {
-      fail("no mutex is left locked");
-      return 0;
+      fail("no lock is left locked");
+      return;
     }
     Thread& self = g_now->threads[g_now->current];
-    self.wants = mutex;
+    self.wants = which;
     choose();
     self.wants = nullptr;
   }
-  g_now->held.push_back({mutex, g_now->current});
-  return 0;
+  g_now->held.push_back({which, g_now->current});
 }
 
-int mutex_try_lock(pthread_mutex_t* mutex) noexcept {
-  if (g_now == nullptr) return 0;
-  before_access(mutex, true);
+bool try_lock(const void* which) noexcept {
+  if (g_now == nullptr) return true;
+  before_access(which, true);
   flush_stores();
   for (const Held& one : g_now->held) {
-    if (one.mutex == mutex) return EBUSY;
+    if (one.lock == which) return false;
   }
-  g_now->held.push_back({mutex, g_now->current});
-  return 0;
+  g_now->held.push_back({which, g_now->current});
+  return true;
 }
 
-int mutex_unlock(pthread_mutex_t* mutex) noexcept {
-  if (g_now == nullptr) return 0;
-  before_access(mutex, true);
+void unlock(const void* which) noexcept {
+  if (g_now == nullptr) return;
+  before_access(which, true);
   flush_stores();
   for (std::size_t i = 0; i < g_now->held.size(); ++i) {
-    if (g_now->held[i].mutex != mutex) continue;
-    if (g_now->held[i].holder != g_now->current) fail("a mutex is unlocked by who locked it");
+    if (g_now->held[i].lock != which) continue;
+    if (g_now->held[i].holder != g_now->current) fail("a lock is unlocked by who locked it");
     g_now->held.erase(g_now->held.begin() + static_cast<std::ptrdiff_t>(i));
-    return 0;
+    return;
   }
-  fail("only locked mutexes are unlocked");
-  return 0;
+  fail("only locked locks are unlocked");
 }
 
 }  // namespace rtpool::schedules

@@ -1,11 +1,11 @@
 // Runs a few threads of real code in every order of their accesses to atomics, up to a number of preemptions.
 //
-// The code under test is compiled with `scheduled.hpp` in front of it (forced include): its std::atomic, its mutexes and
+// The code under test is compiled with `scheduled.hpp` in front of it (forced include): its std::atomic, its locks and
 // its sleeps become points at which another thread may go on. Threads are coroutines of one real thread. A scenario is
 // run from its beginning again and again; at each point at which more than one thread can go on the explorer remembers
 // which it let go, and the next run takes the next choice of the last such point (depth first). With `preemptions` below
 // the number of points the search covers every schedule in which at most so many threads are interrupted where they
-// could have gone on; switches at waiting (a taken mutex, a sleep) and at the end of a thread cost nothing.
+// could have gone on; switches at waiting (a taken lock, a sleep) and at the end of a thread cost nothing.
 //
 // What it cannot see: orders that only a machine with weak memory shows. With `store_buffers` set, plain stores (all but
 // sequentially consistent ones) reach the others late, in order, at points of the explorer's choice, as on x86; reorderings

@@ -1,4 +1,4 @@
-// In front of every source of the core that is explored (forced include): std::atomic, mutexes and sleeps with points at
+// In front of every source of the core that is explored (forced include): std::atomic and sleeps with points at
 // which the explorer may let another thread go on. The sources themselves are compiled as they are.
 //
 // All headers of the standard library come first, so that only the core's own use of the names is changed.
@@ -39,10 +39,6 @@ void flush_stores() noexcept;
 void flush_all_stores() noexcept;
 // The calling thread waits for another one to do something.
 void pause() noexcept;
-
-int mutex_lock(pthread_mutex_t* mutex) noexcept;
-int mutex_try_lock(pthread_mutex_t* mutex) noexcept;
-int mutex_unlock(pthread_mutex_t* mutex) noexcept;
 
 }  // namespace rtpool::schedules
 
@@ -131,16 +127,8 @@ inline int rtpool_scheduled_nanosleep(const timespec*, timespec*) noexcept {
   rtpool::schedules::pause();
   return 0;
 }
-inline int rtpool_scheduled_mutex_lock(pthread_mutex_t* mutex) noexcept { return rtpool::schedules::mutex_lock(mutex); }
-inline int rtpool_scheduled_mutex_trylock(pthread_mutex_t* mutex) noexcept {
-  return rtpool::schedules::mutex_try_lock(mutex);
-}
-inline int rtpool_scheduled_mutex_unlock(pthread_mutex_t* mutex) noexcept { return rtpool::schedules::mutex_unlock(mutex); }
 
 #ifndef RTPOOL_EXPLORER_ITSELF
 #define atomic rtpool_scheduled_atomic
 #define nanosleep rtpool_scheduled_nanosleep
-#define pthread_mutex_lock rtpool_scheduled_mutex_lock
-#define pthread_mutex_trylock rtpool_scheduled_mutex_trylock
-#define pthread_mutex_unlock rtpool_scheduled_mutex_unlock
 #endif

@@ -1,4 +1,4 @@
-// In front of every source of the pools (forced include): std::atomic, mutexes and sleeps that do what they always do,
+// In front of every source of the pools (forced include): std::atomic (which locks are made of) that does what it always does,
 // but now and then a little later. Between any two accesses another thread may so have gone on for as long as it likes,
 // which on an idle machine almost never happens. The sources themselves are compiled as they are, and sanitizers see the
 // real operations.
@@ -25,13 +25,9 @@
 
 namespace rtpool::stress {
 
-// Accesses that a thread still makes before it is next delayed, at an atomic and at a lock. Threads that were not armed
-// count down from 2^32 and are never delayed.
-struct Countdown {
-  std::uint32_t accesses = 0;
-  std::uint32_t locks = 0;
-};
-extern thread_local constinit Countdown t_countdown;
+// Accesses that a thread still makes before it is next delayed. Threads that were not armed count down from 2^32 and are
+// never delayed.
+extern thread_local constinit std::uint32_t t_countdown;
 
 // The calling thread is delayed from now on, how often follows from the seed.
 void arm(std::uint64_t seed) noexcept;
@@ -39,13 +35,9 @@ void arm(std::uint64_t seed) noexcept;
 std::uint64_t delays() noexcept;
 
 void delay_at_access() noexcept;
-void delay_at_lock() noexcept;
 
 inline void access() noexcept {
-  if (--t_countdown.accesses == 0) delay_at_access();
-}
-inline void lock() noexcept {
-  if (--t_countdown.locks == 0) delay_at_lock();
+  if (--t_countdown == 0) delay_at_access();
 }
 
 // Delays before an operation and, as it is destroyed last, after it.
@@ -128,34 +120,6 @@ class rtpool_delayed_atomic {
 
 }  // namespace std
 
-inline int rtpool_delayed_nanosleep(const timespec* time, timespec* left) noexcept {
-  rtpool::stress::lock();
-  return ::nanosleep(time, left);
-}
-// Before, so that others come first; after, so that others wait.
-inline int rtpool_delayed_mutex_lock(pthread_mutex_t* mutex) noexcept {
-  rtpool::stress::lock();
-  const int error = ::pthread_mutex_lock(mutex);
-  rtpool::stress::lock();
-  return error;
-}
-inline int rtpool_delayed_mutex_trylock(pthread_mutex_t* mutex) noexcept {
-  rtpool::stress::lock();
-  const int error = ::pthread_mutex_trylock(mutex);
-  rtpool::stress::lock();
-  return error;
-}
-inline int rtpool_delayed_mutex_unlock(pthread_mutex_t* mutex) noexcept {
-  rtpool::stress::lock();
-  const int error = ::pthread_mutex_unlock(mutex);
-  rtpool::stress::lock();
-  return error;
-}
-
 #ifndef RTPOOL_DELAYS_THEMSELVES
 #define atomic rtpool_delayed_atomic
-#define nanosleep rtpool_delayed_nanosleep
-#define pthread_mutex_lock rtpool_delayed_mutex_lock
-#define pthread_mutex_trylock rtpool_delayed_mutex_trylock
-#define pthread_mutex_unlock rtpool_delayed_mutex_unlock
 #endif

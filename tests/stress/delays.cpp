@@ -7,14 +7,13 @@
 
 namespace rtpool::stress {
 
-thread_local constinit Countdown t_countdown;
+thread_local constinit std::uint32_t t_countdown = 0;
 
 namespace {
 
 struct Delays {
   Random random{0};
   std::uint32_t accesses = 0;  // between two delays, on average
-  std::uint32_t locks = 0;
 };
 thread_local constinit Delays t_delays;
 
@@ -49,24 +48,16 @@ void delay() noexcept {
 void arm(std::uint64_t seed) noexcept {
   // Threads differ: what one does in an instant takes another one long.
   constexpr std::uint32_t k_accesses[] = {60, 300, 1500, 8000};
-  constexpr std::uint32_t k_locks[] = {8, 30, 120, 1000};
   t_delays.random = Random{seed};
   t_delays.accesses = k_accesses[t_delays.random.below(4)];
-  t_delays.locks = k_locks[t_delays.random.below(4)];
-  t_countdown = {next(t_delays.accesses), next(t_delays.locks)};
+  t_countdown = next(t_delays.accesses);
 }
 
 std::uint64_t delays() noexcept { return g_delays.load(std::memory_order_relaxed); }
 
 void delay_at_access() noexcept {
   if (t_delays.accesses == 0) return;
-  t_countdown.accesses = next(t_delays.accesses);
-  delay();
-}
-
-void delay_at_lock() noexcept {
-  if (t_delays.locks == 0) return;
-  t_countdown.locks = next(t_delays.locks);
+  t_countdown = next(t_delays.accesses);
   delay();
 }
 
