@@ -6,11 +6,14 @@
 namespace rtpool::blocks {
 
 inline Heap::Pop Heap::account(std::size_t granted, std::size_t slack) noexcept {
+  // In one, as the sum in memory is what the next pair waits for: the compiler would add the two terms to it by turns.
+  std::uint64_t count_and_slack = slack - k_one_block;
+  asm("" : "+r"(count_and_slack));
   if (RTPOOL_UNLIKELY(headroom_bytes_.add_below_zero(0 - granted))) {
-    headroom_count_and_slack_.add(slack - k_one_block);
+    headroom_count_and_slack_.add(count_and_slack);
     return Pop::new_peak;
   }
-  if (RTPOOL_UNLIKELY(headroom_count_and_slack_.add_below_zero(slack - k_one_block))) return Pop::new_peak;
+  if (RTPOOL_UNLIKELY(headroom_count_and_slack_.add_below_zero(count_and_slack))) return Pop::new_peak;
   return Pop::block;
 }
 
