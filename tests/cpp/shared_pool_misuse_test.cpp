@@ -9,6 +9,20 @@
 namespace rtpool::shared {
 namespace {
 
+struct Shared {
+  char* block;
+  BlockRef ref;
+};
+
+// A block of 5000 bytes that this process holds, and a handle of it.
+Shared shared_block(SharedPool* pool) {
+  Shared shared;
+  shared.block = static_cast<char*>(pool->allocate(5000));
+  BlockRange range;
+  EXPECT_EQ(pool->share(shared.block, &shared.ref, &range), 0);
+  return shared;
+}
+
 TEST(SharedPoolMisuse, MisuseIsReportedAndSurvived) {
   SharedPool* pool = make_pool(1 << 20);
   char* const block = static_cast<char*>(pool->allocate(100));
@@ -27,10 +41,7 @@ TEST(SharedPoolMisuse, MisuseIsReportedAndSurvived) {
 
 TEST(SharedPoolMisuse, FreeingTwiceTakesNoHoldOfAHandle) {
   SharedPool* pool = make_pool(4 << 20);
-  char* const block = static_cast<char*>(pool->allocate(5000));
-  BlockRef ref;
-  BlockRange range;
-  ASSERT_EQ(pool->share(block, &ref, &range), 0);
+  const auto [block, ref] = shared_block(pool);
   pool->release(block);
   pool->release(block);
   EXPECT_EQ(pool->resize(block, 100), nullptr);
@@ -45,10 +56,7 @@ TEST(SharedPoolMisuse, FreeingTwiceTakesNoHoldOfAHandle) {
 // Somebody clears who holds a block and closes it: its maker, which has it still, does not take it for free.
 TEST(SharedPoolMisuse, BlocksThatAreHeldAreNotTakenBackWhateverOthersWrite) {
   SharedPool* pool = make_pool(4 << 20);
-  char* const block = static_cast<char*>(pool->allocate(5000));
-  BlockRef ref;
-  BlockRange range;
-  ASSERT_EQ(pool->share(block, &ref, &range), 0);
+  const auto [block, ref] = shared_block(pool);
   Record& record = pool->segment().record(ref.record);
   for (Word& word : record.bits) word.store(0);
   for (Word& word : record.tickets) word.store(0);
