@@ -1,13 +1,12 @@
 #include "pages/page_store.hpp"
 
 #include <cerrno>
+#include <mutex>
 
 #include "base/bits.hpp"
 #include "base/check.hpp"
 
 namespace rtpool::pages {
-
-using base::Guard;
 
 PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
   drain_pending_locked(k_drain);
@@ -15,12 +14,12 @@ PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
 }
 
 PageRuns::Taken PageStore::take(std::uint32_t pages) noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   return take_locked(pages);
 }
 
 void PageStore::give(PageIndex first, std::uint32_t pages, bool zero) noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   runs_.give(first, pages, zero, committed_pages());
   drain_pending_locked(k_drain);
 }
@@ -58,13 +57,13 @@ void PageStore::drain_pending_locked(unsigned most) noexcept {
 }
 
 bool PageStore::extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   drain_pending_locked(k_drain);
   return runs_.take_right_neighbour(first, pages, more, committed_pages());
 }
 
 std::size_t PageStore::capacity() noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   return (committed_pages() - runs_.trimmed_pages()) * os::k_page_size;
 }
 
@@ -77,19 +76,19 @@ std::size_t PageStore::resident() noexcept {
 }
 
 std::size_t PageStore::largest_free() noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   while (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_pending_locked(k_drain);
   return std::size_t{runs_.largest()} * os::k_page_size;
 }
 
 std::size_t PageStore::free_bytes() noexcept {
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   return runs_.free_pages() * os::k_page_size;
 }
 
 const char* PageStore::validate() noexcept {
-  const Guard grow(growth_lock_);
-  const Guard guard(run_lock_);
+  const std::lock_guard grow(growth_lock_);
+  const std::lock_guard guard(run_lock_);
   return runs_.validate(committed_pages());
 }
 
@@ -113,7 +112,7 @@ void PageStore::unlock_after_fork(bool child) noexcept {
 
 void* PageStore::take_record(std::size_t bytes, bool may_grow) noexcept {
   bytes = base::align_up(bytes, 64);
-  const Guard guard(record_lock_);
+  const std::lock_guard guard(record_lock_);
   for (RecordList& list : record_lists_) {
     if (list.bytes != bytes || list.head == nullptr) continue;
     FreeRecord* const record = list.head;
@@ -135,7 +134,7 @@ void* PageStore::take_record(std::size_t bytes, bool may_grow) noexcept {
 
 void PageStore::give_record(void* record, std::size_t bytes) noexcept {
   bytes = base::align_up(bytes, 64);
-  const Guard guard(record_lock_);
+  const std::lock_guard guard(record_lock_);
   for (RecordList& list : record_lists_) {
     if (list.bytes != 0 && list.bytes != bytes) continue;
     list.bytes = bytes;
@@ -149,7 +148,7 @@ void PageStore::give_record(void* record, std::size_t bytes) noexcept {
 }
 
 int PageStore::reserve_records(std::size_t bytes) noexcept {
-  const Guard guard(record_lock_);
+  const std::lock_guard guard(record_lock_);
   unsigned calls = 0;
   std::size_t target = records_used_ + bytes;
   if (target > records_.reserved()) target = records_.reserved();

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/lock.hpp"
 #include "os/memory.hpp"
 #include "os/priority_lock.hpp"
 #include "pages/page_desc.hpp"

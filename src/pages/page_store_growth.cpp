@@ -1,13 +1,12 @@
 // The part of the page store that speaks to the kernel: set-up, growth, trimming.
 #include <cerrno>
+#include <mutex>
 
 #include "base/bits.hpp"
 #include "base/check.hpp"
 #include "pages/page_store.hpp"
 
 namespace rtpool::pages {
-
-using base::Guard;
 
 namespace {
 
@@ -145,7 +144,7 @@ GrowthFailure PageStore::extend(std::uint32_t need) noexcept {
     return failure;
   }
   growths_.fetch_add(1, std::memory_order_relaxed);
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   view_.committed.store(committed + step, std::memory_order_release);
   runs_.give(static_cast<PageIndex>(committed / os::k_page_size), static_cast<std::uint32_t>(step / os::k_page_size), true,
              committed_pages());
@@ -156,7 +155,7 @@ bool PageStore::revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noex
   PageRuns::Taken run;
   std::uint32_t length = 0;
   {
-    const Guard guard(run_lock_);
+    const std::lock_guard guard(run_lock_);
     run = runs_.take_trimmed(pages);
     if (run.first == k_no_page) return false;
     length = view_.descs[run.first].pages;
@@ -168,7 +167,7 @@ bool PageStore::revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noex
   const GrowthFailure result = capacity() > options_.limit     ? GrowthFailure{GrowthStep::limit, ENOMEM}
                                : !has_room_for(bytes, &step) ? GrowthFailure{GrowthStep::prefault, ENOMEM}
                                                               : make_ready(start, bytes);
-  const Guard guard(run_lock_);
+  const std::lock_guard guard(run_lock_);
   runs_.give(run.first, length, true, committed_pages(), result.error != 0);
   if (result.error != 0) {
     *failure = result;
@@ -179,12 +178,12 @@ bool PageStore::revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noex
 }
 
 PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept {
-  const Guard grow(growth_lock_);
+  const std::lock_guard grow(growth_lock_);
   // Another thread may take what this one made ready before it is taken here: try again, each time with more.
   for (int attempt = 0; attempt < 8; ++attempt) {
     std::uint32_t tail = 0;
     {
-      const Guard guard(run_lock_);
+      const std::lock_guard guard(run_lock_);
       if (const PageRuns::Taken run = take_locked(pages); run.first != k_no_page) return run;
       tail = runs_.tail_pages(committed_pages());
     }
@@ -212,12 +211,12 @@ PageRuns::Taken PageStore::take_line(bool may_grow) noexcept {
 }
 
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {
-  const Guard grow(growth_lock_);
+  const std::lock_guard grow(growth_lock_);
   return extend(pages);
 }
 
 std::size_t PageStore::trim() noexcept {
-  const Guard grow(growth_lock_);
+  const std::lock_guard grow(growth_lock_);
   const bool locked = options_.lock && lock_error() == 0;
   // Explicit huge pages belong to the pool: the kernel would not get them back as ordinary memory.
   if (options_.explicit_huge != 0 && huge_error() == 0) return 0;
@@ -230,7 +229,7 @@ std::size_t PageStore::trim() noexcept {
       PageIndex end = 0;
       {
         // The run leaves the lists while the kernel works on it; ends that are no whole frames go back at once.
-        const Guard guard(run_lock_);
+        const std::lock_guard guard(run_lock_);
         drain_pending_locked(k_drain);
         for (first = runs_.first_in(list); first != k_no_page; first = view_.descs[first].run.next.load(std::memory_order_relaxed)) {
           pages = view_.descs[first].pages;
@@ -248,7 +247,7 @@ std::size_t PageStore::trim() noexcept {
       const std::size_t bytes = std::size_t{end - start} * os::k_page_size;
       count_calls(1);
       const int error = memory_->discard(view_.base + std::size_t{start} * os::k_page_size, bytes, locked);
-      const Guard guard(run_lock_);
+      const std::lock_guard guard(run_lock_);
       runs_.give(start, end - start, error == 0, committed_pages(), error == 0);
       if (error != 0) return given;
       given += bytes;

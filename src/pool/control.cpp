@@ -1,6 +1,7 @@
 // Statistics, trimming, freezing, and the walk of all invariants.
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
@@ -76,7 +77,7 @@ std::size_t Pool::live_blocks() noexcept {
 
 void Pool::reset_peak() noexcept {
   PoolImpl& self = impl(*this);
-  const base::Guard guard(self.control_lock_);
+  const std::lock_guard guard(self.control_lock_);
   self.stop_heaps();
   self.for_each_heap([](Heap& heap) {
     while (heap.drain(blocks::k_drain_blocks)) {
@@ -108,7 +109,7 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   PoolImpl& self = impl(*this);
   self.store_.reserve_records(k_frozen_records);
   {
-    const base::Guard guard(self.learning_lock_);
+    const std::lock_guard guard(self.learning_lock_);
     self.misses_.reset(1024, false);
   }
   self.frozen_.store(on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback, std::memory_order_release);
@@ -167,7 +168,7 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
 
 CheckResult Pool::check() noexcept {
   PoolImpl& self = impl(*this);
-  const base::Guard guard(self.control_lock_);
+  const std::lock_guard guard(self.control_lock_);
   self.stop_heaps();
   CheckResult result;
   Walked walked;

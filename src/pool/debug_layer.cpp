@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 
 #include "base/bits.hpp"
 #include "base/check.hpp"
@@ -13,7 +14,7 @@
 namespace rtpool::pool {
 namespace {
 
-using LockGuard = base::Guard<os::PriorityLock>;
+using LockGuard = std::lock_guard<os::PriorityLock>;
 
 constexpr std::size_t k_zone = 64;
 

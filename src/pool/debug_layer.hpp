@@ -27,7 +27,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/lock.hpp"
 #include "os/priority_lock.hpp"
 #include "pool/call_sites.hpp"
 #include "pool/debug_blocks.hpp"

@@ -1,6 +1,7 @@
 #include "pool/fallback_table.hpp"
 
 #include <cstdlib>
+#include <mutex>
 
 namespace rtpool::pool {
 
@@ -11,7 +12,7 @@ std::size_t FallbackTable::place_of(const void* block) const noexcept {
 }
 
 bool FallbackTable::add(void* block, std::size_t size) noexcept {
-  const base::Guard guard(lock_);
+  const std::lock_guard guard(lock_);
   if ((used_ + 1) * 2 > places_) {
     const std::size_t larger = places_ == 0 ? 64 : places_ * 2;
     auto* const entries = static_cast<Entry*>(std::calloc(larger, sizeof(Entry)));
@@ -37,7 +38,7 @@ bool FallbackTable::add(void* block, std::size_t size) noexcept {
 
 bool FallbackTable::find(const void* block, std::size_t* size) noexcept {
   if (count() == 0) return false;  // whoever asks for a block has it from the thread that added it: the count is seen
-  const base::Guard guard(lock_);
+  const std::lock_guard guard(lock_);
   if (used_ == 0) return false;
   for (std::size_t at = place_of(block); entries_[at].block != nullptr; at = (at + 1) & (places_ - 1)) {
     if (entries_[at].block != block) continue;
@@ -49,7 +50,7 @@ bool FallbackTable::find(const void* block, std::size_t* size) noexcept {
 
 bool FallbackTable::remove(void* block, std::size_t* size) noexcept {
   if (count() == 0) return false;  // whoever asks for a block has it from the thread that added it: the count is seen
-  const base::Guard guard(lock_);
+  const std::lock_guard guard(lock_);
   if (used_ == 0) return false;
   std::size_t at = place_of(block);
   while (entries_[at].block != block) {

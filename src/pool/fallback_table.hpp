@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/lock.hpp"
 #include "os/priority_lock.hpp"
 
 namespace rtpool::pool {

@@ -1,4 +1,5 @@
 // The heaps of a pool: made, adopted, abandoned, stopped.
+#include <mutex>
 #include <new>
 
 #include "pool/debug_layer.hpp"
@@ -12,7 +13,7 @@ Heap* PoolImpl::thread_heap() noexcept {
   if (Heap* const heap = find_heap(*this)) return heap;
   Heap* heap = nullptr;
   {
-    const base::Guard guard(control_lock_);
+    const std::lock_guard guard(control_lock_);
     if (orphan_count_ != 0) {
       heap = heaps_[orphans_[--orphan_count_]].load(std::memory_order_relaxed);
     } else {
@@ -31,7 +32,7 @@ Heap* PoolImpl::thread_heap() noexcept {
 }
 
 void PoolImpl::abandon(Heap& heap) noexcept {
-  const base::Guard guard(control_lock_);
+  const std::lock_guard guard(control_lock_);
   orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
 }
 
@@ -57,7 +58,7 @@ void PoolImpl::resume_heaps() noexcept {
 }
 
 void PoolImpl::flush_heaps() noexcept {
-  const base::Guard guard(control_lock_);
+  const std::lock_guard guard(control_lock_);
   stop_heaps();
   for_each_heap([](Heap& heap) { heap.flush(); });
   resume_heaps();

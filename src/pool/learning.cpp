@@ -1,6 +1,7 @@
 // Learning what a loop needs, preparing it, and naming what a frozen pool missed.
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
 
 #include "blocks/heap_hit.hpp"
 #include "pool/pool_impl.hpp"
@@ -11,10 +12,10 @@ using blocks::Heap;
 
 bool Pool::begin_learning() noexcept {
   PoolImpl& self = impl(*this);
-  const base::Guard control(self.control_lock_);
+  const std::lock_guard control(self.control_lock_);
   if (self.is_learning_.load(std::memory_order_relaxed)) return false;
   {
-    const base::Guard guard(self.learning_lock_);
+    const std::lock_guard guard(self.learning_lock_);
     if (!self.learning_.reset(1024, true)) return false;
   }
   self.is_learning_.store(true, std::memory_order_relaxed);
@@ -26,9 +27,9 @@ bool Pool::learning() const noexcept { return impl(*this).is_learning_.load(std:
 
 std::size_t Pool::end_learning(PlanEntry* entries, std::size_t capacity) noexcept {
   PoolImpl& self = impl(*this);
-  const base::Guard control(self.control_lock_);
+  const std::lock_guard control(self.control_lock_);
   if (!self.is_learning_.load(std::memory_order_relaxed)) return 0;
-  const base::Guard guard(self.learning_lock_);
+  const std::lock_guard guard(self.learning_lock_);
   const std::size_t count = self.learning_.size();
   if (entries == nullptr || capacity < count) return count;  // nothing ends until the caller has room for all of it
   std::size_t used = 0;
@@ -43,7 +44,7 @@ std::size_t Pool::end_learning(PlanEntry* entries, std::size_t capacity) noexcep
 }
 
 void PoolImpl::learn_allocation(std::size_t granted, std::size_t requested, bool zeroed) noexcept {
-  const base::Guard guard(learning_lock_);
+  const std::lock_guard guard(learning_lock_);
   if (!learning_.ready()) return;  // ended meanwhile
   SizeCount& entry = learning_.at(granted);
   ++entry.count;
@@ -53,20 +54,20 @@ void PoolImpl::learn_allocation(std::size_t granted, std::size_t requested, bool
 }
 
 void PoolImpl::learn_release(std::size_t granted) noexcept {
-  const base::Guard guard(learning_lock_);
+  const std::lock_guard guard(learning_lock_);
   if (!learning_.ready()) return;
   // A block from before learning began, freed now, makes room that the loop will use: alive may go below zero.
   --learning_.at(granted).alive;
 }
 
 void PoolImpl::note_miss(std::size_t requested) noexcept {
-  const base::Guard guard(learning_lock_);
+  const std::lock_guard guard(learning_lock_);
   if (misses_.ready()) ++misses_.at(requested).count;
 }
 
 std::size_t Pool::misses_by_size(MissEntry* entries, std::size_t capacity) noexcept {
   PoolImpl& self = impl(*this);
-  const base::Guard guard(self.learning_lock_);
+  const std::lock_guard guard(self.learning_lock_);
   std::size_t used = 0;
   self.misses_.for_each([&](const SizeCount& entry) {
     if (used < capacity) entries[used] = {entry.size, entry.count};

@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/lock.hpp"
 #include "blocks/heap.hpp"
 #include "os/memory.hpp"
 #include "os/priority_lock.hpp"

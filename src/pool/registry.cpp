@@ -3,9 +3,8 @@
 #include <pthread.h>
 
 #include <atomic>
-#include <new>
+#include <mutex>
 
-#include "base/lock.hpp"
 #include "os/priority_lock.hpp"
 #include "pool/pool_impl.hpp"
 
@@ -57,7 +56,7 @@ void install_fork_handlers() noexcept {
 
 std::uint32_t registry_enter(PoolImpl& pool) noexcept {
   install_fork_handlers();
-  const base::Guard guard(g_lock);
+  const std::lock_guard guard(g_lock);
   for (std::uint32_t i = 0; i < k_slots; ++i) {
     Slot& slot = g_slots[i];
     if (slot.pool.load(std::memory_order_relaxed) != nullptr) continue;
@@ -72,7 +71,7 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept {
 }
 
 void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept {
-  const base::Guard guard(g_lock);
+  const std::lock_guard guard(g_lock);
   Slot& slot = g_slots[pool.slot_];
   slot.bytes.store(0, std::memory_order_release);
   slot.id.store(0, std::memory_order_relaxed);
@@ -94,7 +93,7 @@ PoolImpl* registry_find(const void* address) noexcept {
 }
 
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {
-  const base::Guard guard(g_lock);
+  const std::lock_guard guard(g_lock);
   if (registry_has(slot, id)) g_slots[slot].pool.load(std::memory_order_relaxed)->abandon(heap);
 }
 

@@ -11,7 +11,6 @@
 // the parent does not use that memory again before.
 #pragma once
 
-#include "base/lock.hpp"
 #include "os/priority_lock.hpp"
 #include "pool/pool.hpp"
 #include "shared/heap.hpp"

@@ -1,6 +1,7 @@
 // Allocating and freeing.
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "base/check.hpp"
 #include "shared/shared_pool.hpp"
@@ -25,7 +26,7 @@ std::uint64_t SharedPool::take(std::uint64_t size) noexcept {
   std::uint64_t offset = k_no_block;
   bool search_others = false;
   {
-    const base::Guard guard(mutex_);
+    const std::lock_guard guard(mutex_);
     if (closed() || !ready()) return k_no_block;
     offset = heap_->take(size);
     if (offset == k_no_block) {
@@ -54,7 +55,7 @@ std::uint64_t SharedPool::refill(std::uint64_t size) noexcept {
 // search is made more and more seldom if its caller has something to fall back on.
 std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
   {
-    const base::Guard guard(mutex_);
+    const std::lock_guard guard(mutex_);
     if (options_.fall_back && skip_ != 0) {
       --skip_;
       return k_no_block;
@@ -68,7 +69,7 @@ std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
         if (records_.drop_tickets(k_orphan_patience_s, true) == 0) break;
         (void)recovery_.run(tenancy_);
     }
-    const base::Guard guard(mutex_);
+    const std::lock_guard guard(mutex_);
     flush_deferred();
     const std::uint64_t offset = refill(size);
     if (offset == k_no_block) continue;
@@ -76,7 +77,7 @@ std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
     publish_counts();
     return offset;
   }
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (futile_ < 32) ++futile_;
   skip_ = futile_ < 12 ? (1U << futile_) - 1 : k_most_skipped;
   return k_no_block;
@@ -129,7 +130,7 @@ void SharedPool::release(void* address) noexcept {
     }
     return;
   }
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   // Blocks of an ancestor: the child has no part in them, they are the ancestor's to free.
   const Block block = own_block(offset);
   if (!block) {
@@ -163,7 +164,7 @@ void* SharedPool::resize(void* address, std::size_t size) noexcept {
     return nullptr;
   }
   {
-    const base::Guard guard(mutex_);
+    const std::lock_guard guard(mutex_);
     const Block block = own_block(offset);
     BlockRange range;
     if (block) {
@@ -195,7 +196,7 @@ bool SharedPool::contains(const void* address) const noexcept {
 std::size_t SharedPool::usable_size(const void* address) noexcept {
   std::uint64_t offset = 0;
   if (!segment_.offset_of(address, &offset)) return 0;
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   const Block block = own_block(offset);
   return block ? heap_->granted(block) : 0;
 }

@@ -6,7 +6,6 @@
 #include <pthread.h>
 
 #include <atomic>
-#include <new>
 
 #include "base/check.hpp"
 #include "shared/registry.hpp"

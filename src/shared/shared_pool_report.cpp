@@ -1,5 +1,6 @@
 // Figures, recovery on demand, and the check of the invariants.
 #include <cstdio>
+#include <mutex>
 
 #include "shared/shared_pool.hpp"
 
@@ -22,7 +23,7 @@ constexpr unsigned k_closing_tries = 3;
 Stats SharedPool::stats() noexcept {
   Stats stats;
   pool::Stats& common = stats.common;
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (ready()) {
     publish_counts();
     const HeapCounts& counts = heap_->counts();
@@ -77,17 +78,17 @@ Stats SharedPool::stats() noexcept {
 }
 
 void SharedPool::reset_peak() noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (ready()) heap_->reset_peak();
 }
 
 bool SharedPool::recover() noexcept {
   {
-    const base::Guard guard(mutex_);
+    const std::lock_guard guard(mutex_);
     if (!ready()) return false;
   }
   const bool recovered = recovery_.run(tenancy_);
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   flush_deferred();
   records_.scan_returned(tenancy_, take_back_returned, this);
   publish_counts();
@@ -96,7 +97,7 @@ bool SharedPool::recover() noexcept {
 
 std::size_t SharedPool::trim() noexcept {
   (void)recover();
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (!ready()) return 0;
   (void)heap_->trim();
   // A file in /dev/shm keeps its memory: had somebody else taken it meanwhile, the next store would be a bus error.
@@ -122,7 +123,7 @@ std::size_t SharedPool::trim() noexcept {
 pool::CheckResult SharedPool::check() noexcept {
   if (!segment_.intact()) return broken("SH-1", "the segment's header was overwritten", 0);
   (void)recover();
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (!ready()) return {};
   const Geometry& g = geometry();
   for (std::uint32_t i = 0; i < g.granules; ++i) {

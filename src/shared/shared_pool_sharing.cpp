@@ -3,6 +3,7 @@
 // How often this process holds a block is counted here, in its own memory; the others see one bit. The array NumPy made
 // counts as one hold, each handle and each opened array as one more.
 #include <cerrno>
+#include <mutex>
 
 #include "shared/shared_pool.hpp"
 
@@ -11,7 +12,7 @@ namespace rtpool::shared {
 int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noexcept {
   std::uint64_t offset = 0;
   if (!segment_.offset_of(address, &offset)) return EINVAL;
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (!ready()) return EINVAL;
   const Block block = heap_->find_around(offset);
   if (!block) {
@@ -60,12 +61,12 @@ int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
 }
 
 int SharedPool::hold(const BlockRef& ref, BlockRange* range) noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   return hold_locked(ref, range);
 }
 
 void SharedPool::drop(const BlockRef& ref, std::uint32_t lineage) noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (lineage != lineage_ || heap_ == nullptr || ref.record >= geometry().records) return;
   const Hold& hold = holds_[ref.record];
   if (hold.count == 0 || hold.generation != ref.generation) return;
@@ -99,7 +100,7 @@ void SharedPool::take_back_returned(void* self, BlockRef ref) noexcept {
 }
 
 int SharedPool::depart(const BlockRef& ref, Tenancy* sender) noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   if (!ready() || ref.record >= geometry().records) return ESTALE;
   const Hold& hold = holds_[ref.record];
   if (hold.count == 0 || hold.generation != ref.generation) return ESTALE;
@@ -108,7 +109,7 @@ int SharedPool::depart(const BlockRef& ref, Tenancy* sender) noexcept {
 }
 
 int SharedPool::arrive(const BlockRef& ref, Tenancy sender, BlockRange* range) noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   const int error = hold_locked(ref, range);
   if (error == 0) records_.take_ticket(sender, ref);
   return error;
@@ -121,7 +122,7 @@ std::uint64_t SharedPool::reclaim(std::uint32_t seconds) noexcept {
 }
 
 const char* SharedPool::read_only_data(int* error) noexcept {
-  const base::Guard guard(mutex_);
+  const std::lock_guard guard(mutex_);
   *error = segment_.map_read_only(options_.prefault);
   return segment_.read_only_data();
 }
