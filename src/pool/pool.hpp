@@ -200,7 +200,8 @@ class Pool {
   std::size_t arena_reserved() const noexcept;
 
   // Learning. Begin fails (false) if learning is already on. End fills the entries, sorted by size, and returns how many
-  // there are; if that is more than `capacity`, or there are no entries to fill, learning goes on. Hits cost about 50 ns more while learning, nothing otherwise.
+  // there are; if that is more than `capacity`, or there are no entries to fill, learning goes on. Hits cost about 50 ns
+  // more while learning, nothing otherwise.
   bool begin_learning() noexcept;
   std::size_t end_learning(PlanEntry* entries, std::size_t capacity) noexcept;
   bool learning() const noexcept;
