@@ -104,8 +104,8 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
   slab->initialise(base_ + std::size_t{run.first} * os::k_page_size, run.first, size_class);
   for (PageIndex page = run.first; page < run.first + count; ++page) {
     PageDesc& desc = descs_[page];
-    desc.pages = size_class;
-    desc.slab = slab;
+    desc.in_slab = {static_cast<std::uint16_t>(size_class * sizeof(Magazine)), static_cast<std::uint16_t>(page - run.first)};
+    desc.states = reinterpret_cast<std::uintptr_t>(slab->states()) - run.first * k_page_units * sizeof(State);
     desc.head.store(head_of(RunState::slab), std::memory_order_release);
   }
   link(*slab);
@@ -128,7 +128,8 @@ void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
   if (blocks > held) blocks = held;
   for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
     auto* const block = static_cast<char*>(bottom[i].block);
-    Slab& slab = *descs_[static_cast<std::size_t>(block - base_) / os::k_page_size].slab;
+    const auto page = static_cast<PageIndex>(static_cast<std::size_t>(block - base_) / os::k_page_size);
+    Slab& slab = *slab_of_page(descs_[page], page);
     put_back(slab, static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit));
   }
   for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];

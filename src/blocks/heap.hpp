@@ -87,11 +87,12 @@ class alignas(64) Heap {
     bool zero = false;
     Pop pop = Pop::nothing;
   };
-  Popped pop_small(unsigned size_class, std::size_t size) noexcept;
+  Popped pop_small(std::size_t size) noexcept;
   Popped pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept;
   void raise_peak() noexcept;
-  // False if `block` is no live block of this heap that can be pushed at once; nothing has changed then.
-  bool push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
+  // Frees and leaves the lock. False if `block` is no live block of this heap that can be pushed at once; nothing has changed
+  // then and the lock is still held.
+  bool push_and_leave(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
   [[nodiscard]] Pop account(std::size_t granted, std::size_t slack) noexcept;  // block or new_peak
   void unaccount(std::size_t granted, std::size_t slack) noexcept;
   // Handed out in all. O(classes + bins); any thread: bins that move meanwhile are noticed by `moves_` and added up again.
@@ -171,6 +172,12 @@ class alignas(64) Heap {
     Slab* empty = nullptr;
   };
 
+  // Likewise the magazine of the class that serves `size`, and of that place the bytes its class grants.
+  static constexpr std::size_t magazine_of(std::size_t size) noexcept { return (size + k_unit - 1) / k_unit * sizeof(Magazine); }
+  static constexpr std::size_t granted_at(std::size_t magazine) noexcept { return magazine * (k_unit / sizeof(Magazine)); }
+  Magazine& magazine_at(std::size_t bytes) noexcept {
+    return *reinterpret_cast<Magazine*>(reinterpret_cast<char*>(magazines_) + bytes);
+  }
   RunBin& bin_at(std::size_t bytes) noexcept { return *reinterpret_cast<RunBin*>(reinterpret_cast<char*>(bins_) + bytes); }
   std::uint32_t head_of(pages::RunState state) const noexcept { return pages::run_head(state, index_); }
   Slab*& list_of(const Slab& slab) noexcept;

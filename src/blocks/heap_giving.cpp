@@ -108,8 +108,10 @@ const char* Heap::validate() noexcept {
     for (const Item* item = classes_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
       const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);
       if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
-      const PageDesc& desc = descs_[offset / os::k_page_size];
-      if (desc.head.load() != head_of(RunState::slab) || desc.slab->size_class != cls || item->state->load() != k_magazine) return "HP-1";
+      const auto page = static_cast<PageIndex>(offset / os::k_page_size);
+      const PageDesc& desc = descs_[page];
+      if (desc.head.load() != head_of(RunState::slab) || slab_of_page(desc, page)->size_class != cls) return "HP-1";
+      if (item->state != state_of_unit(desc, offset / k_unit) || item->state->load() != k_magazine) return "HP-1";
     }
     for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
       const bool empties = list != nullptr && list == classes_[cls].empty;

@@ -22,16 +22,17 @@ inline void Heap::unaccount(std::size_t granted, std::size_t slack) noexcept {
   headroom_count_and_slack_.add(k_one_block - slack);
 }
 
-inline Heap::Popped Heap::pop_small(unsigned size_class, std::size_t size) noexcept {
-  Magazine& magazine = magazines_[size_class];
+inline Heap::Popped Heap::pop_small(std::size_t size) noexcept {
+  const std::size_t place = magazine_of(size);
+  Magazine& magazine = magazine_at(place);
   Item* const top = magazine.top;
   void* const block = top->block;
   if (RTPOOL_UNLIKELY(block == nullptr)) return {};
   magazine.top = top - 1;
   magazine.pops.add(1);
-  const std::size_t granted = class_bytes(size_class);
+  const std::size_t granted = granted_at(place);
   const std::size_t slack = granted - size;
-  top->state->store(static_cast<std::uint16_t>(k_live | slack), std::memory_order_relaxed);
+  top->state->store(static_cast<std::uint16_t>(k_live + slack), std::memory_order_relaxed);
   return {block, false, account(granted, slack)};
 }
 
@@ -50,30 +51,33 @@ inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pa
   return {block, zero, account(granted, slack)};
 }
 
-inline bool Heap::push(void* block, std::size_t offset, pages::PageDesc& desc) noexcept {
+inline bool Heap::push_and_leave(void* block, std::size_t offset, pages::PageDesc& desc) noexcept {
   const std::uint32_t state = desc.head.load(std::memory_order_relaxed) - tag_;
-  if (state == static_cast<std::uint32_t>(pages::RunState::slab)) {
-    const std::uint32_t size_class = desc.pages;
-    Slab& slab = *desc.slab;
-    State& unit = slab.states()[static_cast<std::size_t>(static_cast<char*>(block) - slab.base) / k_unit];
+  if (RTPOOL_FIRST(state == static_cast<std::uint32_t>(pages::RunState::slab))) {
+    const std::size_t place = desc.in_slab.magazine;
+    State& unit = *state_of_unit(desc, offset / k_unit);
     const std::uint32_t was = unit.load(std::memory_order_relaxed);
-    Magazine& magazine = magazines_[size_class];
+    Magazine& magazine = magazine_at(place);
     Item* const top = magazine.top;
     if (RTPOOL_UNLIKELY((was & k_live) == 0 || offset % k_unit != 0 || top == magazine.last)) return false;
     unit.store(k_magazine, std::memory_order_relaxed);
     top[1] = {block, &unit};
     magazine.top = top + 1;
-    unaccount(class_bytes(size_class), was & k_small_slack_mask);
+    headroom_bytes_.add(granted_at(place));
+    headroom_count_and_slack_.add(k_one_block + k_live - was);
+    lock.leave_fast();
     return true;
   }
   // Only a run of this heap has the place of a bin there; a wrong pointer may lead to a page that has something else.
   if (RTPOOL_UNLIKELY(state != static_cast<std::uint32_t>(pages::RunState::heap) || offset % os::k_page_size != 0)) return false;
   const std::uint32_t pages = desc.pages;
   RunBin& bin = bin_at(desc.run.use.bin);
-  if (RTPOOL_UNLIKELY(bin.pages != pages || desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) return false;
+  if (RTPOOL_UNLIKELY(bin.pages != pages)) return false;
+  if (RTPOOL_UNLIKELY(desc.run.next.load(std::memory_order_relaxed) != pages::k_live)) return false;
   unaccount(std::size_t{pages} * os::k_page_size, desc.run.use.slack);
   desc.run.next.store(bin.head, std::memory_order_relaxed);
   bin.head = static_cast<pages::PageIndex>(offset / os::k_page_size);
+  lock.leave_fast();
   return true;
 }
 

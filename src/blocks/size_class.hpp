@@ -15,6 +15,7 @@
 namespace rtpool::blocks {
 
 inline constexpr std::size_t k_unit = 64;
+inline constexpr std::size_t k_page_units = os::k_page_size / k_unit;
 inline constexpr std::size_t k_largest_small = 4032;
 inline constexpr unsigned k_classes = 64;  // class c holds blocks of c units; class 0 stays empty
 
@@ -22,7 +23,7 @@ inline constexpr unsigned k_classes = 64;  // class c holds blocks of c units; c
 constexpr unsigned class_of(std::size_t size) noexcept { return static_cast<unsigned>((size + k_unit - 1) / k_unit); }
 constexpr std::size_t class_bytes(unsigned size_class) noexcept { return size_class * k_unit; }
 constexpr std::uint32_t slab_pages(unsigned size_class) noexcept { return size_class <= 16 ? 4 : size_class <= 32 ? 8 : 16; }
-constexpr unsigned slab_units(unsigned size_class) noexcept { return slab_pages(size_class) * (os::k_page_size / k_unit); }
+constexpr unsigned slab_units(unsigned size_class) noexcept { return slab_pages(size_class) * k_page_units; }
 inline constexpr unsigned k_magazine_most = 64;
 // Blocks a thread keeps at hand without a look at their slab.
 constexpr unsigned magazine_capacity(unsigned size_class) noexcept { return size_class <= 16 ? 64 : size_class <= 32 ? 32 : 16; }

@@ -80,4 +80,12 @@ struct Slab {
 };
 static_assert(sizeof(Slab) == 64 && sizeof(State) == 2);
 
+// The state of a unit, and the record, of the slab that a page belongs to. Units and pages count from the arena's begin.
+inline State* state_of_unit(const pages::PageDesc& desc, std::size_t unit) noexcept {
+  return reinterpret_cast<State*>(desc.states + unit * sizeof(State));
+}
+inline Slab* slab_of_page(const pages::PageDesc& desc, pages::PageIndex page) noexcept {
+  return reinterpret_cast<Slab*>(state_of_unit(desc, std::size_t{page - desc.in_slab.page} * k_page_units)) - 1;
+}
+
 }  // namespace rtpool::blocks

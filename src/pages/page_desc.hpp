@@ -51,6 +51,10 @@ struct PageDesc {
     std::uint16_t slack;
     std::uint16_t bin;  // where a heap keeps free runs of this page count
   };
+  struct InSlab {
+    std::uint16_t magazine;  // where a heap keeps free blocks of this class
+    std::uint16_t page;      // pages of the slab before this one
+  };
   struct Links {
     std::atomic<PageIndex> next;  // free list, bin, pending or remote list; k_live
     union {
@@ -60,10 +64,13 @@ struct PageDesc {
   };
 
   std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index << 16
-  std::uint32_t pages = 0;             // length of the run (first and last page); a slab's pages: its size class
+  union {
+    std::uint32_t pages = 0;  // length of the run (first and last page)
+    InSlab in_slab;           // state slab
+  };
   union {
     Links run{k_no_page, {0}};
-    blocks::Slab* slab;  // state slab
+    std::uintptr_t states;  // state slab: where its row of states would begin if it began with the arena's first unit
   };
 
   // Hands a heap's run out. `bin` stays as it is: the free that reads it must not wait for a store of this allocation.

@@ -35,8 +35,9 @@ struct GrowthFailure {
   int error = 0;
 };
 
-// What the hit path needs of the store.
+// What the hit path needs of the store, in one cache line.
 struct ArenaView {
+  std::uint64_t id = 0;  // of the pool, never reused: a thread compares it before it trusts the heap it has at hand
   char* base = nullptr;
   std::atomic<std::size_t> committed{0};  // bytes; only grows
   PageDesc* descs = nullptr;
@@ -45,7 +46,7 @@ struct ArenaView {
 class PageStore {
  public:
   // Reserves address space for the limit (halving it down to 64 MiB when the kernel refuses) and nothing more.
-  GrowthFailure initialise(os::Memory& memory, const GrowthOptions& options) noexcept;
+  GrowthFailure initialise(os::Memory& memory, const GrowthOptions& options, std::uint64_t id) noexcept;
   void destroy() noexcept;
 
   // A run of `pages` pages out of what is ready. O(1), never enters the kernel.
@@ -107,7 +108,7 @@ class PageStore {
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
   void count_calls(unsigned n) noexcept { kernel_calls_.fetch_add(n, std::memory_order_relaxed); }
 
-  ArenaView view_;
+  alignas(64) ArenaView view_;
   os::Memory* memory_ = nullptr;
   std::size_t reserved_ = 0;
   GrowthOptions options_;

@@ -17,7 +17,8 @@ constexpr std::size_t k_largest_extra_step = std::size_t{16} << 20;
 
 }  // namespace
 
-GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& options) noexcept {
+GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& options, std::uint64_t id) noexcept {
+  view_.id = id;
   memory_ = &memory;
   options_ = options;
   const std::size_t unit = options.explicit_huge != 0 ? options.explicit_huge : os::k_huge_page_size;

@@ -15,21 +15,24 @@ using pages::k_no_page;
 
 namespace {
 
-// The hit path. Whatever is rare leaves it by a tail call, so that it saves no registers.
 template <bool zeroed>
-[[gnu::always_inline]] inline void* hit(PoolImpl& pool, std::size_t size) noexcept {
-  if (RTPOOL_UNLIKELY(t_cache.key != pool.id_)) return pool.allocate_slow(size, zeroed);
-  Heap& heap = *t_cache.heap;
-  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(heap, size, zeroed);
-  const Heap::Popped popped = size <= blocks::k_largest_small
-                                  ? heap.pop_small(blocks::class_of(size), size)
-                                  : heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
+[[gnu::always_inline]] inline void* leave_with(PoolImpl& pool, Heap& heap, std::size_t size, const Heap::Popped& popped) noexcept {
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(heap, size, zeroed);
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::new_peak)) {
     return PoolImpl::leave_with_new_peak(heap, popped.block, zeroed && !popped.zero ? size : 0);
   }
   heap.lock.leave_fast();
   return zeroed && !popped.zero ? std::memset(popped.block, 0, size) : popped.block;
+}
+
+// The hit path. Whatever is rare leaves it by a tail call, so that it saves no registers.
+template <bool zeroed>
+[[gnu::always_inline]] inline void* hit(PoolImpl& pool, std::size_t size) noexcept {
+  if (RTPOOL_UNLIKELY(t_cache.key != pool.store_.view().id)) return pool.allocate_slow(size, zeroed);
+  Heap& heap = *t_cache.heap;
+  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(heap, size, zeroed);
+  if (RTPOOL_FIRST(size <= blocks::k_largest_small)) return leave_with<zeroed>(pool, heap, size, heap.pop_small(size));
+  return leave_with<zeroed>(pool, heap, size, heap.pop_run(pool.store_.view(), blocks::pages_of(size), size));
 }
 
 }  // namespace
@@ -91,11 +94,11 @@ PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) no
 
 PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const unsigned cls = blocks::class_of(size);
-  if (const Served at_hand = heap.pop_small(cls, size); at_hand.block != nullptr) return at_hand;
-  if (heap.refill(cls)) return heap.pop_small(cls, size);
+  if (const Served at_hand = heap.pop_small(size); at_hand.block != nullptr) return at_hand;
+  if (heap.refill(cls)) return heap.pop_small(size);
   // What others freed may be of any class: a few rounds, or a producer of many sizes would grow although all comes back.
   for (unsigned round = 0; round < blocks::k_drain_rounds && heap.drain(blocks::k_drain_blocks); ++round) {
-    if (heap.refill(cls)) return heap.pop_small(cls, size);
+    if (heap.refill(cls)) return heap.pop_small(size);
   }
   heap.decay();
   GrowthFailure failure;
@@ -103,7 +106,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
       (may_grow && heap.add_slab(cls, true, &failure))) {
     heap.stats.misses.add(1);
     heap.refill(cls);
-    return heap.pop_small(cls, size);
+    return heap.pop_small(size);
   }
   return {};
 }

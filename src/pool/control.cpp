@@ -142,14 +142,14 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
     const PageDesc& desc = descs[page];
     const RunState state = desc.state();
     if (state == RunState::none || state == RunState::free_last) return broken("PG-1", page, "page belongs to no run");
-    const std::uint32_t length = state == RunState::slab ? desc.slab->pages : desc.pages;
+    const std::uint32_t length = state == RunState::slab ? blocks::slab_of_page(desc, page)->pages : desc.pages;
     if (length == 0 || length > committed - page) return broken("PD-3", page, "run reaches past the arena");
     const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
     if (state == RunState::remote || (state == RunState::heap && (next == pages::k_live || next == pages::k_remote))) {
       walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
       ++walked->live_count;
     } else if (state == RunState::slab) {
-      const blocks::Slab& slab = *desc.slab;
+      const blocks::Slab& slab = *blocks::slab_of_page(desc, page);
       for (unsigned unit = 0; unit < blocks::slab_units(slab.size_class); ++unit) {
         const std::uint16_t unit_state = slab.states()[unit].load(std::memory_order_relaxed);
         if (unit_state == 0) continue;

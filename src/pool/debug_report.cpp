@@ -23,7 +23,7 @@ void tell_sites(base::Report& report, const DebugBlock& record, const CallSites&
 
 void DebugLayer::name_pool(char* text, std::size_t capacity) const noexcept {
   const char* const name = pool_.options_.name;
-  const auto id = static_cast<unsigned long long>(pool_.id_);
+  const auto id = static_cast<unsigned long long>(pool_.store_.view().id);
   if (name[0] != '\0') {
     std::snprintf(text, capacity, "pool '%s' #%llu", name, id);
   } else {

@@ -74,8 +74,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
     return result;
   }
   auto* const pool = new (address) PoolImpl;
-  pool->id_ = g_next_id.fetch_add(1, std::memory_order_relaxed);
-  pool->heap_key_ = pool->id_;
+  pool->heap_key_ = g_next_id.fetch_add(1, std::memory_order_relaxed);
   pool->memory_ = &memory;
   pool->made_bytes_ = bytes;
   pool->options_ = options;
@@ -85,7 +84,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   pool->symmetric_ = !memory.process_barrier_available();
   pool->attention_.store(options.zero_on_free ? blocks::k_clearing : 0, std::memory_order_relaxed);
 
-  pages::GrowthFailure failure = pool->store_.initialise(memory, growth_options(options, limit));
+  pages::GrowthFailure failure = pool->store_.initialise(memory, growth_options(options, limit), pool->heap_key_);
   if (failure.error == 0 && options.size != 0) {
     failure = pool->store_.grow(static_cast<std::uint32_t>(base::divide_up(options.size, os::k_page_size)));
   }
@@ -169,7 +168,7 @@ Pool* Pool::find(const void* address) noexcept { return registry_find(address); 
 
 const Options& Pool::options() const noexcept { return impl(*this).options_; }
 const char* Pool::name() const noexcept { return impl(*this).options_.name; }
-std::uint64_t Pool::id() const noexcept { return impl(*this).id_; }
+std::uint64_t Pool::id() const noexcept { return impl(*this).store_.view().id; }
 void* Pool::arena_begin() const noexcept { return impl(*this).store_.view().base; }
 std::size_t Pool::arena_reserved() const noexcept { return impl(*this).store_.reserved(); }
 

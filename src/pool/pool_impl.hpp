@@ -30,12 +30,11 @@ inline constexpr unsigned k_max_heaps = 16384;  // threads alive at once in one 
 enum class Frozen : std::uint8_t { no, fallback, raise };
 
 struct PoolImpl : Pool {
-  // --- what hits read: one line ---
-  std::uint64_t id_ = 0;
+  // First, so that the view, which hits read, lies at the begin of a page; src/README.md says why.
   pages::PageStore store_;
 
   // --- set once ---
-  std::uint64_t heap_key_ = 0;   // what threads find their heap by: id_, or for a debug pool a number that no hit asks for
+  std::uint64_t heap_key_ = 0;   // what threads find their heap by: the pool's id, or for a debug pool a number that no hit asks for
   std::uint32_t slot_ = 0;  // in the registry
   os::Memory* memory_ = nullptr;
   Options options_;

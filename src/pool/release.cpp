@@ -20,11 +20,11 @@ void Pool::release(void* block) noexcept {
   PoolImpl& self = impl(*this);
   const pages::ArenaView& view = self.store_.view();
   const auto offset = static_cast<std::size_t>(static_cast<char*>(block) - view.base);
-  if (RTPOOL_LIKELY(t_cache.key == self.id_ && offset < view.committed.load(std::memory_order_relaxed))) {
+  if (RTPOOL_LIKELY(t_cache.key == view.id && offset < view.committed.load(std::memory_order_relaxed))) {
     Heap& heap = *t_cache.heap;
-    const bool done = heap.lock.enter_fast() && heap.push(block, offset, view.descs[offset / os::k_page_size]);
+    PageDesc& desc = view.descs[offset / os::k_page_size];
+    if (RTPOOL_LIKELY(heap.lock.enter_fast()) && RTPOOL_LIKELY(heap.push_and_leave(block, offset, desc))) return;
     heap.lock.leave_fast();
-    if (RTPOOL_LIKELY(done)) return;
   }
   self.release_slow(block);
 }
@@ -40,7 +40,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   const std::uint32_t head = desc.head.load(std::memory_order_acquire);
   const RunState state = pages::state_of(head);
   if (state == RunState::slab) {
-    Slab* const slab = desc.slab;
+    Slab* const slab = blocks::slab_of_page(desc, found.first);
     const auto at = static_cast<std::size_t>(static_cast<const char*>(block) - slab->base);
     if (at % blocks::k_unit != 0 || at >= std::size_t{slab->pages} * os::k_page_size) return found;
     const std::uint16_t unit_state = slab->states()[at / blocks::k_unit].load(std::memory_order_relaxed);
@@ -71,7 +71,7 @@ void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept
                            : place == Place::not_live ? "is not alive (freed twice?)"
                                                       : "points into the pool but not to the start of a block";
   base::report_line("pool %s%s%s#%llu: %s(%p): the pointer %s; ignored", options_.name[0] != '\0' ? "'" : "", options_.name,
-                    options_.name[0] != '\0' ? "' " : "", static_cast<unsigned long long>(id_), call, block, what);
+                    options_.name[0] != '\0' ? "' " : "", static_cast<unsigned long long>(store_.view().id), call, block, what);
 }
 
 void PoolImpl::release_slow(void* block) noexcept {

@@ -196,7 +196,7 @@ class StoreGame {
     options.strict = (shape & 16) != 0;
     options.explicit_huge = (shape & 32) != 0 ? os::k_huge_page_size : 0;
     if ((shape & 64) != 0) memory_.fail_any_at = input_.byte() % 8;
-    const GrowthFailure failure = store_.initialise(memory_, options);
+    const GrowthFailure failure = store_.initialise(memory_, options, 1);
     if (failure.error == 0) {
       for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
         act();

@@ -38,7 +38,7 @@ struct StoreState {
     pages::GrowthOptions options;
     options.limit = std::size_t{2} << 20;
     options.prefault = false;
-    EXPECT_EQ(store.initialise(memory, options).error, 0);
+    EXPECT_EQ(store.initialise(memory, options, 1).error, 0);
     heap = new (store.take_record(sizeof(blocks::Heap), true)) blocks::Heap(store, 0, false, 0);
   }
   ~StoreState() { store.destroy(); }
@@ -120,9 +120,10 @@ TEST_F(HeapSchedules, RemotelyFreedSmallBlocksComeBackOnce) {
     const unsigned cls = blocks::class_of(1000);
     expect(state.heap->add_slab(cls, true, &failure) && state.heap->refill(cls), "there is a slab");
     for (unsigned& unit : units) {
-      auto* const block = static_cast<char*>(state.heap->pop_small(cls, 1000).block);
+      auto* const block = static_cast<char*>(state.heap->pop_small(1000).block);
       state.heap->raise_peak();
-      slab = state.store.view().descs[static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size].slab;
+      const auto page = static_cast<pages::PageIndex>(static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size);
+      slab = blocks::slab_of_page(state.store.view().descs[page], page);
       unit = static_cast<unsigned>(static_cast<std::size_t>(block - slab->base) / blocks::k_unit);
     }
   };
