@@ -64,6 +64,10 @@ class Published {
     value_.store(other, std::memory_order_relaxed);
     return *this;
   }
+  Published& operator=(std::uint32_t value) noexcept {
+    value_.store(value, std::memory_order_relaxed);
+    return *this;
+  }
   operator std::uint32_t() const noexcept { return value_.load(std::memory_order_relaxed); }  // NOLINT
 
  private:

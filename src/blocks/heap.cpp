@@ -109,6 +109,7 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
     desc.head.store(head_of(RunState::slab), std::memory_order_release);
   }
   link(*slab);
+  owned_bytes_ += std::size_t{count} * os::k_page_size;
   return true;
 }
 
@@ -116,6 +117,7 @@ void Heap::release_slab(Slab& slab) noexcept {
   unlink(slab);
   const PageIndex first = slab.first_page;
   const std::uint32_t count = slab.pages;
+  owned_bytes_ -= std::size_t{count} * os::k_page_size;
   for (PageIndex page = first; page < first + count; ++page) descs_[page].set(RunState::none);
   store_->give_record(&slab, Slab::record_bytes(slab.size_class));
   store_->give(first, count, false);
@@ -203,9 +205,11 @@ RunBin* Heap::find_bin(std::uint64_t pages) noexcept {
   for (RunBin& bin : more_bins_[set]) {
     if (bin.pages != pages) continue;
     begin_move();
-    const RunBin found = bin;
+    const PageIndex head = bin.head;
+    const std::uint64_t pops = bin.pops.get();
+    const std::uint64_t seen = bin.seen;
     bin = first;
-    first = found;
+    set_bin(first, static_cast<std::uint32_t>(pages), head, pops, seen);
     end_move();
     return &first;
   }
@@ -227,9 +231,7 @@ RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
   stats.other_count.add(room->pops.get());
   stats.other_bytes.add(room->pops.get() * room->pages * os::k_page_size);
   if (room != &first) *room = first;
-  first = RunBin{};
-  first.pages = pages;
-  first.seen = ~std::uint64_t{0};  // not idle before the clock hand has seen it once
+  set_bin(first, pages, k_no_page, 0, k_fresh);
   end_move();
   return &first;
 }
@@ -238,6 +240,7 @@ void Heap::cache_run(PageIndex first, bool zero) noexcept {
   PageDesc& desc = descs_[first];
   RunBin* const bin = claim_bin(desc.pages);
   if (bin == nullptr) {
+    owned_bytes_ -= std::size_t{desc.pages} * os::k_page_size;
     store_->give_soon(first, desc.pages, zero);
     return;
   }
@@ -255,6 +258,8 @@ void Heap::free_run(PageIndex first) noexcept {
 
 void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size) noexcept {
   PageDesc& desc = descs_[run.first];
+  owned_bytes_ += std::size_t{desc.pages} * os::k_page_size;
+  claim_bin(pages);  // now, so that the free finds it where hits look
   for (std::uint32_t rest = desc.pages - pages; rest != 0;) {
     const PageIndex next = run.first + desc.pages - rest;
     const std::uint32_t length = pages < rest ? pages : rest;
@@ -349,7 +354,7 @@ void Heap::drain_run(PageIndex first) noexcept {
   cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
 }
 
-bool Heap::drain(unsigned most) noexcept {
+bool Heap::drain_some(unsigned most) noexcept {
   unsigned drained = 0;
   if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
     drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);

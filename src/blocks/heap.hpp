@@ -4,15 +4,17 @@
 // bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
 // two lock-free lists that the owner drains when it misses.
 //
-// Decay: a clock hand moves on each miss; a bin that was not used for two of its rounds gives its runs back to the page
-// store, where they coalesce. A loop that repeats its sizes stops missing, so the hand stands still and nothing it
-// needs is taken; a program whose sizes wander keeps missing and keeps nothing it does not use.
+// Decay: up to k_idle_kept bytes a heap keeps what was freed, so that a loop finds all of its sizes after one iteration.
+// Beyond, a clock hand moves on each miss; a bin from which nothing was allocated in a whole round, 64 misses, gives its runs
+// back to the page store, where they coalesce, and the kernel is asked for memory only where idle bins do not help. A loop
+// that has all of its sizes does not miss, so the hand stands still; a program whose sizes wander keeps what it uses.
 //
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
 //   HP-4  live_bytes() and live_count() are the sums over the heap's live and its remotely freed, undrained blocks
 //   HP-5  headroom == peak - live, never below zero outside of `account`
+//   HP-6  owned_bytes() is the sum of the heap's slabs and runs, handed out or not
 //
 // Thread rule: the owner inside its HeapLock, or a stranger that has stopped the heap, unless said otherwise. Cost: hit
 // paths a few ns; everything else O(1) with the bounds below, unless said otherwise.
@@ -46,10 +48,10 @@ struct alignas(32) Magazine {
 struct alignas(32) RunBin {
   base::Published pages;
   pages::PageIndex head = pages::k_no_page;
-  base::Counter pops;      // runs handed out since the bin got its page count
-  std::uint64_t seen = 0;  // pops when the clock hand last passed
-  std::uint32_t idle = 0;  // passes of the hand without a hit
+  base::Counter pops;  // runs handed out since the bin got its page count
+  std::uint64_t seen = 0;  // pops when the clock hand last passed; k_fresh: it has not yet passed
 };
+inline constexpr std::uint64_t k_fresh = ~std::uint64_t{0};
 
 inline constexpr unsigned k_slack_bits = 36;
 inline constexpr std::uint64_t k_one_block = std::uint64_t{1} << k_slack_bits;
@@ -60,9 +62,9 @@ inline constexpr unsigned k_more_ways = 3;
 inline constexpr unsigned k_drain_blocks = 64;
 inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
 inline constexpr unsigned k_decay_sets = 2;
-inline constexpr unsigned k_decay_rounds = 2;
 inline constexpr unsigned k_decay_runs = 8;
-inline constexpr unsigned k_reclaim_runs = 16;
+inline constexpr unsigned k_reclaim_runs = 64;
+inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 
 struct HeapStats {
   base::Counter peak_bytes, peak_count;
@@ -120,10 +122,16 @@ class alignas(64) Heap {
   bool free_remote(pages::PageIndex first, std::uint32_t* slack) noexcept;
   // Takes back at least `most` of each kind, small and large, if there are so many (a slab's are taken together, so it may be
   // 255 small ones more); true if any. O(most).
-  bool drain(unsigned most) noexcept;
+  bool drain(unsigned most) noexcept {
+    const bool any = drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
+                     remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
+                     remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
+    return any && drain_some(most);
+  }
 
   // --- giving back ---
   void decay() noexcept;
+  bool keeps_too_much() const noexcept { return owned_bytes_ - live_bytes() > k_idle_kept; }
   // Gives idle bins back until `runs` runs are given or the table is through; returns the runs. O(512 + runs).
   unsigned reclaim(unsigned runs) noexcept;
   // Gives everything back that is free. O(free blocks): never on an allocation's way but before refusing it.
@@ -146,6 +154,11 @@ class alignas(64) Heap {
   unsigned index() const noexcept { return index_; }
   pages::PageStore& store() noexcept { return *store_; }
 
+  std::uint64_t owned_bytes() const noexcept { return owned_bytes_; }
+  // A live run of this heap has become longer or shorter.
+  void resized(std::uint32_t old_pages, std::uint32_t new_pages) noexcept {
+    owned_bytes_ += (std::uint64_t{new_pages} - old_pages) * os::k_page_size;
+  }
   std::uint64_t live_bytes() const noexcept { return stats.peak_bytes.get() - headroom_bytes_.get(); }
   std::uint64_t live_count() const noexcept {
     return stats.peak_count.get() - static_cast<std::uint64_t>(static_cast<std::int64_t>(headroom_count_and_slack_.get()) >> k_slack_bits);
@@ -186,6 +199,7 @@ class alignas(64) Heap {
   void put_back(Slab& slab, unsigned unit) noexcept;
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab) noexcept;
+  bool drain_some(unsigned most) noexcept;
   unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
   void begin_move() noexcept {
@@ -196,10 +210,16 @@ class alignas(64) Heap {
     std::atomic_thread_fence(std::memory_order_release);
     moves_.add(1);
   }
+  static void set_bin(RunBin& bin, std::uint32_t pages, pages::PageIndex head, std::uint64_t pops, std::uint64_t seen) noexcept {
+    bin.pages = pages;
+    bin.head = head;
+    bin.pops.set(pops);
+    bin.seen = seen;
+  }
   RunBin* claim_bin(std::uint32_t pages) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(RunBin& bin, unsigned most) noexcept;
-  unsigned decay_bin(RunBin& bin, unsigned most, unsigned rounds) noexcept;
+  unsigned decay_set(unsigned most) noexcept;
 
   char* base_;
   pages::PageDesc* descs_;
@@ -213,6 +233,7 @@ class alignas(64) Heap {
   RunBin bins_[k_bin_sets];
   RunBin more_bins_[k_bin_sets][k_more_ways];
   ClassState classes_[k_classes];
+  std::uint64_t owned_bytes_ = 0;
   base::Counter moves_;  // of bins between ways, counted before and after
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;

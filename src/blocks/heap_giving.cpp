@@ -19,26 +19,29 @@ unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
     store_->give(first, bin.pages, zero);
     ++given;
   }
+  owned_bytes_ -= std::uint64_t{given} * bin.pages * os::k_page_size;
   return given;
 }
 
-unsigned Heap::decay_bin(RunBin& bin, unsigned most, unsigned rounds) noexcept {
-  if (bin.pops.get() != bin.seen) {
-    bin.seen = bin.pops.get();
-    bin.idle = 0;
-  } else if (bin.head != k_no_page && ++bin.idle >= rounds) {
-    return give_runs(bin, most);
-  }
-  return 0;
+unsigned Heap::decay_set(unsigned most) noexcept {
+  bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
+  unsigned given = 0;
+  const auto look_at = [&](RunBin& bin) {
+    if (bin.pops.get() != bin.seen) {
+      bin.seen = bin.pops.get();
+    } else if (bin.head != k_no_page) {
+      given += give_runs(bin, most - given);
+    }
+  };
+  look_at(bins_[bin_hand_]);
+  for (RunBin& bin : more_bins_[bin_hand_]) look_at(bin);
+  return given;
 }
 
 void Heap::decay() noexcept {
+  if (!keeps_too_much()) return;
   unsigned budget = k_decay_runs;
-  for (unsigned i = 0; i < k_decay_sets; ++i) {
-    bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
-    budget -= decay_bin(bins_[bin_hand_], budget, k_decay_rounds);
-    for (RunBin& bin : more_bins_[bin_hand_]) budget -= decay_bin(bin, budget, k_decay_rounds);
-  }
+  for (unsigned i = 0; i < k_decay_sets; ++i) budget -= decay_set(budget);
   class_hand_ = (class_hand_ + 1) % k_classes;
   Magazine& magazine = magazines_[class_hand_];
   ClassState& cls = classes_[class_hand_];
@@ -48,11 +51,7 @@ void Heap::decay() noexcept {
 
 unsigned Heap::reclaim(unsigned runs) noexcept {
   unsigned given = 0;
-  for (unsigned i = 0; i < k_bin_sets && given < runs; ++i) {
-    bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
-    given += decay_bin(bins_[bin_hand_], runs - given, 1);
-    for (RunBin& bin : more_bins_[bin_hand_]) given += decay_bin(bin, runs - given, 1);
-  }
+  for (unsigned i = 0; i < k_bin_sets && given < runs; ++i) given += decay_set(runs - given);
   return given;
 }
 

@@ -38,9 +38,10 @@ void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) n
   last.head.store(run_head(RunState::free_last) | flags, std::memory_order_relaxed);
   start.pages = pages;
   start.head.store(run_head(RunState::free_first) | flags, std::memory_order_relaxed);
-  start.run.next.store(heads_[set][list], std::memory_order_relaxed);
+  const PageIndex next = heads_[set][list];
+  start.run.next.store(next, std::memory_order_relaxed);
   start.run.prev = k_no_page;
-  if (start.run.next.load(std::memory_order_relaxed) != k_no_page) descs_[start.run.next.load(std::memory_order_relaxed)].run.prev = first;
+  if (next != k_no_page) descs_[next].run.prev = first;
   heads_[set][list] = first;
   first_level_[set] |= 1U << (list >> 4);
   second_level_[set][list >> 4] = static_cast<std::uint16_t>(second_level_[set][list >> 4] | 1U << (list & 15));

@@ -9,7 +9,7 @@
 namespace rtpool::pages {
 
 PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
-  drain_pending_locked(k_drain);
+  drain_pending_locked();
   return runs_.take(pages);
 }
 
@@ -21,14 +21,14 @@ PageRuns::Taken PageStore::take(std::uint32_t pages) noexcept {
 void PageStore::give(PageIndex first, std::uint32_t pages, bool zero) noexcept {
   const std::lock_guard guard(run_lock_);
   runs_.give(first, pages, zero, committed_pages());
-  drain_pending_locked(k_drain);
+  drain_pending_locked();
 }
 
 void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept {
   PageDesc& desc = view_.descs[first];
   if (run_lock_.try_lock()) {
     runs_.give(first, pages, zero, committed_pages());
-    drain_pending_locked(k_drain);
+    drain_pending_locked();
     run_lock_.unlock();
     return;
   }
@@ -41,14 +41,11 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
   } while (!pending_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
 }
 
-void PageStore::drain_pending_locked(unsigned most) noexcept {
+void PageStore::drain_some_locked() noexcept {
   // Everything is taken at once (no ABA: nobody but the lock's holder ever takes), what exceeds the bound waits privately.
-  if (drain_rest_ == k_no_page) {
-    if (pending_.load(std::memory_order_relaxed) == k_no_page) return;
-    drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);
-  }
+  if (drain_rest_ == k_no_page) drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);
   const PageIndex committed = committed_pages();
-  while (drain_rest_ != k_no_page && most-- != 0) {
+  for (unsigned most = k_drain; drain_rest_ != k_no_page && most != 0; --most) {
     const PageIndex first = drain_rest_;
     const PageDesc& desc = view_.descs[first];
     drain_rest_ = desc.run.next.load(std::memory_order_relaxed);
@@ -58,7 +55,7 @@ void PageStore::drain_pending_locked(unsigned most) noexcept {
 
 bool PageStore::extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept {
   const std::lock_guard guard(run_lock_);
-  drain_pending_locked(k_drain);
+  drain_pending_locked();
   return runs_.take_right_neighbour(first, pages, more, committed_pages());
 }
 
@@ -77,7 +74,7 @@ std::size_t PageStore::resident() noexcept {
 
 std::size_t PageStore::largest_free() noexcept {
   const std::lock_guard guard(run_lock_);
-  while (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_pending_locked(k_drain);
+  while (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_pending_locked();
   return std::size_t{runs_.largest()} * os::k_page_size;
 }
 

@@ -100,7 +100,10 @@ class PageStore {
 
  private:
   PageRuns::Taken take_locked(std::uint32_t pages) noexcept;
-  void drain_pending_locked(unsigned most) noexcept;
+  void drain_pending_locked() noexcept {
+    if (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_some_locked();
+  }
+  void drain_some_locked() noexcept;
   bool revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noexcept;
   GrowthFailure extend(std::uint32_t need) noexcept;
   std::size_t step_for(std::size_t need, std::size_t committed) const noexcept;

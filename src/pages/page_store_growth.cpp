@@ -231,7 +231,7 @@ std::size_t PageStore::trim() noexcept {
       {
         // The run leaves the lists while the kernel works on it; ends that are no whole frames go back at once.
         const std::lock_guard guard(run_lock_);
-        drain_pending_locked(k_drain);
+        drain_pending_locked();
         for (first = runs_.first_in(list); first != k_no_page; first = view_.descs[first].run.next.load(std::memory_order_relaxed)) {
           pages = view_.descs[first].pages;
           start = static_cast<PageIndex>(base::align_up(first, k_frame_pages));

@@ -102,7 +102,9 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   }
   heap.decay();
   GrowthFailure failure;
-  if (heap.add_slab(cls, false, &failure) || (heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||
+  const bool keeps = may_grow && !heap.keeps_too_much();
+  if (heap.add_slab(cls, false, &failure) ||
+      (!keeps && heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||
       (may_grow && heap.add_slab(cls, true, &failure))) {
     heap.stats.misses.add(1);
     heap.refill(cls);
@@ -126,7 +128,8 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
     return line.first != k_no_page ? line : store_.take(count);
   };
   pages::PageRuns::Taken run = look();
-  if (run.first == k_no_page && heap.reclaim(blocks::k_reclaim_runs) != 0) run = look();
+  const bool keeps = may_grow && !heap.keeps_too_much();
+  if (run.first == k_no_page && !keeps && heap.reclaim(blocks::k_reclaim_runs) != 0) run = look();
   if (run.first == k_no_page && by_line) run = store_.take_line(true);
   if (run.first == k_no_page && may_grow) {
     GrowthFailure failure;

@@ -130,6 +130,7 @@ CheckResult broken(const char* invariant, PageIndex page, const char* what) noex
 }
 
 struct Walked {
+  std::uint64_t owned_bytes = 0;
   std::uint64_t live_bytes = 0;
   std::uint64_t live_count = 0;
 };
@@ -159,6 +160,9 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
         ++walked->live_count;
       }
     }
+    if (state == RunState::heap || state == RunState::remote || state == RunState::slab) {
+      walked->owned_bytes += std::size_t{length} * os::k_page_size;
+    }
     page += length;
   }
   return {};
@@ -178,10 +182,14 @@ CheckResult Pool::check() noexcept {
   self.for_each_heap([&](Heap& heap) {
     counted.live_bytes += heap.live_bytes();
     counted.live_count += heap.live_count();
+    counted.owned_bytes += heap.owned_bytes();
     if (const char* const id = result.ok ? heap.validate() : nullptr) result = broken(id, heap.index(), "a thread heap is inconsistent");
   });
   if (result.ok && (counted.live_bytes != walked.live_bytes || counted.live_count != walked.live_count)) {
     result = broken("HP-4", 0, "the counters of live blocks differ from the blocks found");
+  }
+  if (result.ok && counted.owned_bytes != walked.owned_bytes) {
+    result = broken("HP-6", 0, "the counters of owned memory differ from the runs and slabs found");
   }
   self.resume_heaps();
   if (result.ok && self.debug_ != nullptr) result = self.debug_->verify();

@@ -193,6 +193,7 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   }
   if (done) {
     const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
+    heap.resized(old_pages, new_pages);
     desc.run.use.bin = Heap::bin_of(new_pages);
     desc.set_live(granted - size);
     heap.unaccount(found.granted, found.granted - found.requested);

@@ -68,6 +68,46 @@ TEST_F(PoolTest, SteadyStateHasNoMissAndNoKernelCall) {
   EXPECT_EQ(after.hits - before.hits, 7000U);
 }
 
+// Each block is freed before the next one is made, so that its memory would serve that one too.
+TEST_F(PoolTest, SizesThatFollowEachOtherAreAllAtHandAfterAnIteration) {
+  Pool& pool = make();
+  const auto iteration = [&] {
+    for (std::size_t size = 20 * k_kib; size <= 800 * k_kib; size += 44 * k_kib) pool.release(pool.allocate(size));
+  };
+  iteration();
+  const Stats before = pool.stats();
+  for (int i = 0; i < 100; ++i) iteration();
+  EXPECT_EQ(pool.stats().misses, before.misses);
+  EXPECT_EQ(pool.stats().kernel_calls, before.kernel_calls);
+}
+
+TEST_F(PoolTest, LargeSizesThatFollowEachOtherShareMemory) {
+  Pool& pool = make();
+  const auto iteration = [&] {
+    for (std::size_t size = 20 * k_mib; size <= 40 * k_mib; size += 2 * k_mib) pool.release(pool.allocate(size));
+  };
+  iteration();
+  const std::uint64_t growths = pool.stats().growths;
+  for (int i = 0; i < 100; ++i) iteration();
+  EXPECT_EQ(pool.stats().growths, growths);
+  EXPECT_LE(pool.stats().capacity_bytes, 3 * pool.stats().peak_bytes);
+}
+
+TEST_F(PoolTest, WanderingSizesHoldAFewTimesTheirPeak) {
+  Pool& pool = make();
+  std::mt19937_64 random(1);
+  std::vector<void*> alive(64);
+  for (int i = 0; i < 300'000; ++i) {
+    void*& slot = alive[random() % alive.size()];
+    pool.release(slot);
+    slot = pool.allocate((random() >> 41 >> random() % 17) + 64);  // each power of two up to 8 MiB as likely as the others
+    ASSERT_NE(slot, nullptr);
+  }
+  const Stats stats = pool.stats();
+  EXPECT_LE(stats.capacity_bytes, 3 * stats.peak_bytes);
+  for (void* block : alive) pool.release(block);
+}
+
 TEST_F(PoolTest, StatsAddUp) {
   Pool& pool = make();
   void* const a = pool.allocate(100);
