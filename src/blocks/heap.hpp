@@ -62,7 +62,7 @@ inline constexpr unsigned k_more_ways = 3;
 inline constexpr unsigned k_drain_blocks = 64;
 inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
 inline constexpr unsigned k_decay_sets = 2;
-inline constexpr unsigned k_decay_runs = 8;
+inline constexpr unsigned k_decay_runs = 2;
 inline constexpr unsigned k_reclaim_runs = 64;
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 
