@@ -60,19 +60,23 @@ def _table(rows: list[dict[str, Any]]) -> str:
     who = list(dict.fromkeys(row["contestant"] for row in rows))
     lines: list[str] = []
     columns = {
-        "pairs": ("median", "malloc + free of one block, ns"),
-        "batches": ("median", "32 blocks allocated, then freed in that order, ns a block"),
-        "threads": ("scaling", "two threads against one, each with its own blocks: times the throughput"),
+        "pairs": ("median", "min", "malloc + free of one block, ns: median of the rounds, least of all"),
+        "batches": ("median", "min", "32 blocks allocated, then freed in that order, ns a block: median, least"),
+        "threads": (
+            "scaling",
+            "scaling_min",
+            "two threads against one, each with its own blocks: times the throughput, median, least",
+        ),
     }
     for suite in dict.fromkeys(row["suite"] for row in rows):
         mine = [row for row in rows if row["suite"] == suite]
         if suite in columns:
-            field, title = columns[suite]
-            lines += [f"\n{title}", " " * 26 + "".join(f"{name:>12}" for name in who)]
+            field, least, title = columns[suite]
+            lines += [f"\n{title}", " " * 22 + "".join(f"{name:>17}" for name in who)]
             for label in dict.fromkeys(row["case"] for row in mine):
-                by_name = {row["contestant"]: row[field] for row in mine if row["case"] == label}
-                cells = [f"{by_name[name]:.4g}" if name in by_name else "-" for name in who]
-                lines.append(f"{label:<26}" + "".join(f"{cell:>12}" for cell in cells))
+                by_name = {row["contestant"]: row for row in mine if row["case"] == label}
+                cells = [f"{by_name[n][field]:.3g}, {by_name[n][least]:.3g}" if n in by_name else "-" for n in who]
+                lines.append(f"{label:<22}" + "".join(f"{cell:>17}" for cell in cells))
             continue
         lines.append(f"\n{suite.replace('_', ' ')}")
         for row in mine:
