@@ -185,7 +185,8 @@ class alignas(64) Heap {
     Slab* empty = nullptr;
   };
 
-  // Likewise the magazine of the class that serves `size`, and of that place the bytes its class grants.
+  // How many bytes the magazine of the class that serves `size` lies behind that of class 0; and what the class of a magazine
+  // at such a place grants.
   static constexpr std::size_t magazine_of(std::size_t size) noexcept { return (size + k_unit - 1) / k_unit * sizeof(Magazine); }
   static constexpr std::size_t granted_at(std::size_t magazine) noexcept { return magazine * (k_unit / sizeof(Magazine)); }
   Magazine& magazine_at(std::size_t bytes) noexcept {

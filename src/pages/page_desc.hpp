@@ -11,10 +11,6 @@
 #include <atomic>
 #include <cstdint>
 
-namespace rtpool::blocks {
-struct Slab;
-}
-
 namespace rtpool::pages {
 
 using PageIndex = std::uint32_t;  // counts pages from the arena's begin
