@@ -1,31 +1,18 @@
 // Every schedule, within bounds, of the lock-free structures: remote frees, the pending frees of the page store, the
-// biased heap lock, heaps that change hands, records and granules of shared segments. The code that runs is the core's
+// biased heap lock, heaps that change hands; shared_schedules_test.cpp has shared segments. The code that runs is the core's
 // own, compiled over atomics that the explorer controls. Two deliberately wrong variants show that it finds mistakes.
 #include <gtest/gtest.h>
 
-#include "explorer.hpp"
+#include "expect_all.hpp"
 #include "scheduled.hpp"
 
 // Everything of the core comes after the line above.
 #include "blocks/heap_hit.hpp"
 #include "fake_memory.hpp"
 #include "pool/pool_impl.hpp"
-#include "shared/recovery.hpp"
 
 namespace rtpool::schedules {
 namespace {
-
-void expect_all(const char* name, const Outcome& outcome) {
-  std::printf("[ SCHEDULES] %s: %llu schedules, %llu choices, at most %u accesses%s\n", name,
-              static_cast<unsigned long long>(outcome.schedules), static_cast<unsigned long long>(outcome.points), outcome.longest,
-              outcome.exhausted ? "" : ", not exhaustive");
-  testing::Test::RecordProperty("schedules", std::to_string(outcome.schedules));
-  std::string order;
-  for (const unsigned char step : outcome.schedule) order += std::to_string(step) + " ";
-  EXPECT_EQ(outcome.broken, "") << "in the order " << order;
-  EXPECT_TRUE(outcome.exhausted) << "stopped after " << outcome.schedules;
-  EXPECT_GT(outcome.schedules, 1U);
-}
 
 // --- heaps over a page store ------------------------------------------------------------------------------------------
 
@@ -340,161 +327,6 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
     pool::t_cache = caches[to == k_outside ? 3 : to];
   };
   expect_all("heap adoption", explore(scenario, {1}));
-}
-
-// --- shared segments --------------------------------------------------------------------------------------------------
-
-using namespace shared;
-
-struct SegmentState {
-  Segment segment;
-  Processes processes{segment};
-  Granules granules{segment};
-  Records records[2] = {Records(segment, processes), Records(segment, processes)};
-  Tenancy tenancy[2];
-  BlockRef ref;
-  unsigned taken = 0;  // blocks their owner took back
-
-  SegmentState() {
-    SegmentOptions options;
-    options.size = std::size_t{32} << 10;
-    options.prefault = false;
-    EXPECT_EQ(Segment::create(os::shared_memory(), options, &segment), 0);
-    EXPECT_EQ(processes.join(&tenancy[0]), 0);
-    EXPECT_EQ(processes.join(&tenancy[1]), 0);
-  }
-  ~SegmentState() { segment.unmap(); }
-  static void count_taken(void* self, BlockRef) { ++static_cast<SegmentState*>(self)->taken; }
-  RecordState state_of() const { return StateWord::state(segment.record(ref.record).state.load()); }
-};
-
-class SegmentSchedules : public testing::Test {
- protected:
-  using Step = std::function<void(SegmentState&)>;
-  static Outcome run(Step prepare, std::vector<Step> threads, Step end, Limits limits) {
-    static std::unique_ptr<SegmentState> state;
-    Scenario scenario;
-    scenario.begin = [prepare] {
-      state = std::make_unique<SegmentState>();
-      prepare(*state);
-    };
-    for (auto& thread : threads) scenario.threads.push_back([thread] { thread(*state); });
-    scenario.end = [end] { end(*state); };
-    scenario.clean_up = [] { state.reset(); };
-    return explore(scenario, limits);
-  }
-  static void make_record(SegmentState& s) { expect(s.records[0].create(s.tenancy[0], {0, 4096}, &s.ref) == 0, "a record is made"); }
-  static void take_back(SegmentState& s) {
-    s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
-    s.records[0].scan_returned(s.tenancy[0], SegmentState::count_taken, &s);
-  }
-  static void expect_taken_back_once(SegmentState& s) {
-    take_back(s);
-    expect(s.state_of() == RecordState::free, "a block that nobody holds is free");
-    expect(s.taken == 1, "its owner takes it back exactly once");
-  }
-};
-
-TEST_F(SegmentSchedules, OwnerDropsWhileAHandleArrives) {
-  const auto prepare = [](SegmentState& s) {
-    make_record(s);
-    expect(s.records[0].add_ticket(s.tenancy[0], s.ref) == 0, "a handle goes under way");
-  };
-  const auto owner = [](SegmentState& s) {
-    if (s.records[0].drop(s.tenancy[0], s.ref)) ++s.taken;
-    s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
-  };
-  const auto receiver = [](SegmentState& s) {
-    BlockRange range;
-    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a handle that is under way keeps its block");
-    s.records[1].take_ticket(s.tenancy[0], s.ref);
-    expect(range.offset == 0 && range.bytes == 4096, "and leads to it");
-    expect(s.taken == 0, "a block that is held is not taken back");
-    (void)s.records[1].drop(s.tenancy[1], s.ref);
-  };
-  expect_all("a handle arrives", run(prepare, {owner, receiver}, expect_taken_back_once, {3}));
-}
-
-TEST_F(SegmentSchedules, TwoHoldersDropAtOnce) {
-  const auto prepare = [](SegmentState& s) {
-    make_record(s);
-    BlockRange range;
-    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block can be held");
-  };
-  const auto owner = [](SegmentState& s) {
-    if (s.records[0].drop(s.tenancy[0], s.ref)) ++s.taken;
-  };
-  const auto holder = [](SegmentState& s) { (void)s.records[1].drop(s.tenancy[1], s.ref); };
-  const auto third = [](SegmentState& s) { s.records[1].try_close(s.ref.record); };
-  expect_all("two holders drop", run(prepare, {owner, holder, third}, expect_taken_back_once, {2}));
-}
-
-TEST_F(SegmentSchedules, AnOldHandleDoesNotDisturbTheNextBlock) {
-  const auto owner = [](SegmentState& s) {
-    if (s.records[0].drop(s.tenancy[0], s.ref)) ++s.taken;
-    s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
-    BlockRef next;
-    expect(s.records[0].create(s.tenancy[0], {4096, 4096}, &next) == 0, "the next record is made");
-    if (s.records[0].drop(s.tenancy[0], next)) ++s.taken;
-    s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
-  };
-  const auto stale = [](SegmentState& s) {
-    BlockRange range;
-    const BlockRef ref = s.ref;
-    if (s.records[1].acquire(s.tenancy[1], ref, false, &range) != 0) return;
-    expect(range.offset == 0, "an acquired block is the one that was asked for");
-    (void)s.records[1].drop(s.tenancy[1], ref);
-  };
-  const auto end = [](SegmentState& s) {
-    take_back(s);
-    expect(s.taken == 2, "both blocks are taken back, once each");
-  };
-  expect_all("an old handle", run(make_record, {owner, stale}, end, {3}));
-}
-
-TEST_F(SegmentSchedules, GranulesHaveOneOwner) {
-  static std::uint32_t got[2];
-  const auto prepare = [](SegmentState& s) {
-    // Three free granules for two processes that want two each.
-    expect(s.granules.claim(s.tenancy[0], s.segment.geometry().granules - 3, false) == 0, "all but three are taken");
-  };
-  const auto claims = [](unsigned who) {
-    return [who](SegmentState& s) { got[who] = s.granules.claim(s.tenancy[who], 2, who == 1); };
-  };
-  const auto end = [](SegmentState& s) {
-    const unsigned served = (got[0] != k_none ? 1 : 0) + (got[1] != k_none ? 1 : 0);
-    expect(served <= 1, "two runs of two do not fit into three granules");
-    expect(s.granules.count_free() == 3 - served * 2, "who got nothing keeps nothing");
-  };
-  expect_all("granules", run(prepare, {claims(0), claims(1)}, end, {4}));
-}
-
-TEST_F(SegmentSchedules, AnIdleRunIsTakenByItsOwnerOrStolen) {
-  static bool woke;
-  static std::uint32_t stolen;
-  const auto prepare = [](SegmentState& s) {
-    expect(s.granules.claim(s.tenancy[0], 3, false) == 0, "there is a run");
-    expect(s.granules.offer_idle(s.tenancy[0], 0, 3), "that its owner does not use");
-  };
-  const auto owner = [](SegmentState& s) { woke = s.granules.take_idle(s.tenancy[0], 0, 3); };
-  const auto thief = [](SegmentState& s) { stolen = s.granules.steal_all_idle(s.tenancy[1]); };
-  const auto end = [](SegmentState& s) {
-    expect(woke == (stolen == 0), "one of both has it");
-    expect(s.granules.count_free() == s.segment.geometry().granules - (woke ? 3 : 0), "and all of it");
-  };
-  expect_all("idle runs", run(prepare, {owner, thief}, end, {4}));
-}
-
-TEST_F(SegmentSchedules, ProcessesGetSlotsOfTheirOwn) {
-  static Tenancy got[2];
-  const auto joins = [](unsigned who) {
-    return [who](SegmentState& s) { expect(s.processes.join(&got[who]) == 0, "there is room"); };
-  };
-  const auto end = [](SegmentState& s) {
-    expect(got[0].slot != got[1].slot && got[0].slot > 1 && got[1].slot > 1, "two processes have two slots");
-    expect(s.processes.current(got[0]) && s.processes.current(got[1]), "and hold them");
-  };
-  expect_all("joining", run([](SegmentState&) {}, {joins(0), joins(1)}, end, {3}));
 }
 
 }  // namespace
