@@ -15,6 +15,7 @@ using pages::k_no_page;
 
 namespace {
 
+// The end of a hit, once for each of its two ways, so that neither jumps to the other's.
 template <bool zeroed>
 [[gnu::always_inline]] inline void* leave_with(PoolImpl& pool, Heap& heap, std::size_t size, const Heap::Popped& popped) noexcept {
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(heap, size, zeroed);
@@ -23,6 +24,11 @@ template <bool zeroed>
   }
   heap.lock.leave_fast();
   return zeroed && !popped.zero ? std::memset(popped.block, 0, size) : popped.block;
+}
+
+// Whether idle runs were given back. What a heap may keep stays, unless nothing else can serve the request.
+bool reclaim_before_growth(Heap& heap, bool may_grow) noexcept {
+  return (!may_grow || heap.keeps_too_much()) && heap.reclaim(blocks::k_reclaim_runs) != 0;
 }
 
 // The hit path. Whatever is rare leaves it by a tail call, so that it saves no registers.
@@ -102,9 +108,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   }
   heap.decay();
   GrowthFailure failure;
-  const bool keeps = may_grow && !heap.keeps_too_much();
-  if (heap.add_slab(cls, false, &failure) ||
-      (!keeps && heap.reclaim(blocks::k_reclaim_runs) != 0 && heap.add_slab(cls, false, &failure)) ||
+  if (heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
       (may_grow && heap.add_slab(cls, true, &failure))) {
     heap.stats.misses.add(1);
     heap.refill(cls);
@@ -128,8 +132,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
     return line.first != k_no_page ? line : store_.take(count);
   };
   pages::PageRuns::Taken run = look();
-  const bool keeps = may_grow && !heap.keeps_too_much();
-  if (run.first == k_no_page && !keeps && heap.reclaim(blocks::k_reclaim_runs) != 0) run = look();
+  if (run.first == k_no_page && reclaim_before_growth(heap, may_grow)) run = look();
   if (run.first == k_no_page && by_line) run = store_.take_line(true);
   if (run.first == k_no_page && may_grow) {
     GrowthFailure failure;
