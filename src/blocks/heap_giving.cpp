@@ -1,4 +1,6 @@
 // How a heap gives memory back, and the walk of its invariants.
+#include <initializer_list>
+
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
 
