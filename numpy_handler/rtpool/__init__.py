@@ -10,19 +10,19 @@ same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical mem
 from typing import TYPE_CHECKING
 
 from . import _core
-from ._activation import activate, active_pool, deactivate
 from ._core import __version__
-from ._default import default_pool
-from ._errors import CorruptionError
-from ._handler import get_handler, handler, owner, set_handler
-from ._pool import Pool
-from ._stats import Stats
+from ._handler.activation import activate, active_pool, deactivate
+from ._handler.handler import get_handler, handler, owner, set_handler
+from ._pool.default import default_pool
+from ._pool.pool import Pool
+from ._pool.stats import Stats
+from ._support.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from ._copy import concatenate, copyto, empty_aligned, stack
-    from ._debug import LiveBlock
-    from ._effective import Degradation, Effective
-    from ._plan import Plan, PlanEntry
+    from ._copy.copies import concatenate, copyto, empty_aligned, stack
+    from ._pool.debug import LiveBlock
+    from ._pool.effective import Degradation, Effective
+    from ._pool.plan import Plan, PlanEntry
     from ._realtime.section import realtime
     from ._shared import SharedArray, SharedPool, SharedStats, share_by_reference
 
@@ -58,20 +58,20 @@ __all__ = [
 # Names that are imported when they are first asked for, and where they live: importing rtpool stays cheap. For the same
 # reason the modules above do without annotations as text, which NamedTuple would compile one by one.
 _LATER = {
-    "Degradation": "_effective",
-    "Effective": "_effective",
-    "LiveBlock": "_debug",
-    "Plan": "_plan",
-    "PlanEntry": "_plan",
+    "Degradation": "_pool.effective",
+    "Effective": "_pool.effective",
+    "LiveBlock": "_pool.debug",
+    "Plan": "_pool.plan",
+    "PlanEntry": "_pool.plan",
     "SharedArray": "_shared",
     "SharedPool": "_shared",
     "SharedStats": "_shared",
-    "concatenate": "_copy",
-    "copyto": "_copy",
-    "empty_aligned": "_copy",
+    "concatenate": "_copy.copies",
+    "copyto": "_copy.copies",
+    "empty_aligned": "_copy.copies",
     "realtime": "_realtime.section",
     "share_by_reference": "_shared",
-    "stack": "_copy",
+    "stack": "_copy.copies",
 }
 
 

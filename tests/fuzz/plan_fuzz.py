@@ -91,8 +91,8 @@ def document(rng: random.Random) -> bytes:
 def with_atheris(arguments: argparse.Namespace) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["rtpool._plan", "rtpool._sizes"]):
-        from rtpool._plan import Plan
+    with atheris.instrument_imports(include=["rtpool._pool.plan", "rtpool._support.sizes"]):
+        from rtpool._pool.plan import Plan
     target = Target(Plan)
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
@@ -127,7 +127,7 @@ def with_hypothesis(arguments: argparse.Namespace) -> None:
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
-    from rtpool._plan import Plan
+    from rtpool._pool.plan import Plan
 
     target = Target(Plan)
     for path in sorted(Path(arguments.corpus).glob("*")) if arguments.corpus else ():

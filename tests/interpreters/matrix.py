@@ -103,7 +103,7 @@ def test(python: Path, log: Path, numpy: str, part: str) -> dict[str, Any]:
     answer = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False).stdout.split()
     if len(answer) != 2:
         raise Impossible(f"NumPy {numpy} cannot be imported")
-    files = sorted((ROOT / "tests" / "python").glob("test_*.py"))
+    files = sorted((ROOT / "tests" / "python").rglob("test_*.py"))
     if part == "binding":
         files = [file for file in files if file.stem.removeprefix("test_").startswith(BINDING)]
     report = WORK / "report.xml"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import _core
-from .._sizes import format_size
+from .._support.sizes import format_size
 from . import machine as settings
 from .probe import Machine
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _core
-from .._effective import Degradation
-from .._pool import Pool
-from .._sizes import format_size
+from .._pool.effective import Degradation
+from .._pool.pool import Pool
+from .._support.sizes import format_size
 from .machine import Wanted
 from .probe import Machine
 

@@ -7,8 +7,8 @@ import os
 from typing import NamedTuple
 
 from .. import _core
-from .._effective import Degradation
-from .._sizes import format_size
+from .._pool.effective import Degradation
+from .._support.sizes import format_size
 
 SETTINGS = ("cpu", "lock_process", "cpu_latency", "timer", "priority")  # as the core orders them
 

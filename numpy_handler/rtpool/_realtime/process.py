@@ -11,7 +11,7 @@ import os
 import threading
 from typing import Literal
 
-from .._pool import OnMiss, Pool
+from .._pool.pool import OnMiss, Pool
 
 GcMode = Literal["freeze", "disable", "keep"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html as markup
 from typing import TYPE_CHECKING
 
-from .._sizes import format_size
+from .._support.sizes import format_size
 
 if TYPE_CHECKING:
     from .report import Distribution, Report, SlowIteration

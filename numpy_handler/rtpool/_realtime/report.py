@@ -8,8 +8,8 @@ from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
-from .._effective import Degradation
-from .._stats import Stats
+from .._pool.effective import Degradation
+from .._pool.stats import Stats
 from . import render
 from .environment import Environment, read_environment
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex
 import numpy as np
 
 from .. import _core
-from .._default import default_pool
-from .._effective import Degradation
-from .._handler import handler
-from .._plan import Learning, Plan, prepare
-from .._pool import OnMiss, Pool
-from .._stats import Stats
+from .._handler.handler import handler
+from .._pool.default import default_pool
+from .._pool.effective import Degradation
+from .._pool.plan import Learning, Plan, prepare
+from .._pool.pool import OnMiss, Pool
+from .._pool.stats import Stats
 from . import arguments, machine
 from .interrupt import Interrupt
 from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider

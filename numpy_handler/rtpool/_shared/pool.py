@@ -9,10 +9,10 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from .. import _core
-from .._effective import Effective, describe, read_effective
-from .._errors import CorruptionError
-from .._options import HUGE_PAGES, choice
-from .._sizes import Size, format_size, parse_size
+from .._pool.effective import Effective, describe, read_effective
+from .._support.errors import CorruptionError
+from .._support.options import HUGE_PAGES, choice
+from .._support.sizes import Size, format_size, parse_size
 from .stats import SharedStats
 
 HugePages = Literal["auto", "2MiB", "1GiB", False]

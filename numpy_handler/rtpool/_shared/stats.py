@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._stats import Stats
+from .._pool.stats import Stats
 
 
 class SharedStats(NamedTuple):

@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 from .. import _core
-from .._activation import activate
-from .._default import default_pool
-from .._plan import Plan
-from .._pool import Pool
-from .._sizes import format_size
-from .._stats import Stats
+from .._handler.activation import activate
+from .._pool.default import default_pool
+from .._pool.plan import Plan
+from .._pool.pool import Pool
+from .._pool.stats import Stats
+from .._support.sizes import format_size
 from ._command import Command
 
 
@@ -107,7 +107,7 @@ def _leaks(pool: Pool) -> list[dict[str, Any]]:
     """The live blocks by the line that made them, once what is only waiting for the garbage collector is gone."""
     import gc
 
-    from .._debug import by_site
+    from .._pool.debug import by_site
 
     gc.collect()
     return [site._asdict() for site in by_site(pool.outstanding())]

@@ -1,0 +1,122 @@
+// The module `rtpool._core`: multi-phase initialisation, one load per process, like NumPy itself.
+#define RTPOOL_IMPORTS_NUMPY
+#include <atomic>
+
+#include "numpy_handler/support/numpy_api.hpp"
+#include "numpy_handler/support/state.hpp"
+
+namespace rtpool::binding {
+namespace {
+
+using Register = int (*)(PyObject* module);
+
+// In the order of dependence: what a later one needs, an earlier one has added.
+constexpr Register k_parts[] = {
+    register_pool,
+    register_call_site,
+    register_handler,
+    register_owner,
+    register_activation,
+    register_copy,
+    register_shared,
+    register_system,
+    register_realtime_record,
+    register_realtime_loop,
+    register_realtime_settings,
+};
+
+// NumPy's default handler is redirected for the whole process, so a second copy of this module (another interpreter)
+// would work against the first.
+std::atomic<bool> loaded{false};
+
+int execute(PyObject* module) {
+  if (loaded.exchange(true)) {
+    PyErr_SetString(PyExc_ImportError,
+                    "rtpool._core is loaded already: like NumPy it serves one interpreter and loads once a process");
+    return -1;
+  }
+  if (PyArray_ImportNumPyAPI() < 0) {
+    loaded.store(false);
+    return -1;
+  }
+  for (const Register part : k_parts) {
+    if (part(module) < 0) return -1;
+  }
+  return PyModule_AddStringConstant(module, "__version__", RTPOOL_VERSION);
+}
+
+template <typename Visit>
+int for_each_member(ModuleState* state, Visit visit) {
+  auto* pool_type = reinterpret_cast<PyObject*>(state->pool_type);
+  auto* handler_type = reinterpret_cast<PyObject*>(state->handler_type);
+  for (PyObject* member :
+       {pool_type, handler_type, state->creation_failure, state->handler_stack, state->pools, state->pool_class,
+        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto,
+        reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type),
+        reinterpret_cast<PyObject*>(state->shared_pool_type), reinterpret_cast<PyObject*>(state->shared_array_type),
+        reinterpret_cast<PyObject*>(state->opened_array_type), reinterpret_cast<PyObject*>(state->shared_block_type)}) {
+    if (member == nullptr) continue;
+    if (const int stopped = visit(member); stopped != 0) return stopped;
+  }
+  return 0;
+}
+
+int traverse(PyObject* module, visitproc visit, void* argument) {
+  ModuleState* state = state_of(module);
+  if (state == nullptr) return 0;
+  return for_each_member(state, [=](PyObject* member) { return visit(member, argument); });
+}
+
+int clear(PyObject* module) {
+  ModuleState* state = state_of(module);
+  if (state == nullptr) return 0;
+  Py_CLEAR(state->pool_type);
+  Py_CLEAR(state->handler_type);
+  Py_CLEAR(state->shared_pool_type);
+  Py_CLEAR(state->shared_array_type);
+  Py_CLEAR(state->opened_array_type);
+  Py_CLEAR(state->shared_block_type);
+  Py_CLEAR(state->creation_failure);
+  Py_CLEAR(state->handler_stack);
+  Py_CLEAR(state->pools);
+  Py_CLEAR(state->pool_class);
+  Py_CLEAR(state->owner_finders);
+  Py_CLEAR(state->default_pool);
+  Py_CLEAR(state->default_pool_maker);
+  Py_CLEAR(state->active_pool);
+  Py_CLEAR(state->numpy_copyto);
+  Py_CLEAR(state->tick_type);
+  Py_CLEAR(state->histogram_type);
+  return 0;
+}
+
+void free_state(void* module) { (void)clear(static_cast<PyObject*>(module)); }
+
+PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, reinterpret_cast<void*>(execute)},
+#ifdef Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, nullptr},
+};
+
+}  // namespace
+
+PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    "rtpool._core",
+    "The pool behind NumPy; the public names are in the package `rtpool`.",
+    sizeof(ModuleState),
+    nullptr,
+    slots,
+    traverse,
+    clear,
+    free_state,
+};
+
+}  // namespace rtpool::binding
+
+PyMODINIT_FUNC PyInit__core() { return PyModuleDef_Init(&rtpool::binding::core_module); }

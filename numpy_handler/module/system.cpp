@@ -1,0 +1,131 @@
+// What the package asks the machine and libc: physical memory, limits, and libc's malloc settings.
+#include <atomic>
+#include <cstring>
+
+#include "numpy_handler/support/state.hpp"
+#include "os/libc_malloc.hpp"
+#include "os/memory.hpp"
+#include "os/program_pages.hpp"
+
+namespace rtpool::binding {
+namespace {
+
+// physical_memory() -> bytes, 0 if unknown
+PyObject* physical_memory(PyObject*, PyObject*) { return PyLong_FromSize_t(os::memory().physical_memory()); }
+
+// lockable_memory() -> RLIMIT_MEMLOCK in bytes, None for no limit
+PyObject* lockable_memory(PyObject*, PyObject*) {
+  const std::size_t bytes = os::memory().lockable_memory();
+  if (bytes == SIZE_MAX) Py_RETURN_NONE;
+  return PyLong_FromSize_t(bytes);
+}
+
+// transparent_huge_pages() -> "always", "madvise", "never" or "unknown"
+PyObject* transparent_huge_pages(PyObject*, PyObject*) {
+  switch (os::memory().transparent_huge_pages()) {
+    case 'a': return PyUnicode_FromString("always");
+    case 'm': return PyUnicode_FromString("madvise");
+    case 'n': return PyUnicode_FromString("never");
+    default: return PyUnicode_FromString("unknown");
+  }
+}
+
+// free_huge_pages(page) -> how many explicit huge pages of `page` bytes the kernel has free
+PyObject* free_huge_pages(PyObject*, PyObject* page) {
+  const std::size_t bytes = PyLong_AsSize_t(page);
+  if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
+  return PyLong_FromSize_t(os::memory().free_huge_pages(bytes));
+}
+
+// tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
+PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_libc_malloc()); }
+
+// touch_malloc(size), see os/libc_malloc.hpp
+PyObject* touch_malloc(PyObject*, PyObject* arg) {
+  const std::size_t bytes = PyLong_AsSize_t(arg);
+  if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
+  os::touch_libc_heap(bytes);
+  Py_RETURN_NONE;
+}
+
+#ifdef Py_GIL_DISABLED
+// Without a GIL objects come from heaps of mimalloc, a thread's own, in pages of one class each that are touched only
+// as objects come to lie there; nothing but objects may be taken from them. Some bytes objects of each class up to 512
+// bytes are made and given back, so that there is resident room for the first objects of a loop: 0.25 MiB.
+void touch_object_arenas() noexcept {
+  constexpr Py_ssize_t k_bytes_a_class = 8192;
+  constexpr Py_ssize_t k_largest = 512;
+  // One object a class stays, or its page would go back to the kernel some milliseconds into the loop.
+  static std::atomic<bool> anchored{false};
+  const bool anchor = !anchored.exchange(true);
+  PyObject* made = nullptr;
+  for (Py_ssize_t size = 64; size <= k_largest; size += 16) {
+    for (Py_ssize_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
+      PyObject* const object = PyBytes_FromStringAndSize(nullptr, size - PyBytes_Type.tp_basicsize);
+      if (object == nullptr) break;
+      std::memcpy(PyBytes_AS_STRING(object), &made, sizeof(made));
+      made = object;
+    }
+    if (anchor && made != nullptr) Py_INCREF(made);
+  }
+  PyErr_Clear();
+  while (made != nullptr) {
+    PyObject* const object = made;
+    std::memcpy(&made, PyBytes_AS_STRING(object), sizeof(made));
+    Py_DECREF(object);
+  }
+}
+#else
+// Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
+// objects come to lie there. Some of each class are made and given back, so that there is resident room for the first
+// objects of a loop: 0.5 MiB.
+void touch_object_arenas() noexcept {
+  constexpr std::size_t k_bytes_a_class = 16384;
+  constexpr std::size_t k_largest = 512;
+  // One object stays, or an arena in which all is free would go back to the kernel.
+  static std::atomic<void*> anchor{nullptr};
+  void** made = nullptr;
+  for (std::size_t size = 16; size <= k_largest; size += 16) {
+    for (std::size_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
+      void** const object = static_cast<void**>(PyObject_Malloc(size));
+      if (object == nullptr) break;
+      *object = made;
+      made = object;
+    }
+  }
+  if (anchor.load() == nullptr) anchor.store(PyObject_Malloc(k_largest));
+  while (made != nullptr) {
+    void* const object = made;
+    made = static_cast<void**>(*made);
+    PyObject_Free(object);
+  }
+}
+#endif
+
+// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and Python's arenas for small objects
+PyObject* make_program_resident(PyObject*, PyObject*) {
+  os::ProgramPages pages;
+  {
+    const WithoutGil others_run;
+    pages = os::make_program_resident();
+  }
+  touch_object_arenas();
+  return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);
+}
+
+PyMethodDef functions[] = {
+    {"physical_memory", physical_memory, METH_NOARGS, nullptr},
+    {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},
+    {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
+    {"free_huge_pages", free_huge_pages, METH_O, nullptr},
+    {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
+    {"touch_malloc", touch_malloc, METH_O, nullptr},
+    {"make_program_resident", make_program_resident, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+int register_system(PyObject* module) { return PyModule_AddFunctions(module, functions); }
+
+}  // namespace rtpool::binding

@@ -1,0 +1,1 @@
+"""Pools: what they are, what is in force, statistics, plans, debug reports, the default pool."""

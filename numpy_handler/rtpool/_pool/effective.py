@@ -1,0 +1,167 @@
+"""What a pool was asked for and what is in force; what to do where the two differ."""
+
+import errno as errno_names
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .. import _core
+from .._support.options import HUGE_PAGES
+from .._support.sizes import format_size
+
+# As the core numbers them.
+STEPS = ("none", "size", "reserve", "commit", "prefault", "lock", "huge_pages", "metadata")
+
+Failure = tuple[int, int, int, int]  # step, errno, asked, got
+
+
+class Degradation(NamedTuple):
+    """One setting of a pool that is not in force as asked.
+
+    Attributes
+    ----------
+    setting : str
+        ``"prefault"``, ``"lock"``, ``"huge_pages"``, ...
+    asked, got : int
+        Bytes; for huge pages the size of a page and the bytes the kernel had in such pages; for locks the bytes to
+        lock and the limit of this process.
+    error : int
+        The ``errno`` of the refusal.
+    reason, fix : str
+        What stood in the way, and the line that changes it.
+    """
+
+    setting: str
+    asked: int
+    got: int
+    error: int
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.reason}\n    fix: {self.fix}"
+
+
+class Effective(NamedTuple):
+    """What is in force in a pool.
+
+    Attributes
+    ----------
+    asked : Mapping[str, object]
+        The arguments of the pool.
+    size, limit : int
+        Bytes the pool holds by now, and the most it may hold.
+    prefault, lock : bool
+        Whether pages are resident before they are handed out, and locked in memory.
+    huge_pages : str or False
+        ``"auto"``, ``"2MiB"``, ``"1GiB"`` or ``False``.
+    degradations : tuple of Degradation
+        Where less is in force than was asked, with the reason and the fix.
+    """
+
+    asked: Mapping[str, Any]
+    size: int
+    limit: int
+    prefault: bool
+    lock: bool
+    huge_pages: str | bool
+    degradations: tuple[Degradation, ...]
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether everything that was asked for is in force."""
+        return not self.degradations
+
+    def __str__(self) -> str:
+        lines = [f"{'setting':<12}{'asked':>14}{'in force':>14}"]
+        for setting in ("size", "limit", "prefault", "lock", "huge_pages"):
+            lines.append(f"{setting:<12}{_shown(self.asked[setting]):>14}{_shown(getattr(self, setting)):>14}")
+        return "\n".join([*lines, *map(str, self.degradations)])
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_size(value) if isinstance(value, int) else str(value)
+
+
+def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effective:
+    """Name what the core answers."""
+    size, limit, prefault, lock, huge_pages, degradations = raw
+    most = max(asked["size"], size)
+    described = tuple(describe(failure, most, asked["huge_pages"]) for failure in degradations)
+    return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
+
+
+def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation:
+    """Say what stood in the way of one step of a pool of `size` bytes, and what to do about it."""
+    step, error, asked, got = failure
+    setting = STEPS[step]
+    if setting == "lock":
+        reason, fix = _explain_lock(error, asked, got)
+    elif setting == "huge_pages":
+        reason, fix = _explain_huge_pages(error, got, size, huge_pages)
+    elif setting in ("commit", "prefault", "metadata"):
+        reason = f"the kernel gave no memory for {format_size(asked)} ({_errno_text(error)})"
+        fix = "ask for less, free memory, or raise the memory limit of this process or container"
+    elif setting == "reserve":
+        reason = f"no address space for {format_size(asked)} ({_errno_text(error)})"
+        fix = "raise or remove the limit on address space: ulimit -v unlimited"
+    else:
+        reason = f"asked for {format_size(asked)}, possible are {format_size(got)} ({_errno_text(error)})"
+        fix = "ask for less, or raise limit="
+    return Degradation(setting, asked, got, error, reason, fix)
+
+
+def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
+    reason = f"{format_size(asked)} to lock, RLIMIT_MEMLOCK is {format_size(got)} ({_errno_text(error)})"
+    kib = -(-asked // 1024)
+    fix = (
+        f"put into /etc/security/limits.conf and log in again: {_user_name()} - memlock {kib}"
+        f" (service: LimitMEMLOCK={kib}K; container: --ulimit memlock={kib * 1024})"
+    )
+    return reason, fix
+
+
+def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
+    if huge_pages == "auto":
+        state = _core.transparent_huge_pages()
+        return (
+            f"transparent huge pages are {state!r} in this kernel ({_errno_text(error)})",
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (as root)",
+        )
+    page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
+    reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({_errno_text(error)})"
+    pages = max(-(-size // page), 1)
+    if huge_pages == "2MiB":
+        return reason, f"sysctl -w vm.nr_hugepages={pages} (as root)"
+    return reason, (
+        f"echo {pages} > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
+        f" (as root; or boot with hugepagesz=1G hugepages={pages})"
+    )
+
+
+def _errno_text(error: int) -> str:
+    return f"{errno_names.errorcode.get(error, error)}: {os.strerror(error)}" if error else "no errno"
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"@{os.getgid()}"
+
+
+def creation_error(failure: Failure, name: str, size: int, huge_pages: str | bool) -> Exception:
+    """The exception for a pool that could not be made."""
+    told = describe(failure, size, huge_pages)
+    text = f"pool {name!r} was not made; {told}"
+    if told.setting == "size":
+        return ValueError(text)
+    if told.setting in ("lock", "huge_pages") or told.error != errno_names.ENOMEM:
+        return OSError(told.error, text)
+    return MemoryError(text)

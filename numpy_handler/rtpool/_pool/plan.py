@@ -1,0 +1,324 @@
+"""Plans: what some iterations of a program needed of a pool, to be made ready before it runs again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import _core
+from .._support.sizes import ADDRESS_SPACE, format_size
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .pool import Pool
+
+FORMAT = "rtpool-plan"
+VERSION = 1
+MOST_ENTRIES = 65536  # as the core
+MOST_BYTES_OF_FILE = 16 << 20
+
+_COUNT_LIMIT = 1 << 63
+
+
+class PlanEntry(NamedTuple):
+    """Blocks of one size.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of each block as the pool grants them.
+    requested : int
+        The largest request that was granted this size.
+    most_alive : int
+        The most such blocks that were alive at once.
+    allocations : int
+        How many were asked for.
+    zeroed : int
+        Of these, how many were asked for as zeroed (``np.zeros``).
+    """
+
+    size: int
+    requested: int
+    most_alive: int
+    allocations: int
+    zeroed: int
+
+
+class Plan:
+    """What some iterations needed of a pool: per size the most blocks alive at once, and how many of them zeroed.
+
+    Plans come from `Pool.learn`, from real-time sections with ``warmup=``, and from files. Two plans are equal when
+    their entries are; ``first | second`` is a plan that serves either.
+
+    Parameters
+    ----------
+    entries : iterable of PlanEntry, optional
+        One a size.
+    peak_bytes : int, optional
+        The most bytes that were alive at once, over all sizes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For entries that no program can have: negative counts, more zeroed than asked for, a size twice.
+
+    Examples
+    --------
+    >>> import numpy as np, rtpool
+    >>> pool = rtpool.Pool()
+    >>> with rtpool.handler(pool), pool.learn() as plan:
+    ...     for _ in range(10):
+    ...         image = np.zeros((480, 640))
+    >>> [(entry.requested, entry.most_alive, entry.zeroed) for entry in plan.entries]
+    [(2457600, 2, 10)]
+    """
+
+    __slots__ = ("_entries", "_peak_bytes")
+
+    def __init__(self, entries: Iterable[PlanEntry] = (), *, peak_bytes: int = 0) -> None:
+        self._entries = _checked(entries)
+        self._peak_bytes = _count(peak_bytes, "peak_bytes")
+
+    @property
+    def entries(self) -> tuple[PlanEntry, ...]:
+        """One entry a size, in the order of sizes."""
+        return self._entries
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are made ready for this plan: of every size as many blocks as were alive at once."""
+        return sum(entry.size * entry.most_alive for entry in self._entries)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that were alive at once, over all sizes; 0 if not known."""
+        return self._peak_bytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan to a JSON file, which is replaced as a whole or not at all."""
+        target = os.fspath(path)
+        partial = f"{target}.{os.getpid()}.partial"
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write(self.to_json())
+            os.replace(partial, target)
+        except BaseException:
+            if os.path.exists(partial):
+                os.unlink(partial)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan from a file that `save` wrote.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it holds no plan; the text says where it goes wrong. Nothing in a file is trusted.
+        """
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES_OF_FILE + 1)
+        try:
+            if len(data) > MOST_BYTES_OF_FILE:
+                raise ValueError(f"more than {format_size(MOST_BYTES_OF_FILE)}")
+            return cls.from_json(data.decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)!r} is no plan: {error}") from None
+
+    def to_json(self) -> str:
+        """Give the plan as JSON text."""
+        import json
+
+        sizes = [json.dumps(entry._asdict()) for entry in self._entries]
+        listed = ",\n    ".join(sizes)
+        return (
+            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "peak_bytes": {self._peak_bytes},\n'
+            f'  "entries": [\n    {listed}\n  ]\n}}\n'
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan from JSON text; `ValueError` says what is wrong with it."""
+        import json
+
+        try:
+            data = json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'an object with "format": "{FORMAT}" is expected')
+        if type(data.get("version")) is not int or data["version"] != VERSION:
+            raise ValueError(f"version {data.get('version')!r} is not one this rtpool reads ({VERSION})")
+        _expect_keys(data, {"format", "version", "peak_bytes", "entries"}, "the plan")
+        if not isinstance(data["entries"], list):
+            raise ValueError("entries must be a list")
+        if len(data["entries"]) > MOST_ENTRIES:
+            raise ValueError(f"more than {MOST_ENTRIES} entries")
+        try:
+            entries = [_entry(number, raw) for number, raw in enumerate(data["entries"])]
+            return cls(entries, peak_bytes=data["peak_bytes"])
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def __or__(self, other: Plan) -> Plan:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        merged = {entry.size: entry for entry in self._entries}
+        for entry in other._entries:
+            mine = merged.get(entry.size)
+            merged[entry.size] = entry if mine is None else PlanEntry(*map(max, zip(mine, entry, strict=True)))
+        return Plan(merged.values(), peak_bytes=max(self._peak_bytes, other._peak_bytes))
+
+    def __eq__(self, other: object) -> bool:
+        return self._entries == other._entries if isinstance(other, Plan) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a plan is filled in when its learning ends
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[PlanEntry]:
+        return iter(self._entries)
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<rtpool.Plan: {len(self)} sizes, {format_size(self.bytes)}>"
+
+    def __str__(self) -> str:
+        """A table, the sizes that need most memory first."""
+        lines = [f"{'bytes':>14}{'most alive':>12}{'together':>12}{'asked for':>12}{'zeroed':>12}"]
+        for entry in sorted(self._entries, key=lambda one: -one.size * one.most_alive):
+            together = format_size(entry.size * entry.most_alive)
+            lines.append(
+                f"{entry.size:>14,}{entry.most_alive:>12,}{together:>12}{entry.allocations:>12,}{entry.zeroed:>12,}"
+            )
+        lines.append(f"{'in all':>14}{'':>12}{format_size(self.bytes):>12}")
+        return "\n".join(lines)
+
+    def _fill(self, learned: Plan) -> None:
+        self._entries, self._peak_bytes = learned._entries, learned._peak_bytes
+
+
+class Learning:
+    """The context of `Pool.learn`; the plan it gives is filled in when it ends."""
+
+    __slots__ = ("_begun", "_plan", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._plan = Plan()
+        self._begun = False
+
+    def __enter__(self) -> Plan:
+        if self._begun:
+            raise RuntimeError("this learning is under way or over; call learn() for another one")
+        if self._pool.frozen:
+            raise RuntimeError(f"pool {self._pool.name!r} is frozen and cannot learn; call unfreeze() before")
+        if not self._pool._begin_learning():
+            raise RuntimeError(
+                f"pool {self._pool.name!r} is learning already; to learn in several threads, give each its own pool"
+            )
+        self._begun = True
+        self._pool.reset_peak()
+        return self._plan
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+        if kind is None:
+            prepare(self._pool, self._plan)
+
+    def finish(self) -> Plan:
+        """End learning and give the plan, without making it ready."""
+        peak = self._pool.stats().peak_bytes
+        self._plan._fill(Plan([PlanEntry(*raw) for raw in self._pool._end_learning()], peak_bytes=peak))
+        return self._plan
+
+
+def prepare(pool: Pool, plan: Plan) -> None:
+    """Make ready in a pool, for the calling thread, what a plan says; and the code that will run, once a process."""
+    if not isinstance(plan, Plan):
+        raise TypeError(f"prepare needs a Plan, not {type(plan).__name__}; read files with Plan.load")
+    limit = pool.effective.limit
+    if plan.bytes > limit:
+        raise MemoryError(
+            f"the plan needs {format_size(plan.bytes)}, pool {pool.name!r} may hold {format_size(limit)}; raise limit="
+        )
+    _core.make_program_resident()  # before the blocks, which are to be the last that passed through the caches
+    prepared = pool._prepare(plan.entries)
+    if prepared < len(plan):
+        # The core makes the largest sizes ready first.
+        missing = plan.entries[: len(plan) - prepared]
+        worst = missing[-1]
+        raise MemoryError(
+            f"pool {pool.name!r} could make ready {prepared} of the plan's {len(plan)} sizes, not"
+            f" {worst.most_alive} blocks of {format_size(worst.size)}; free memory, or raise limit= of the pool or of"
+            f" this process or container"
+        )
+
+
+def _count(value: object, what: str, most: int = _COUNT_LIMIT) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{what} must be a whole number, not {value!r}")
+    if not 0 <= value < most:
+        raise ValueError(f"{what} of {value} is out of range")
+    return value
+
+
+def _checked(entries: Iterable[PlanEntry]) -> tuple[PlanEntry, ...]:
+    checked = []
+    for entry in entries:
+        if not isinstance(entry, PlanEntry):
+            raise TypeError(f"a plan is made of PlanEntry, not of {type(entry).__name__}")
+        where = f"entry for size {entry.size!r}: "
+        _count(entry.size, f"{where}size", ADDRESS_SPACE)
+        for field in ("requested", "most_alive", "allocations", "zeroed"):
+            _count(getattr(entry, field), where + field)
+        if entry.size == 0:
+            raise ValueError(f"{where}a block has at least 1 byte")
+        if entry.requested > entry.size:
+            raise ValueError(f"{where}requested {entry.requested} is more than the size")
+        if entry.zeroed > entry.allocations:
+            raise ValueError(f"{where}zeroed {entry.zeroed} is more than the {entry.allocations} allocations")
+        if entry.most_alive > entry.allocations:
+            raise ValueError(f"{where}most_alive {entry.most_alive} is more than the {entry.allocations} allocations")
+        checked.append(entry)
+    checked.sort()
+    for one, other in zip(checked, checked[1:], strict=False):
+        if one.size == other.size:
+            raise ValueError(f"size {one.size} stands in the plan twice")
+    if sum(entry.size * entry.most_alive for entry in checked) >= ADDRESS_SPACE:
+        raise ValueError("the plan needs more than the address space of a process has")
+    return tuple(checked)
+
+
+def _entry(number: int, raw: object) -> PlanEntry:
+    if not isinstance(raw, dict):
+        raise ValueError(f"entry {number} must be an object")
+    _expect_keys(raw, set(PlanEntry._fields), f"entry {number}")
+    return PlanEntry(**raw)
+
+
+def _expect_keys(data: dict[str, Any], keys: set[str], where: str) -> None:
+    if data.keys() != keys:
+        missing, unknown = sorted(keys - data.keys()), sorted(data.keys() - keys)
+        wrong = f"no {missing[0]}" if missing else f"an unknown {unknown[0]!r}"
+        raise ValueError(f"{where} has {wrong}")
+
+
+def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands in an object twice")
+    return made
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a number of a plan")

@@ -1,0 +1,156 @@
+"""Arrays of shared pools in several processes: every start method, both orders of exit, and kills."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.util
+import multiprocessing
+import pickle
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shared_workers as work
+from shared_workers import expect_empty
+
+import rtpool
+
+
+@pytest.fixture
+def pool(shared_pool: rtpool.SharedPool) -> rtpool.SharedPool:
+    return shared_pool
+
+
+def test_process_opens_and_changes(pool: rtpool.SharedPool, context: Any) -> None:
+    with rtpool.handler(pool):
+        a = np.arange(1000)
+    with context.Pool(2) as workers:
+        assert workers.map(work.add_one, [pool.share(a) for _ in range(4)], chunksize=1)[0] >= 499500
+    assert a[0] == 4
+    del a
+    expect_empty(pool)
+
+
+def test_the_maker_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work.make_and_send, args=(pool, theirs, 7))
+    process.start()
+    theirs.close()
+    process.join()
+    assert process.exitcode == 0
+    pool.recover()
+    array = ours.recv().open()
+    assert array.shape == (150, 200) and (array == 7).all()
+    with pytest.raises(EOFError):
+        ours.recv()
+    # Everything that can be had is overwritten; the dead process's block is not.
+    with rtpool.handler(pool):
+        fill = []
+        with pytest.raises(MemoryError):
+            while True:
+                fill.append(np.full(1 << 20, 9, np.uint8))
+    assert (array == 7).all()
+    del array, fill
+    expect_empty(pool)
+
+
+def test_the_receiver_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
+    (their_in, our_out), (our_in, their_out) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    process = context.Process(target=work.open_and_answer, args=(their_in, their_out))
+    process.start()
+    with rtpool.handler(pool):
+        for turn in range(5):
+            our_out.send(pool.share(np.full(1000, turn)))
+            assert our_in.recv() == ((1000,), 1000 * turn, False, True)
+    our_out.send(None)
+    process.join()
+    assert process.exitcode == 0
+    expect_empty(pool)
+
+
+def test_killed_while_holding(pool: rtpool.SharedPool, context: Any) -> None:
+    with rtpool.handler(pool):
+        a = np.full(50_000, 2.0)
+    handle = pool.share(a)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work.die_holding, args=(pool, theirs, handle))
+    process.start()
+    assert ours.recv() == 2.0
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (a == 2.0).all() and (handle.open() == 2.0).all()
+    del a, handle
+    expect_empty(pool)
+
+
+def test_executor_and_reducer(pool: rtpool.SharedPool, context: Any) -> None:
+    rtpool.share_by_reference()
+    try:
+        with concurrent.futures.ProcessPoolExecutor(
+            2, mp_context=context, initializer=rtpool.share_by_reference
+        ) as executor:
+            with rtpool.handler(pool):
+                arrays = [np.full(100_000, i) for i in range(6)]
+            for i, doubled in enumerate(executor.map(work.double, arrays)):
+                assert doubled in pool and (doubled == 2 * i).all()
+            del doubled
+        # What is in no shared pool travels as before.
+        assert pickle.loads(multiprocessing.reduction.ForkingPickler.dumps(np.arange(5))).tolist() == [0, 1, 2, 3, 4]
+    finally:
+        rtpool.share_by_reference(False)
+    del arrays
+    expect_empty(pool)
+
+
+def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
+    queue = context.Queue()
+    with rtpool.handler(pool):
+        for i in range(20):
+            queue.put(pool.share(np.full(3000, i)))
+    process = context.Process(target=_drain, args=(queue, 20))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    queue.close()
+    queue.join_thread()
+    expect_empty(pool)
+
+
+def _drain(queue: Any, count: int) -> None:
+    for i in range(count):
+        assert (queue.get().open() == i).all()
+
+
+def test_fork_keeps_what_the_child_inherited(pool: rtpool.SharedPool) -> None:
+    context = multiprocessing.get_context("fork")
+    with rtpool.handler(pool):
+        a = np.full(1_000_000, 5, np.uint8)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_look_later, args=(theirs, a))
+    process.start()
+    del a
+    with rtpool.handler(pool):
+        b = np.full(1_000_000, 6, np.uint8)
+    ours.send(None)
+    assert ours.recv() is True
+    process.join()
+    del b
+    expect_empty(pool)
+
+
+def _look_later(connection: Any, array: Any) -> None:
+    connection.recv()
+    connection.send(bool((array == 5).all()))
+
+
+def test_random_kills() -> None:
+    """As the long one of `bench/shared.py --soak 60`."""
+    path = Path(__file__).resolve().parents[3] / "bench" / "shared_soak.py"
+    spec = importlib.util.spec_from_file_location("shared_soak", path)
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    result = bench.soak(2.0, least_kills=11)
+    assert bench.is_clean(result), result
