@@ -128,6 +128,13 @@ PyObject* raise_unavailable(int error) noexcept {
       PyErr_SetString(PyExc_FileNotFoundError,
                       "no living process of this user has the shared pool of this array open, so its memory is gone");
       break;
+    case EACCES:
+      PyErr_SetString(PyExc_PermissionError,
+                      "the process that sent this array has its shared pool open, but may not be looked at: it is not "
+                      "dumpable (a Python with file capabilities, or PR_SET_DUMPABLE 0). Open the pool here before, by a "
+                      "name (SharedPool.attach) or by fork, or give the capabilities another way (systemd's "
+                      "AmbientCapabilities=)");
+      break;
     case EBADMSG:
       PyErr_SetString(PyExc_ValueError, "the handle does not fit the shared pool: one of the two is damaged or foreign");
       break;

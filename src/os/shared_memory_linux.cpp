@@ -154,22 +154,29 @@ class LinuxSharedMemory final : public SharedMemory {
     return 0;
   }
 
-  int open_of_process(const SegmentId& id, std::int32_t pid, int fd_there, int* fd) noexcept override {
+  int open_of_process(const SegmentId& id, std::int32_t pid, int fd_there, bool (*holds)(void*, int), void* context,
+                      int* fd) noexcept override {
     const KeepErrno keep;
-    if (pid > 0 && fd_there >= 0 && open_if_segment(id, pid, fd_there, fd)) return 0;
-    if (search_process(id, ::getppid(), fd)) return 0;
+    const Wanted wanted{MemoryFileName(id, "/memfd:"), holds, context};
+    bool refused = false;
+    if (pid > 0 && fd_there >= 0) {
+      errno = 0;
+      if (open_if_segment(wanted, pid, fd_there, fd)) return 0;
+      refused = errno == EACCES || errno == EPERM;
+    }
+    if (search_process(wanted, ::getppid(), fd) || search_names(wanted, fd)) return 0;
     DIR* processes = ::opendir("/proc");
     if (processes == nullptr) return errno;
     bool found = false;
     while (const dirent* entry = ::readdir(processes)) {
       const long number = std::strtol(entry->d_name, nullptr, 10);
-      if (number > 0 && search_process(id, static_cast<std::int32_t>(number), fd)) {
+      if (number > 0 && search_process(wanted, static_cast<std::int32_t>(number), fd)) {
         found = true;
         break;
       }
     }
     ::closedir(processes);
-    return found ? 0 : ENOENT;
+    return found ? 0 : refused ? EACCES : ENOENT;
   }
 
   int set_aside(int fd, std::size_t bytes) noexcept override {
@@ -356,22 +363,51 @@ class LinuxSharedMemory final : public SharedMemory {
     return 0;
   }
 
-  static bool open_if_segment(const SegmentId& id, std::int32_t pid, int fd_there, int* fd) noexcept {
+  struct Wanted {
+    MemoryFileName memory_file;
+    bool (*holds)(void*, int);
+    void* context;
+  };
+
+  // Descriptors of anything but memory files and files of the folder are not opened: that may have effects.
+  static bool open_if_segment(const Wanted& wanted, std::int32_t pid, int fd_there, int* fd) noexcept {
     char path[64];
-    char target[128];
+    char target[sizeof(Path) + 64];
     std::snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd_there);
     const ssize_t length = ::readlink(path, target, sizeof target - 1);
     if (length <= 0) return false;
     target[length] = '\0';
-    const MemoryFileName wanted(id, "/memfd:");
-    if (std::strncmp(target, wanted.text, std::strlen(wanted.text)) != 0) return false;
-    const int opened = ::open(path, O_RDWR | O_CLOEXEC);
-    if (opened < 0) return false;
-    *fd = opened;
-    return true;
+    const bool named = std::strncmp(target, k_folder, std::strlen(k_folder)) == 0 && target[std::strlen(k_folder)] == '/';
+    if (!named && std::strncmp(target, wanted.memory_file.text, std::strlen(wanted.memory_file.text)) != 0) return false;
+    const int opened = ::open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    return opened >= 0 && (named ? keep_if_held(wanted, opened, fd) : (*fd = opened, true));
   }
 
-  static bool search_process(const SegmentId& id, std::int32_t pid, int* fd) noexcept {
+  static bool keep_if_held(const Wanted& wanted, int opened, int* fd) noexcept {
+    if (wanted.holds(wanted.context, opened)) {
+      *fd = opened;
+      return true;
+    }
+    ::close(opened);
+    return false;
+  }
+
+  bool search_names(const Wanted& wanted, int* fd) noexcept {
+    struct Search {
+      LinuxSharedMemory* self;
+      const Wanted& wanted;
+      int fd = -1;
+    } search{this, wanted};
+    (void)for_each_name([](void* context, const char* name) {
+      auto* const s = static_cast<Search*>(context);
+      int opened = -1;
+      return s->self->open_named(name, &opened) != 0 || !keep_if_held(s->wanted, opened, &s->fd);
+    }, &search);
+    if (search.fd >= 0) *fd = search.fd;
+    return search.fd >= 0;
+  }
+
+  static bool search_process(const Wanted& wanted, std::int32_t pid, int* fd) noexcept {
     char path[64];
     std::snprintf(path, sizeof path, "/proc/%d/fd", pid);
     DIR* descriptors = ::opendir(path);
@@ -379,7 +415,7 @@ class LinuxSharedMemory final : public SharedMemory {
     bool found = false;
     while (const dirent* entry = ::readdir(descriptors)) {
       if (entry->d_name[0] < '0' || entry->d_name[0] > '9') continue;
-      if (open_if_segment(id, pid, static_cast<int>(std::strtol(entry->d_name, nullptr, 10)), fd)) {
+      if (open_if_segment(wanted, pid, static_cast<int>(std::strtol(entry->d_name, nullptr, 10)), fd)) {
         found = true;
         break;
       }

@@ -78,6 +78,18 @@ int Segment::open(os::SharedMemory& os, int fd, Segment* out) noexcept {
   return 0;
 }
 
+bool Segment::is_in(os::SharedMemory& os, int fd, const os::SegmentId& id) noexcept {
+  os::SegmentFile file;
+  if (os.describe(fd, &file) != 0 || !file.regular || file.bytes < k_page || file.page > k_page) return false;
+  void* base = nullptr;
+  if (os.map(fd, k_page, k_page, false, &base) != 0) return false;
+  MadeHeader header;
+  Geometry geometry;
+  const bool is = read_header(&static_cast<const Header*>(base)->made, file.bytes, &header, &geometry) && header.id == id;
+  (void)os.unmap(base, k_page);
+  return is;
+}
+
 int Segment::map_read_only(bool prefault) noexcept {
   if (read_only_ != nullptr) return 0;
   void* base = nullptr;

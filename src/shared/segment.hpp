@@ -27,6 +27,9 @@ class Segment {
   // Takes over `fd`, also on failure.
   static int open(os::SharedMemory& os, int fd, Segment* out) noexcept;
 
+  // Whether `fd`, which stays open, is the segment of that id.
+  static bool is_in(os::SharedMemory& os, int fd, const os::SegmentId& id) noexcept;
+
   int publish() noexcept { return os_->publish(fd_, header_copy_.name); }
   // The mapping through which the kernel lets nobody write; made at the first call.
   int map_read_only(bool prefault) noexcept;

@@ -28,7 +28,7 @@ struct Options {
   bool strict = false;
 };
 
-// Where a nameless pool may be found: its id, and a process that had it open with the descriptor there.
+// Where an open pool, nameless or not, may be found: its id, and a process that had it open with the descriptor there.
 struct Address {
   os::SegmentId id;
   std::int32_t pid = 0;
@@ -40,7 +40,8 @@ class SharedPool;
 struct CreateResult {
   SharedPool* pool = nullptr;  // nullptr on failure
   pool::Step step = pool::Step::none;
-  int error = 0;  // EEXIST: the name is in use; EBADMSG: no intact segment; EACCES: others may write it; ENOSPC: no slot
+  int error = 0;  // EEXIST: the name is in use; EBADMSG: no intact segment; EACCES: others may write it, or who has it
+                  // open may not be looked at; ENOSPC: no slot
   std::size_t asked = 0;
   std::size_t got = 0;
 };

@@ -101,8 +101,16 @@ CreateResult SharedPool::attach_address(const Address& address, const Options& o
     result.pool = open;
     return result;
   }
+  struct Sought {
+    os::SharedMemory* os;
+    const os::SegmentId* id;
+  } sought{&os, &address.id};
+  const auto is_it = [](void* context, int candidate) {
+    const auto* const s = static_cast<const Sought*>(context);
+    return Segment::is_in(*s->os, candidate, *s->id);
+  };
   int fd = -1;
-  if (const int error = os.open_of_process(address.id, address.pid, address.fd, &fd); error != 0) {
+  if (const int error = os.open_of_process(address.id, address.pid, address.fd, is_it, &sought, &fd); error != 0) {
     return failure(pool::Step::reserve, error, 0);
   }
   CreateResult result = attach_fd(fd, options, os, fallback);

@@ -41,11 +41,12 @@ TEST(SharedMemory, NamelessIsSealedAndReadsAsZeros) {
   for (std::size_t i = 0; i < (1 << 20); ++i) ASSERT_EQ(static_cast<char*>(base)[i], 0);
   // Found through the process that has it, by descriptor and by search.
   int other = -1;
-  ASSERT_EQ(real().open_of_process(id, ::getpid(), fd, &other), 0);
+  const auto never = [](void*, int) { return false; };
+  ASSERT_EQ(real().open_of_process(id, ::getpid(), fd, never, nullptr, &other), 0);
   real().close(other);
-  ASSERT_EQ(real().open_of_process(id, 0, -1, &other), 0);
+  ASSERT_EQ(real().open_of_process(id, 0, -1, never, nullptr, &other), 0);
   real().close(other);
-  EXPECT_EQ(real().open_of_process(SegmentId{{1}}, ::getpid(), fd, &other), ENOENT);
+  EXPECT_EQ(real().open_of_process(SegmentId{{1}}, ::getpid(), fd, never, nullptr, &other), ENOENT);
   EXPECT_EQ(real().unmap(base, 1 << 20), 0);
   real().close(fd);
 }
@@ -82,6 +83,33 @@ TEST(SharedMemory, NamesAppearWholeAndOnce) {
   EXPECT_EQ(real().unlink_named(name.c_str()), ENOENT);
   real().close(fd);
   real().close(found);
+}
+
+TEST(SharedMemory, NamedFilesAreFoundThroughTheProcessThatHasThem) {
+  const std::string name = own_name("found");
+  int fd = -1;
+  ASSERT_EQ(real().create_named(8192, &fd), 0);
+  SegmentFile file;
+  ASSERT_EQ(real().describe(fd, &file), 0);
+  const auto is_it = [](void* context, int candidate) {
+    SegmentFile seen;
+    return real().describe(candidate, &seen) == 0 && seen.inode == static_cast<SegmentFile*>(context)->inode;
+  };
+  const auto finds = [&](std::int32_t pid, int there) {
+    int found = -1;
+    const int error = real().open_of_process(SegmentId{{1}}, pid, there, is_it, &file, &found);
+    if (error == 0) real().close(found);
+    return error;
+  };
+  EXPECT_EQ(finds(::getpid(), fd), 0) << "before it has a name";
+  ASSERT_EQ(real().publish(fd, name.c_str()), 0);
+  EXPECT_EQ(finds(::getpid(), fd), 0);
+  EXPECT_EQ(finds(0, -1), 0) << "by its name, or by search";
+  ASSERT_EQ(real().unlink_named(name.c_str()), 0);
+  EXPECT_EQ(finds(::getpid(), fd), 0) << "after its name is gone";
+  EXPECT_EQ(finds(0, -1), 0);
+  real().close(fd);
+  EXPECT_EQ(finds(::getpid(), fd), ENOENT);
 }
 
 TEST(SharedMemory, NamesThatLeaveTheFolderAreRefused) {

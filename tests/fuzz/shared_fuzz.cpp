@@ -40,7 +40,7 @@ class Kernel final : public os::SharedMemory {
   int open_named(const char*, int*) noexcept override { return ENOENT; }
   int unlink_named(const char*) noexcept override { return ENOENT; }
   int for_each_name(bool (*)(void*, const char*), void*) noexcept override { return 0; }
-  int open_of_process(const os::SegmentId&, std::int32_t, int, int*) noexcept override { return ENOENT; }
+  int open_of_process(const os::SegmentId&, std::int32_t, int, bool (*)(void*, int), void*, int*) noexcept override { return ENOENT; }
   int set_aside(int fd, std::size_t bytes) noexcept override { return refused() ? ENOSPC : real().set_aside(fd, bytes); }
   int try_lock_file(int) noexcept override { return 0; }
   int duplicate(int fd, int* out) noexcept override { return refused() ? EMFILE : real().duplicate(fd, out); }

@@ -370,6 +370,13 @@ def _creation_error(how: int, failure: tuple[int, int, int, int], label: str, as
         return FileNotFoundError(error, f"{what} cannot be opened: {hint}")
     if error == errno_names.EBADMSG:
         return CorruptionError(f"{what} is damaged, or was made by another version of rtpool", "SH-1")
+    if error == errno_names.EACCES and how == _BY_ADDRESS:
+        return PermissionError(
+            error,
+            f"{what} is open in the process that sent it, which may not be looked at: it is not dumpable (a Python "
+            "with file capabilities, or PR_SET_DUMPABLE 0). Open the pool by a name (attach), by fork, or give the "
+            "capabilities another way (systemd's AmbientCapabilities=)",
+        )
     if error in (errno_names.EACCES, errno_names.EPERM) and how != _CREATE:
         return PermissionError(error, f"{what} belongs to another user, or others may write to it")
     told = describe(failure, asked["size"], asked["huge_pages"])

@@ -69,6 +69,13 @@ def attach_by_name(name: str) -> float:
         return float(np.ones(1000).sum()) + pool.stats().processes
 
 
+def sum_all(pool: Any, handle: Any, array: Any, queue: Any, answer: Any) -> None:
+    with rtpool.handler(pool):
+        own = np.ones(1000)
+    assert array in pool and own in pool
+    answer.put([int(handle.open().sum()), int(array.sum()), int(queue.get().open().sum()), int(own.sum())])
+
+
 def create_and_die(name: str) -> None:
     pool = rtpool.SharedPool.create("1 MiB", name=name)
     assert pool.name == name

@@ -39,6 +39,30 @@ def test_names(name: str, context: Any) -> None:
         rtpool.SharedPool.attach(name)
 
 
+@pytest.mark.parametrize("unlinked", [False, True])
+def test_named_pools_travel_as_nameless_ones_do(name: str, context: Any, unlinked: bool) -> None:
+    rtpool.share_by_reference()
+    try:
+        with rtpool.SharedPool.create("4 MiB", name=name) as pool:
+            with rtpool.handler(pool):
+                array = np.arange(1000)
+            if unlinked:
+                pool.unlink()
+            queue, answer = context.Queue(), context.Queue()
+            queue.put(pool.share(array))
+            process = context.Process(target=work.sum_all, args=(pool, pool.share(array), array, queue, answer))
+            process.start()
+            assert answer.get(timeout=60) == [499500, 499500, 499500, 1000]
+            process.join()
+            assert process.exitcode == 0
+            del array
+            work.expect_empty(pool)
+            if not unlinked:
+                pool.unlink()
+    finally:
+        rtpool.share_by_reference(False)
+
+
 def test_left_overs_of_the_dead_are_taken_over_and_swept(name: str) -> None:
     context = multiprocessing.get_context("spawn")
     for left in (name, name + ".other"):
