@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import datetime
 import operator
 from collections.abc import Iterable
-from typing import NamedTuple, SupportsFloat, SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
-NANOSECONDS = 1_000_000_000
-LONGEST = 365 * 24 * 3600.0  # seconds
+from .._support.durations import Duration, parse_duration
+
+MICROSECOND = 1000
 
 NEVER = -1
 
@@ -22,22 +23,6 @@ class Pacing(NamedTuple):
     warmup: int
     iterations: int
     duration: int
-
-
-def seconds(value: SupportsFloat, name: str, *, zero: bool = False) -> int:
-    """Check a span of time in seconds and give it in nanoseconds."""
-    try:
-        if isinstance(value, (bool, str, bytes)):
-            raise TypeError
-        span = float(value)
-    except TypeError:
-        raise TypeError(f"{name} must be seconds, such as 0.001, not {value!r}") from None
-    if not math.isfinite(span) or span < 0 or (span == 0 and not zero) or span > LONGEST:
-        raise ValueError(f"{name} must be seconds, {'0' if zero else 'more than 0'} to one year, not {value!r}")
-    nanoseconds = round(span * NANOSECONDS)
-    if nanoseconds == 0 and not zero:
-        raise ValueError(f"{name} of {value!r} s is less than a nanosecond")
-    return nanoseconds
 
 
 def whole(value: SupportsIndex, name: str, least: int, most: int) -> int:
@@ -80,17 +65,26 @@ def processors(value: SupportsIndex | Iterable[SupportsIndex] | None) -> tuple[i
     return checked
 
 
+def latency(value: SupportsIndex | str | datetime.timedelta | None) -> int:
+    """Check a wake-up latency and give it in whole microseconds; -1 for `None`."""
+    if value is None:
+        return NEVER
+    if isinstance(value, (str, datetime.timedelta)):
+        value = parse_duration(value, "cpu_latency", zero=True) // MICROSECOND
+    return whole(value, "cpu_latency", 0, 2_000_000_000)
+
+
 def pacing(
-    period: SupportsFloat | None,
+    period: Duration | None,
     overrun: str,
-    spin: SupportsFloat,
+    spin: Duration,
     warmup: SupportsIndex,
     iterations: SupportsIndex | None,
-    duration: SupportsFloat | None,
+    duration: Duration | None,
 ) -> Pacing:
     """Check how the loop is to run."""
-    every = 0 if period is None else seconds(period, "period")
-    spun = seconds(spin, "spin", zero=True)
+    every = 0 if period is None else parse_duration(period, "period", rate=True)
+    spun = parse_duration(spin, "spin", zero=True)
     if spun > every:
         raise ValueError("spin must not be longer than the period" if every else "spin needs a period")
     return Pacing(
@@ -99,5 +93,5 @@ def pacing(
         spun,
         whole(warmup, "warmup", 0, 1 << 40),
         NEVER if iterations is None else whole(iterations, "iterations", 0, 1 << 62),
-        NEVER if duration is None else seconds(duration, "duration"),
+        NEVER if duration is None else parse_duration(duration, "duration"),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import gc as collection
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .._pool.effective import Degradation
 from .._pool.plan import Learning, Plan, prepare
 from .._pool.pool import OnMiss, Pool
 from .._pool.stats import Stats
+from .._support.durations import Duration
 from . import arguments, machine
 from .interrupt import Interrupt
 from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider
@@ -40,9 +42,10 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     Parameters
     ----------
-    period : float, optional
-        Seconds from one iteration's start to the next. Iteration ``k`` is due at ``start + k * period`` however long
-        those before it took. Without a period each iteration follows the one before at once.
+    period : float, str or datetime.timedelta, optional
+        From one iteration's start to the next: seconds, or as people write it: ``"5 ms"``, ``"500 us"``, ``"200 Hz"``,
+        a time delta; so for the other times too. Iteration ``k`` is due at ``start + k * period`` however long those
+        before it took. Without a period each iteration follows the one before at once.
     pool : Pool, optional
         Default: `rtpool.default_pool()`. Threads that learn at the same time need a pool each.
     warmup : int, default 0
@@ -70,8 +73,9 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         in ``report.misses`` and named in ``report.deviations``.
     iterations : int, optional
         End each ``for`` after so many measured iterations.
-    duration : float, optional
-        End each ``for`` when the next iteration would begin later than this many seconds after the first measured one.
+    duration : float, str or datetime.timedelta, optional
+        End each ``for`` when the next iteration would begin later than this (``60``, ``"1 min"``) after the first
+        measured one.
     overrun : {"skip", "catch-up"}
         After an iteration that ended past its deadline: leave out the instants that have passed, or run every
         iteration, late ones at once.
@@ -80,12 +84,12 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     zero_ahead : bool, default True
         In the idle time before a deadline, clear the blocks that the plan says will be asked for as zeroed, so that
         ``np.zeros`` costs what ``np.empty`` does. It never works past the deadline.
-    spin : float, default 0
-        Seconds before each deadline to spend looking at the clock instead of asleep: less lateness for a busy
+    spin : float, str or datetime.timedelta, default 0
+        How long before each deadline to look at the clock instead of sleeping (``"50 us"``): less lateness for a busy
         processor.
-    cpu_latency : int, optional
-        Keep the processors out of idle states that take longer than this many microseconds to leave
-        (``/dev/cpu_dma_latency``); 0 for none at all.
+    cpu_latency : int, str or datetime.timedelta, optional
+        Keep the processors out of idle states that take longer than this to leave (``/dev/cpu_dma_latency``):
+        microseconds, or ``"20 us"``; 0 for none at all.
     on_interrupt : {"stop", "raise"}
         Ctrl-C during a ``for``: finish the iteration and end the loop, so that the program goes on with its report (a
         second Ctrl-C raises); or raise `KeyboardInterrupt` at once. Only where the program has no handler of its own.
@@ -112,7 +116,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     def __init__(
         self,
-        period: SupportsFloat | None = None,
+        period: Duration | None = None,
         *,
         pool: Pool | None = None,
         warmup: SupportsIndex = 0,
@@ -123,12 +127,12 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         cpu: SupportsIndex | Iterable[SupportsIndex] | None = None,
         on_miss: OnMiss = "fallback",
         iterations: SupportsIndex | None = None,
-        duration: SupportsFloat | None = None,
+        duration: Duration | None = None,
         overrun: Literal["skip", "catch-up"] = "skip",
         plan: Plan | None = None,
         zero_ahead: bool = True,
-        spin: SupportsFloat = 0.0,
-        cpu_latency: SupportsIndex | None = None,
+        spin: Duration = 0.0,
+        cpu_latency: SupportsIndex | str | datetime.timedelta | None = None,
         on_interrupt: Literal["stop", "raise"] = "stop",
         strict: bool = False,
     ) -> None:
@@ -148,7 +152,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._wanted = machine.Wanted(
             arguments.processors(cpu),
             arguments.flag(lock_process, "lock_process"),
-            -1 if cpu_latency is None else arguments.whole(cpu_latency, "cpu_latency", 0, 2_000_000_000),
+            arguments.latency(cpu_latency),
             self._pacing.period > 0,
             0 if priority is None else arguments.whole(priority, "priority", 1, 99),
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 import rtpool
 
+from .._support.durations import parse_seconds
 from . import _machine, _measure, _table
 from ._command import Command
 from ._progress import Progress
@@ -43,7 +44,9 @@ class Bench(Command):
             "cases", nargs="*", metavar="CASE", help="only cases that begin so, such as 'empty' or 'chain:2048'"
         )
         parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-        parser.add_argument("--seconds", type=float, default=20.0, help="time to spend (default: %(default)s)")
+        parser.add_argument(
+            "--seconds", type=parse_seconds, default=20.0, help="time to spend, also as 1min (default: %(default)s)"
+        )
         parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
 
     def run(self, arguments: argparse.Namespace) -> int:

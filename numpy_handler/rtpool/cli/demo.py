@@ -15,6 +15,7 @@ import numpy as np
 
 import rtpool
 
+from .._support.durations import parse_seconds
 from . import _machine, _measure, _table, _work
 from ._command import Command
 from ._progress import Progress
@@ -49,7 +50,12 @@ class Demo(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-        parser.add_argument("--seconds", type=float, default=_SECONDS, help="time to spend (default: %(default)s)")
+        parser.add_argument(
+            "--seconds",
+            type=parse_seconds,
+            default=_SECONDS,
+            help="time to spend, such as 60 or 1min (default: %(default)s)",
+        )
         parser.add_argument("--case", choices=_CASES, help="measure one work, in this process")
 
     def run(self, arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from .._realtime.checkup import Finding, examine
+from .._support.durations import parse_seconds
 from ._command import Command
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
@@ -24,9 +25,9 @@ class Doctor(Command):
         parser.add_argument("--strict", action="store_true", help="count warnings as failures")
         parser.add_argument(
             "--seconds",
-            type=float,
+            type=parse_seconds,
             default=1.0,
-            help="how long to measure wake-ups at 1 kHz; 0: not at all (default 1)",
+            help="how long to measure wake-ups at 1 kHz, also as '1 min'; 0: not at all (default 1)",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:

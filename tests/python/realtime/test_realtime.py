@@ -300,7 +300,9 @@ def test_the_report_can_be_read_inside() -> None:
 @pytest.mark.parametrize(
     ("error", "arguments"),
     [
-        (TypeError, {"period": "1"}),
+        (ValueError, {"period": "soon"}),
+        (TypeError, {"period": b"1"}),
+        (ValueError, {"duration": "10 Hz"}),
         (TypeError, {"period": True}),
         (ValueError, {"period": 0}),
         (ValueError, {"period": -1.0}),
