@@ -29,7 +29,7 @@ struct TickObject {
   std::uint64_t skipped;       // instants of the grid left out before this iteration
 };
 
-// The part of a Loop that is C++: its buffers are some 120 KiB, made with the object and never again.
+// The part of a Loop that is C++: its buffers are some 200 KiB, made with the object and never again.
 struct LoopState {
   LoopState(os::Clock& c, os::Nanoseconds period, realtime::Overrun overrun, os::Nanoseconds spin,
             std::unique_ptr<os::Usage> usage) noexcept

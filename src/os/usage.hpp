@@ -9,6 +9,7 @@
 // Tests replace this class by a fake (tests/cpp/fake_usage.hpp).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -21,13 +22,44 @@ struct UsageCounts {
   std::uint64_t involuntary_switches = 0;
 };
 
-// Events since the watch began. `faults` may stay behind the truth when more than the kernel's sample rate arrive in
-// one scheduler tick (about 400), but never fails to move when there was one: read the exact figure then.
+// Events since the watch began. `faults` may stay behind the truth when the ring ran over or the kernel throttled the
+// watch, but never fails to move when there was one: read the exact figure then.
 struct UsageEvents {
   std::uint64_t faults = 0;
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
+  std::uint64_t lost = 0;       // records that found no room in the ring
+  std::uint64_t throttled = 0;  // times the kernel stopped the watch until the next tick
 };
+
+// A page fault of the watched thread.
+struct FaultSample {
+  std::uintptr_t address = 0;      // what was touched
+  std::uintptr_t instruction = 0;  // that touched it; an address of the kernel's where it did so on the thread's behalf
+};
+
+// A file that the watched thread mapped. `name` is cut at k_mapped_name - 1 and valid during the call only.
+inline constexpr std::size_t k_mapped_name = 256;
+struct MappedFile {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+  bool executable = false;
+  const char* name = "";
+};
+
+// Is told by `poll`, in the order in which things happened.
+class WatchListener {
+ public:
+  virtual void faulted(const FaultSample& sample) noexcept = 0;
+  virtual void mapped(const MappedFile& file) noexcept = 0;
+
+ protected:
+  ~WatchListener() = default;
+};
+
+// `user`: faults that the kernel takes on the thread's behalf (a read(2) into a fresh buffer) are not seen, as
+// perf_event_paranoid = 2, the kernel's default, has it for ordinary users.
+enum class WatchScope : std::uint8_t { none, user, all };
 
 class Usage {
  public:
@@ -42,9 +74,12 @@ class Usage {
   // ENOSYS without perf_event, EMFILE. Watching already: 0.
   virtual int watch() noexcept = 0;
   virtual void unwatch() noexcept = 0;
-  // Fills `out` without a kernel call. False if there is no watch, or if the ring ran over since the last poll (the
-  // counts are then too low). A forked child has no watch.
-  virtual bool poll(UsageEvents* out) noexcept = 0;
+  // Fills `out` without a kernel call and tells `listener`, which may be nullptr, what is new. False if there is no watch,
+  // or if the ring ran over since the last poll (the counts are then too low). A forked child has no watch. The kernel
+  // sees no fault that it takes while it makes memory resident itself (mlock, MADV_POPULATE_WRITE), though `read` does.
+  virtual bool poll(UsageEvents* out, WatchListener* listener) noexcept = 0;
+  // What the watch sees, or saw if it is over.
+  virtual WatchScope scope() const noexcept = 0;
 };
 
 // A new instance for the calling thread, speaking to the kernel. nullptr when there is no memory.

@@ -16,9 +16,37 @@
 namespace rtpool::os {
 namespace {
 
-constexpr std::size_t k_page = 4096;
-// Eight pages: 2,000 events between two polls. Below the kernel's per-user allowance (perf_event_mlock_kb, 516 KiB).
-constexpr std::size_t k_ring_bytes = 8 * k_page;
+// 5,400 faults between two polls. The kernel allows a user 516 KiB of rings a processor (perf_event_mlock_kb) and counts
+// what is more against RLIMIT_MEMLOCK: where many sections run at once the later ones get smaller rings.
+constexpr std::size_t k_ring_wanted = std::size_t{128} << 10;
+constexpr std::size_t k_ring_least = std::size_t{8} << 10;
+
+// Rings are counted in the kernel's pages, a power of two of them and one in front.
+std::size_t kernel_page() noexcept {
+  static const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  return page;
+}
+
+struct SampleRecord {  // PERF_RECORD_SAMPLE with IP and ADDR
+  perf_event_header header;
+  std::uint64_t instruction;
+  std::uint64_t address;
+};
+
+struct LostRecord {
+  perf_event_header header;
+  std::uint64_t id;
+  std::uint64_t lost;
+};
+
+struct MappedRecord {  // PERF_RECORD_MMAP2 as far as the name
+  perf_event_header header;
+  std::uint32_t process, thread;
+  std::uint64_t address, bytes, offset;
+  std::uint64_t file[3];
+  std::uint32_t protection, flags;
+};
+static_assert(sizeof(MappedRecord) == 72);
 
 // The kernel does not copy the ring into a forked child: there a watch is over, and its addresses must not be touched.
 std::atomic<std::uint32_t> g_forks{0};
@@ -46,23 +74,29 @@ class LinuxUsage final : public Usage {
     if (watching()) return 0;
     unwatch();
     count_forks();
+    scope_ = WatchScope::all;
     int error = open_event(false);
-    // perf_event_paranoid = 2, the kernel's default, lets an ordinary user watch user mode only: faults that the kernel
-    // takes on the thread's behalf (a read(2) into a fresh buffer) are then not seen as they happen.
-    if (error == EACCES || error == EPERM) error = open_event(true);
-    if (error != 0) return error;
-    void* const mapped = ::mmap(nullptr, k_page + k_ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
-    if (mapped == MAP_FAILED) {
+    if (error == EACCES || error == EPERM) {
+      scope_ = WatchScope::user;
+      error = open_event(true);
+    }
+    if (error != 0) {
+      scope_ = WatchScope::none;
+      return error;
+    }
+    void* const mapped = map_ring();
+    if (mapped == nullptr) {
       error = errno;
       ::close(file_);
       file_ = -1;
       return error;
     }
+    const std::size_t page = kernel_page();
     page_ = static_cast<perf_event_mmap_page*>(mapped);
-    ring_ = static_cast<const unsigned char*>(mapped) + k_page;
+    ring_ = static_cast<const unsigned char*>(mapped) + page;
     // Touched now, so that reading the ring never faults by itself.
     volatile const unsigned char* const touch = ring_;
-    for (std::size_t i = 0; i < k_ring_bytes; i += k_page) (void)touch[i];
+    for (std::size_t i = 0; i < ring_bytes_; i += page) (void)touch[i];
     __atomic_store_n(&page_->data_tail, 0, __ATOMIC_RELEASE);  // and nor does handing room back
     events_ = {};
     tail_ = 0;
@@ -72,20 +106,22 @@ class LinuxUsage final : public Usage {
 
   void unwatch() noexcept override {
     if (page_ == nullptr) return;
-    if (watching()) ::munmap(page_, k_page + k_ring_bytes);
+    if (watching()) ::munmap(page_, kernel_page() + ring_bytes_);
     ::close(file_);
     page_ = nullptr;
     file_ = -1;
   }
 
-  bool poll(UsageEvents* out) noexcept override {
+  bool poll(UsageEvents* out, WatchListener* listener) noexcept override {
     if (!watching()) return false;
     // Acquire: the records below `head` were written before it. The kernel wrote them on this very thread.
     const std::uint64_t head = __atomic_load_n(&page_->data_head, __ATOMIC_ACQUIRE);
-    const bool complete = head == tail_ || consume(head);
+    const bool complete = head == tail_ || consume(head, listener);
     *out = events_;
     return complete;
   }
+
+  WatchScope scope() const noexcept override { return scope_; }
 
  private:
   bool watching() const noexcept {
@@ -99,37 +135,77 @@ class LinuxUsage final : public Usage {
     attributes.type = PERF_TYPE_SOFTWARE;
     attributes.config = PERF_COUNT_SW_PAGE_FAULTS;
     attributes.sample_period = 1;
+    attributes.sample_type = PERF_SAMPLE_IP | PERF_SAMPLE_ADDR;
     attributes.context_switch = 1;
+    attributes.mmap = 1;
+    attributes.mmap2 = 1;
+    attributes.mmap_data = 1;
     attributes.exclude_hv = 1;
     attributes.exclude_kernel = user_only ? 1 : 0;
     // No wake-up of pollers: nobody waits on this descriptor.
     attributes.watermark = 1;
-    attributes.wakeup_watermark = k_ring_bytes;
+    attributes.wakeup_watermark = UINT32_MAX;
     const long file = ::syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
     if (file < 0) return errno;
     file_ = static_cast<int>(file);
     return 0;
   }
 
+  // nullptr with errno. Sets `ring_bytes_`.
+  void* map_ring() noexcept {
+    const std::size_t page = kernel_page();
+    for (std::size_t wanted = k_ring_wanted;; wanted /= 2) {
+      ring_bytes_ = wanted > page ? wanted : page;
+      void* const mapped = ::mmap(nullptr, page + ring_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
+      if (mapped != MAP_FAILED) return mapped;
+      if ((errno != EPERM && errno != ENOMEM) || wanted <= k_ring_least || ring_bytes_ == page) return nullptr;
+    }
+  }
+
+  // Copies out of the ring, around its end where need be.
+  void copy_out(std::uint64_t from, void* to, std::size_t bytes) const noexcept {
+    const std::size_t at = from % ring_bytes_;
+    const std::size_t straight = bytes < ring_bytes_ - at ? bytes : ring_bytes_ - at;
+    std::memcpy(to, ring_ + at, straight);
+    std::memcpy(static_cast<char*>(to) + straight, ring_, bytes - straight);
+  }
+
   // Counts the records up to `head` and hands their room back; false if the kernel says that some were lost.
-  bool consume(std::uint64_t head) noexcept {
+  bool consume(std::uint64_t head, WatchListener* listener) noexcept {
     bool complete = true;
     while (tail_ < head) {
       perf_event_header record;
       // Records are multiples of 8 bytes, so a header never wraps around the ring's end.
-      std::memcpy(&record, ring_ + tail_ % k_ring_bytes, sizeof record);
-      if (record.type == PERF_RECORD_SAMPLE) {
-        ++events_.faults;
-      } else if (record.type == PERF_RECORD_SWITCH) {
-        if ((record.misc & PERF_RECORD_MISC_SWITCH_OUT) != 0) {
-          if ((record.misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT) != 0) {
-            ++events_.involuntary_switches;
-          } else {
-            ++events_.voluntary_switches;
+      std::memcpy(&record, ring_ + tail_ % ring_bytes_, sizeof record);
+      switch (record.type) {
+        case PERF_RECORD_SAMPLE:
+          ++events_.faults;
+          if (listener != nullptr && record.size >= sizeof(SampleRecord)) {
+            SampleRecord sample;
+            copy_out(tail_, &sample, sizeof sample);
+            listener->faulted({static_cast<std::uintptr_t>(sample.address), static_cast<std::uintptr_t>(sample.instruction)});
           }
+          break;
+        case PERF_RECORD_SWITCH:
+          if ((record.misc & PERF_RECORD_MISC_SWITCH_OUT) == 0) break;
+          ++((record.misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT) != 0 ? events_.involuntary_switches
+                                                                      : events_.voluntary_switches);
+          break;
+        case PERF_RECORD_MMAP2:
+          if (listener != nullptr) tell_mapped(record.size, *listener);
+          break;
+        case PERF_RECORD_THROTTLE:
+          ++events_.throttled;
+          break;
+        case PERF_RECORD_LOST: {
+          LostRecord lost;
+          copy_out(tail_, &lost, sizeof lost);
+          events_.lost += lost.lost;
+          complete = false;
+          break;
         }
-      } else if (record.type == PERF_RECORD_LOST) {
-        complete = false;
+        default:
+          break;
       }
       if (record.size == 0) {  // cannot happen; would never end
         complete = false;
@@ -142,10 +218,26 @@ class LinuxUsage final : public Usage {
     return complete;
   }
 
+  void tell_mapped(std::size_t bytes, WatchListener& listener) const noexcept {
+    if (bytes <= sizeof(MappedRecord)) return;
+    char name[k_mapped_name];
+    const std::size_t length = bytes - sizeof(MappedRecord) < sizeof name ? bytes - sizeof(MappedRecord) : sizeof name;
+    copy_out(tail_ + sizeof(MappedRecord), name, length);
+    name[length - 1] = '\0';
+    // "//anon", "[heap]" and their like are no files.
+    if (name[0] != '/' || name[1] == '/') return;
+    MappedRecord record;
+    copy_out(tail_, &record, sizeof record);
+    const auto begin = static_cast<std::uintptr_t>(record.address);
+    listener.mapped({begin, begin + static_cast<std::uintptr_t>(record.bytes), (record.protection & PROT_EXEC) != 0, name});
+  }
+
   int file_ = -1;
   perf_event_mmap_page* page_ = nullptr;
   const unsigned char* ring_ = nullptr;
+  std::size_t ring_bytes_ = 0;
   std::uint64_t tail_ = 0;
+  WatchScope scope_ = WatchScope::none;
   UsageEvents events_;
   std::uint32_t forks_ = 0;
 };

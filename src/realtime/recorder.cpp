@@ -35,8 +35,11 @@ void Recorder::start(os::Nanoseconds now) noexcept {
   stretch_length_ = 1;
   started_ = now;
   recording_ = true;
-  read_usage();
+  read_usage(false);
   base_ = last_;
+  faults_.clear();
+  lost_ = 0;
+  throttled_ = 0;
 }
 
 void Recorder::rehearse() noexcept {
@@ -45,6 +48,9 @@ void Recorder::rehearse() noexcept {
     begin(0, 0);
     end(static_cast<os::Nanoseconds>(i), static_cast<os::Nanoseconds>(k_stretches));
   }
+  // Noting a fault must not be the cause of one.
+  faults_.expect(0, true);
+  for (std::uintptr_t i = 0; i < 4; ++i) faults_.faulted({i << 20, i});
 }
 
 int Recorder::watch() noexcept {
@@ -53,20 +59,27 @@ int Recorder::watch() noexcept {
   const os::UsageCounts before = last_;
   const int error = usage_->watch();
   watching_ = error == 0;
-  read_usage();
+  watched_ = usage_->scope();
+  seen_ = {};
+  read_usage(false);
   base_ = sum(base_, difference(last_, before));
   return error;
 }
 
-Recorder::Mark Recorder::mark() noexcept {
+Recorder::Mark Recorder::mark(bool keep) noexcept {
   Mark mark;
-  if (watching_) mark.known = usage_->poll(&mark.events);
+  if (!watching_) return mark;
+  faults_.expect(totals_.iterations, keep);
+  mark.known = usage_->poll(&mark.events, &faults_);
+  if (keep && mark.events.lost > seen_.lost) lost_ += mark.events.lost - seen_.lost;
+  if (keep && mark.events.throttled > seen_.throttled) throttled_ += mark.events.throttled - seen_.throttled;
+  seen_ = mark.events;
   return mark;
 }
 
-void Recorder::read_usage() noexcept {
+void Recorder::read_usage(bool keep) noexcept {
   if (usage_ == nullptr) return;
-  last_mark_ = mark();
+  last_mark_ = mark(keep);
   os::UsageCounts counts;
   if (usage_->read(&counts) == 0) last_ = counts;
   last_index_ = totals_.iterations;
@@ -176,6 +189,7 @@ std::size_t Recorder::slowest(std::array<Iteration, k_slowest>* out) const noexc
 
 Totals Recorder::totals(os::Nanoseconds now) noexcept {
   if (!recording_) return totals_;
+  mark();
   Totals totals = totals_;
   os::UsageCounts counts;
   if (usage_ != nullptr && usage_->read(&counts) == 0) totals.usage = difference(counts, base_);
@@ -196,7 +210,7 @@ void Recorder::finish(os::Nanoseconds now) noexcept {
 void Recorder::resume(os::Nanoseconds now) noexcept {
   if (recording_) return;
   recording_ = true;
-  read_usage();
+  read_usage(false);
   // As if the recording had begun later by the time in between, with the counters moved by what happened in it.
   base_ = difference(last_, totals_.usage);
   started_ = now - totals_.elapsed;

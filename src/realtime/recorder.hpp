@@ -4,7 +4,8 @@
 // collections in them, and a timeline keeps the course of the whole run. Exact totals come from the kernel's counters
 // at both ends. With a watch (os::Usage) the counts of a single iteration are exact as well and cost no kernel call;
 // without one they are read when an iteration turns out to be slow or late, and then cover everything since the last
-// such reading: `Iteration::span` says how many iterations that is.
+// such reading: `Iteration::span` says how many iterations that is. With a watch each page fault is also noted with the
+// instruction and the address (`faults`), the ones in the wait before an iteration as that iteration's.
 //
 // Thread rule: all functions by the thread that runs the loop, except `note_collection`, which any thread may call, and
 // the reading ones, which others may call once the loop has ended. Cost of `begin` and `end` together: below 100 ns
@@ -19,6 +20,7 @@
 
 #include "os/clock.hpp"
 #include "os/usage.hpp"
+#include "realtime/fault_log.hpp"
 #include "realtime/histogram.hpp"
 
 namespace rtpool::realtime {
@@ -89,6 +91,13 @@ class Recorder {
   bool recording() const noexcept { return recording_; }
   bool in_iteration() const noexcept { return open_; }
   bool watching() const noexcept { return watching_; }
+  // What a watch saw of the recording, or sees; `none` if there was none.
+  os::WatchScope watched() const noexcept { return watched_; }
+  // Records that the watch lost during the recording, and times it was throttled.
+  std::uint64_t lost() const noexcept { return lost_; }
+  std::uint64_t throttled() const noexcept { return throttled_; }
+  // Where the faults of the recording happened, as far as the watch saw them; up to date after `totals`.
+  const FaultLog& faults() const noexcept { return faults_; }
   // Totals so far; while recording, the kernel is asked for the usage.
   Totals totals(os::Nanoseconds now) noexcept;
   const Histogram& durations() const noexcept { return durations_; }
@@ -109,8 +118,9 @@ class Recorder {
     bool known = false;
   };
 
-  Mark mark() noexcept;
-  void read_usage() noexcept;
+  // `keep`: faults since the last mark belong to the recording.
+  Mark mark(bool keep = true) noexcept;
+  void read_usage(bool keep = true) noexcept;
   void attribute(const Mark& ended, Iteration* iteration) noexcept;
   void add_to_timeline(os::Nanoseconds duration) noexcept;
   void keep_slow(const Iteration& iteration) noexcept;
@@ -119,6 +129,7 @@ class Recorder {
   bool recording_ = false;
   bool open_ = false;
   bool watching_ = false;
+  os::WatchScope watched_ = os::WatchScope::none;
   os::Nanoseconds started_ = 0;     // the recording
   os::Nanoseconds begun_ = 0;       // the open iteration
   os::Nanoseconds begun_late_ = 0;
@@ -128,6 +139,10 @@ class Recorder {
   os::UsageCounts last_;            // at the last reading
   std::uint64_t last_index_ = 0;    // iterations completed at the last reading
   Mark last_mark_;                  // at the last reading
+  os::UsageEvents seen_;            // the watch's counts at the last mark
+  std::uint64_t lost_ = 0;
+  std::uint64_t throttled_ = 0;
+  FaultLog faults_;
   std::atomic<std::uint64_t> collections_{0};
   Totals totals_;
   Histogram durations_;

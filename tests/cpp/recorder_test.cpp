@@ -130,6 +130,79 @@ TEST_F(RecorderTest, LostEventsFallBackToReading) {
   EXPECT_EQ(slow[0].usage.minor_faults, 6U);
 }
 
+TEST_F(RecorderTest, AFaultBelongsToTheIterationItFellInto) {
+  recorder->start(0);
+  recorder->watch();
+  usage.fault_at(0x7000, 0x10);  // before the first iteration: a warm-up
+  iterate(10);
+  recorder->start(0);
+  EXPECT_EQ(recorder->faults().count(), 0U);
+  iterate(10);
+  recorder->begin(now, 0);
+  usage.fault_at(0x8000, 0x20);
+  usage.fault_at(0x8010, 0x20);  // the same page
+  usage.fault_at(0x9000, 0x20);
+  recorder->end(now + 10, k_never);
+  usage.fault_at(0xA000, 0x30);  // in the wait: the next iteration's
+  iterate(10);
+  usage.fault_at(0x8020, 0x20);
+  iterate(10);
+  usage.fault_at(0xB000, 0x40);
+  recorder->finish(99);
+  const FaultLog& faults = recorder->faults();
+  ASSERT_EQ(faults.count(), 4U);
+  EXPECT_EQ(faults.entry(0).address, 0x8000U);
+  EXPECT_EQ(faults.entry(0).count, 3U);
+  EXPECT_EQ(faults.entry(0).first, 1U);
+  EXPECT_EQ(faults.entry(1).address, 0x9000U);
+  EXPECT_EQ(faults.entry(1).first, 1U);
+  EXPECT_EQ(faults.entry(2).instruction, 0x30U);
+  EXPECT_EQ(faults.entry(2).first, 2U);
+  EXPECT_EQ(faults.entry(3).first, 4U);  // after the last
+  EXPECT_EQ(recorder->watched(), os::WatchScope::all);
+}
+
+TEST_F(RecorderTest, WhatAWatchLostIsTold) {
+  recorder->start(0);
+  recorder->watch();
+  usage.events.lost = 5;
+  iterate(10);
+  recorder->start(0);
+  EXPECT_EQ(recorder->lost(), 0U);
+  usage.events.lost = 12;
+  usage.events.throttled = 2;
+  iterate(10);
+  recorder->finish(1);
+  EXPECT_EQ(recorder->lost(), 7U);
+  EXPECT_EQ(recorder->throttled(), 2U);
+  usage.events = {};  // another watch counts anew
+  recorder->watch();
+  recorder->resume(2);
+  usage.events.lost = 1;
+  iterate(10);
+  recorder->finish(3);
+  EXPECT_EQ(recorder->lost(), 8U);
+}
+
+TEST_F(RecorderTest, FaultsBetweenTwoPassesAreNobodys) {
+  recorder->start(0);
+  recorder->watch();
+  usage.fault_at(0x1000, 1);
+  iterate(10);
+  recorder->finish(1);
+  usage.fault_at(0x2000, 1);
+  recorder->watch();
+  usage.fault_at(0x3000, 1);
+  recorder->resume(2);
+  usage.fault_at(0x4000, 1);
+  iterate(10);
+  recorder->finish(3);
+  ASSERT_EQ(recorder->faults().count(), 2U);
+  EXPECT_EQ(recorder->faults().entry(0).address, 0x1000U);
+  EXPECT_EQ(recorder->faults().entry(1).address, 0x4000U);
+  EXPECT_EQ(recorder->faults().entry(1).first, 1U);
+}
+
 TEST_F(RecorderTest, KeepsTheSlowestThirtyTwoInOrder) {
   recorder->start(0);
   for (int i = 0; i < 1000; ++i) iterate((i * 7919) % 1000);
