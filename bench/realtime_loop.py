@@ -94,7 +94,7 @@ class OwnLoop:
         if self.warm:
             collector.enter("freeze")
         self.settings.apply(None, False, -1, True, self.priority)
-        self.loop.start()
+        self.loop.start(True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -84,11 +84,13 @@ bool become_warm(LoopObject* self) noexcept {
 bool close_iteration(LoopObject* self, os::Nanoseconds now) noexcept {
   LoopState& state = *self->state;
   if (!state.recorder.in_iteration()) return true;
-  state.recorder.end(now, self->deadline);
   if (!self->warming) {
+    state.recorder.end(now, self->deadline);
     ++self->next_index;
     return true;
   }
+  // Nothing of the warm-up is recorded: a loop that ends in it has measured nothing.
+  state.recorder.abandon();
   self->warming = false;
   --self->warm_left;
   if (self->warm_left == 0) return become_warm(self);
@@ -120,22 +122,26 @@ void count_left_out(LoopObject* self, const realtime::Due& due) noexcept {
   self->state->recorder.add_skipped(std::min(periods, due.skipped));
 }
 
-// Spends the time until `instant` asleep, or on work that the next iterations profit from. False: stopped, or with an
-// exception that a signal handler raised.
+// Spends the time until `instant` asleep, or on work that the next iterations profit from. Python's signal handlers run in
+// it, whichever thread took the signal, and once more at its end: what they ask for is not to wait for one more iteration.
+// False: stopped, or with an exception that a handler raised.
 bool wait_until(LoopObject* self, os::Nanoseconds instant) noexcept {
   LoopState& state = *self->state;
   if (instant - state.clock.now() > k_enough_to_settle) state.recorder.settle();
-  for (;;) {
-    realtime::Waited waited;
-    if (state.clock.now() >= instant) return !state.stop.load(std::memory_order_relaxed);
-    {
+  realtime::Waited waited;
+  do {
+    waited = realtime::Waited::reached;
+    if (state.clock.now() < instant) {
       const WithoutGil others_run;
-      state.idle.run(instant);
-      waited = state.timer.wait(instant, state.stop);
+      do {
+        state.idle.run(instant, state.clock.now() + realtime::Timer::k_step);
+        waited = state.timer.wait(instant, state.stop);
+      } while (waited == realtime::Waited::paused && !self->handles_signals);
     }
-    if (waited == realtime::Waited::reached) return true;
-    if (waited == realtime::Waited::stopped || PyErr_CheckSignals() < 0) return false;
-  }
+    if (waited == realtime::Waited::stopped) return false;
+    if (self->handles_signals && PyErr_CheckSignals() < 0) return false;
+  } while (waited != realtime::Waited::reached);
+  return !state.stop.load(std::memory_order_relaxed);
 }
 
 // Ends the iteration before, waits for the next one to be due and begins it. nullptr: over, or with an exception.
@@ -245,9 +251,12 @@ PyObject* loop_end(PyObject* object, PyObject* completed) {
   Py_RETURN_NONE;
 }
 
-// start(): the section is entered by the calling thread.
-PyObject* loop_start(PyObject* object, PyObject*) {
+// start(main): the section is entered by the calling thread, which is Python's main thread or not.
+PyObject* loop_start(PyObject* object, PyObject* main) {
   LoopObject* self = loop_object(object);
+  const int is_main = PyObject_IsTrue(main);
+  if (is_main < 0) return nullptr;
+  self->handles_signals = is_main != 0;
   self->thread = PyThread_get_thread_ident();
   self->next_index = 0;
   self->watch_error = 0;
@@ -406,7 +415,7 @@ void loop_dealloc(PyObject* object) {
 }
 
 PyMethodDef loop_methods[32] = {
-    {"start", loop_start, METH_NOARGS, nullptr},
+    {"start", loop_start, METH_O, nullptr},
     {"make_ready", loop_make_ready, METH_NOARGS, nullptr},
     {"finish", loop_finish, METH_NOARGS, nullptr},
     {"begin", loop_begin, METH_NOARGS, nullptr},

@@ -171,12 +171,17 @@ PyObject* loop_totals(PyObject* object, PyObject*) {
     PyErr_SetString(PyExc_RuntimeError, "while a real-time section runs, only its own thread can read its report");
     return nullptr;
   }
-  const realtime::Totals totals = state.recorder.totals(state.clock.now());
+  // What was counted while the loop was warming up is not the measured iterations'.
+  const realtime::Totals totals =
+      self->warm_left > 0 ? realtime::Totals{} : state.recorder.totals(state.clock.now());
   return Py_BuildValue("(KKKKLKNOi)", static_cast<Wide>(totals.iterations), static_cast<Wide>(totals.overruns),
                        static_cast<Wide>(totals.skipped), static_cast<Wide>(totals.collections),
                        static_cast<long long>(totals.elapsed), static_cast<Wide>(state.idle.bytes_cleared()),
                        usage_tuple(totals.usage), self->watch_error == 0 ? Py_True : Py_False, self->watch_error);
 }
+
+// warmup_left() -> warm-up iterations that have not been completed
+PyObject* loop_warmup_left(PyObject* object, PyObject*) { return PyLong_FromLongLong(loop_object(object)->warm_left); }
 
 PyObject* loop_durations(PyObject* object, PyObject*) {
   LoopObject* self = loop_object(object);
@@ -240,6 +245,7 @@ PyMethodDef k_loop_record_methods[] = {
     {"totals", loop_totals, METH_NOARGS, nullptr},       {"durations", loop_durations, METH_NOARGS, nullptr},
     {"lateness", loop_lateness, METH_NOARGS, nullptr},   {"slowest", loop_slowest, METH_NOARGS, nullptr},
     {"first", loop_first, METH_NOARGS, nullptr},         {"timeline", loop_timeline, METH_NOARGS, nullptr},
+    {"warmup_left", loop_warmup_left, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -66,6 +66,7 @@ struct LoopObject {
   os::Nanoseconds deadline;   // of the open iteration
   unsigned long thread;       // 0: not started
   int watch_error;
+  bool handles_signals;       // the thread that entered is the one that runs Python's signal handlers
   bool iterating;             // inside `for`
   bool rehearsed;             // the recorder's pages and code have been used
   bool recorded;              // the record of this pass has begun

@@ -22,14 +22,17 @@ void IdleWork::expect_less() noexcept {
   }
 }
 
-std::size_t IdleWork::run(os::Nanoseconds deadline) noexcept {
+std::size_t IdleWork::run(os::Nanoseconds deadline, os::Nanoseconds pause) noexcept {
   if (empty()) return 0;
   std::size_t total = 0;
-  for (std::size_t i = 0; i < count_; ++i) {
+  bool goes_on = true;
+  for (std::size_t i = 0; i < count_ && goes_on; ++i) {
     const Entry& entry = entries_[i];
     // One block a call, so that the clock is looked at between them.
     for (std::size_t block = 0; block < entry.blocks; ++block) {
       const os::Nanoseconds before = clock_.now();
+      goes_on = before < pause;
+      if (!goes_on) break;
       const auto expected = static_cast<os::Nanoseconds>(cost_ * static_cast<double>(entry.size));
       if (deadline - before < expected + k_margin) {
         expect_less();

@@ -30,8 +30,9 @@ class IdleWork {
   // `blocks` blocks of `size` bytes are wanted zero before every iteration. False when all k_sizes places are taken.
   bool add(std::size_t size, std::size_t blocks) noexcept;
   void forget() noexcept { count_ = 0; }
-  // Works until everything is zero or `deadline` is near. Returns the bytes cleared.
-  std::size_t run(os::Nanoseconds deadline) noexcept;
+  // Works until everything is zero or `deadline` is near; begins no block after `pause`, so that a caller who has to look
+  // at something else now and then can. Returns the bytes cleared.
+  std::size_t run(os::Nanoseconds deadline, os::Nanoseconds pause = INT64_MAX) noexcept;
 
   bool empty() const noexcept { return count_ == 0 || clear_ == nullptr; }
   std::uint64_t bytes_cleared() const noexcept { return bytes_cleared_; }

@@ -1,14 +1,9 @@
 #include "realtime/timer.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace rtpool::realtime {
-namespace {
-
-// A stop asked for by another thread ends a long sleep within this time; shorter sleeps are one kernel call.
-constexpr os::Nanoseconds k_longest_sleep = 50'000'000;
-
-}  // namespace
 
 Due Timer::advance(os::Nanoseconds now) noexcept {
   Due due;
@@ -26,19 +21,16 @@ Due Timer::advance(os::Nanoseconds now) noexcept {
 }
 
 Waited Timer::wait(os::Nanoseconds instant, const std::atomic<bool>& stop) noexcept {
-  const os::Nanoseconds wake = instant - spin_;
-  for (;;) {
-    if (stop.load(std::memory_order_relaxed)) return Waited::stopped;
-    const os::Nanoseconds now = clock_.now();
-    if (now >= wake) break;
-    // The last sleep goes straight to the instant; only what is further away than that is cut up.
-    const bool last = wake - now <= k_longest_sleep;
-    if (clock_.sleep_until(last ? wake : now + k_longest_sleep / 2) == EINTR) return Waited::interrupted;
-  }
-  while (clock_.now() < instant) {
+  if (stop.load(std::memory_order_relaxed)) return Waited::stopped;
+  const os::Nanoseconds now = clock_.now();
+  const bool last = instant - now <= k_longest_wait;
+  const os::Nanoseconds end = last ? instant : now + k_step;
+  const os::Nanoseconds wake = std::min(end, instant - spin_);
+  if (now < wake && clock_.sleep_until(wake) == EINTR) return Waited::interrupted;
+  while (clock_.now() < end) {
     if (stop.load(std::memory_order_relaxed)) return Waited::stopped;
   }
-  return Waited::reached;
+  return last ? Waited::reached : Waited::paused;
 }
 
 }  // namespace rtpool::realtime

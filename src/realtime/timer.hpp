@@ -23,10 +23,16 @@ struct Due {
   std::uint64_t skipped = 0;
 };
 
-enum class Waited : std::uint8_t { reached, stopped, interrupted };
+// `paused`: part of a long wait is over. `interrupted`: a signal handler ran.
+enum class Waited : std::uint8_t { reached, stopped, interrupted, paused };
 
 class Timer {
  public:
+  // A wait longer than `k_longest_wait` pauses every `k_step`, so that its caller can look at what has come meanwhile: no
+  // sleep is interrupted by a signal that another thread takes, nor by one that comes just before the sleep begins.
+  static constexpr os::Nanoseconds k_longest_wait = 40'000'000;
+  static constexpr os::Nanoseconds k_step = 20'000'000;
+
   // `period` > 0. `spin`: the last part of each wait that is spent looking at the clock instead of sleeping.
   Timer(os::Clock& clock, os::Nanoseconds period, Overrun overrun, os::Nanoseconds spin = 0) noexcept
       : clock_(clock), period_(period), overrun_(overrun), spin_(spin) {}
@@ -38,8 +44,9 @@ class Timer {
   }
   // When the next iteration is due, given that it is `now`. The first one after `start` is never skipped.
   Due advance(os::Nanoseconds now) noexcept;
-  // Sleeps until `instant`. `stopped`: `stop` was set, noticed within 50 ms. `interrupted`: a signal handler ran; the
-  // caller sees to it and waits again.
+  // Sleeps until `instant`, or for a part of that time: after `paused` and `interrupted` the caller sees to signals and
+  // waits again. `stopped`: `stop` was set, noticed within 50 ms. At most one sleep a call, and the last one goes
+  // straight to the instant.
   Waited wait(os::Nanoseconds instant, const std::atomic<bool>& stop) noexcept;
 
   os::Nanoseconds period() const noexcept { return period_; }

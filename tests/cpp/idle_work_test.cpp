@@ -39,6 +39,18 @@ TEST(IdleWork, ClearsEverythingWhenThereIsTime) {
   EXPECT_EQ(work.bytes_cleared(), 12 * k_mib);
 }
 
+TEST(IdleWork, BeginsNoBlockAfterThePause) {
+  testing::FakeClock clock;
+  Blocks blocks{&clock, 1000};
+  IdleWork work(clock);
+  work.add(100 * k_mib, 8);
+  work.add(4 * k_mib, 8);
+  work.set_clear(clear_one, &blocks);
+  EXPECT_EQ(work.run(3'000'000'000, 25'000'000), 300 * k_mib);  // 10.5 ms each
+  EXPECT_EQ(work.run(3'000'000'000, clock.time), 0U);
+  EXPECT_GT(work.run(3'000'000'000), 500 * k_mib);
+}
+
 TEST(IdleWork, NeverRunsPastTheDeadline) {
   for (os::Nanoseconds idle = 0; idle < 8'000'000; idle += 50'000) {
     testing::FakeClock clock;

@@ -77,6 +77,44 @@ TEST(Timer, SignalsInterruptAWaitAndItCanGoOn) {
   EXPECT_EQ(clock.time, k_ms);
 }
 
+// As a section waits: it looks at signals between the parts.
+Waited wait_all(Timer& timer, os::Nanoseconds instant, const std::atomic<bool>& stop) {
+  Waited waited = Waited::paused;
+  while (waited == Waited::paused) waited = timer.wait(instant, stop);
+  return waited;
+}
+
+TEST(Timer, ALongWaitPausesSoThatNothingGoesUnseenForFiftyMilliseconds) {
+  for (const os::Nanoseconds spin : {os::Nanoseconds{0}, 100'000L, 500 * k_ms}) {
+    testing::FakeClock clock;
+    clock.tick = 1000;
+    const std::atomic<bool> stop{false};
+    Timer timer(clock, 1000 * k_ms, Overrun::skip, spin);
+    int pauses = 0;
+    os::Nanoseconds seen = clock.time;
+    for (;;) {
+      const Waited waited = timer.wait(1000 * k_ms, stop);
+      ASSERT_LE(clock.time - seen, 45 * k_ms);
+      seen = clock.time;
+      if (waited == Waited::reached) break;
+      ASSERT_EQ(waited, Waited::paused);
+      ++pauses;
+    }
+    EXPECT_GE(pauses, 1000 / 45);
+    EXPECT_GE(clock.time, 1000 * k_ms);
+    EXPECT_LE(clock.time, 1000 * k_ms + 5000);
+  }
+}
+
+TEST(Timer, AShortWaitIsOneSleep) {
+  testing::FakeClock clock;
+  const std::atomic<bool> stop{false};
+  Timer timer(clock, 40 * k_ms, Overrun::skip);
+  EXPECT_EQ(timer.wait(40 * k_ms, stop), Waited::reached);
+  ASSERT_EQ(clock.sleeps.size(), 1U);
+  EXPECT_EQ(clock.sleeps[0], 40 * k_ms);
+}
+
 std::atomic<bool> g_stop{false};
 
 TEST(Timer, AStopEndsALongWaitWithinFiftyMilliseconds) {
@@ -84,7 +122,7 @@ TEST(Timer, AStopEndsALongWaitWithinFiftyMilliseconds) {
   Timer timer(clock, 10'000 * k_ms, Overrun::skip);
   g_stop = false;
   clock.on_sleep = [](testing::FakeClock&) { g_stop = true; };
-  EXPECT_EQ(timer.wait(10'000 * k_ms, g_stop), Waited::stopped);
+  EXPECT_EQ(wait_all(timer, 10'000 * k_ms, g_stop), Waited::stopped);
   EXPECT_LE(clock.time, 50 * k_ms);
 }
 

@@ -187,7 +187,7 @@ def _virtual(machine: Machine) -> Finding:
 
 def _watching(machine: Machine) -> Finding:
     loop = _core.Loop(0, False, 0, 0, 1, -1, None)
-    loop.start()
+    loop.start(True)
     for _ in loop:
         pass
     loop.finish()
@@ -209,7 +209,7 @@ def _wake_ups(seconds: float) -> Finding:
     priority = min(_core.thread_scheduling()[3], 50)
     own.apply(None, False, -1, True, priority)
     try:
-        loop.start()
+        loop.start(True)
         for _ in loop:
             pass
         loop.finish()

@@ -39,6 +39,9 @@ def _times(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def _headline(report: Report) -> str:
+    if report.warmup_left:
+        left = f"{report.warmup_left:,} iteration{'s' if report.warmup_left > 1 else ''}"
+        return f"nothing was measured: the loop ended {left} before its warm-up was complete"
     ran = f"{report.iterations:,} iterations in {span(report.elapsed)}"
     if report.period is None:
         return f"longest iteration {span(report.max_duration)}; {ran}"

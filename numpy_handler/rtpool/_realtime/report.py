@@ -118,6 +118,8 @@ class Report(NamedTuple):
         The longest work of an iteration, and the latest start.
     iterations : int
         Measured ones, without warm-up. One that `break` or an exception left is not counted.
+    warmup_left : int
+        Warm-up iterations that the section did not come to. With any left nothing was measured, and all figures are 0.
     elapsed : float
         From the first measured iteration, or from entering the section, to its end.
     period : float or None
@@ -157,6 +159,7 @@ class Report(NamedTuple):
     max_duration: float
     max_lateness: float
     iterations: int
+    warmup_left: int
     elapsed: float
     period: float | None
     duration: Distribution
@@ -263,6 +266,7 @@ def make_report(section: realtime) -> Report:
         max_duration=duration.max,
         max_lateness=lateness.max,
         iterations=iterations,
+        warmup_left=loop.warmup_left(),
         elapsed=elapsed * NANOSECOND,
         period=section._pacing.period * NANOSECOND or None,
         duration=duration,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gc as collection
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
@@ -196,7 +197,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     def _enter(self, pool: Pool) -> None:
         self._apply_settings()
         loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
-        loop.start()
+        loop.start(threading.get_ident() == threading.main_thread().ident)
         if self._pacing.warmup <= 1:
             self._calm_down()
         if self._given_plan is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -138,6 +141,63 @@ def test_iterations_left_by_break_or_exception_are_not_counted() -> None:
             1 / (2 - tick.index)
     assert rt.report.iterations == 2
     assert not rt.pool.frozen
+
+
+def by_break(rt: rtpool.realtime) -> None:
+    for tick in rt:
+        np.ones(100_000)
+        assert rt.report.iterations == 0 and rt.report.minor_faults == 0  # also when asked for inside
+        if tick.index == -40:
+            break
+
+
+def by_exception(rt: rtpool.realtime) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        for tick in rt:
+            1 / (40 + tick.index)
+
+
+def by_stop(rt: rtpool.realtime) -> None:
+    for tick in rt:
+        if tick.index == -40:
+            rt.stop()
+
+
+def by_ctrl_c(rt: rtpool.realtime) -> None:
+    for tick in rt:
+        if tick.index == -40:
+            signal.raise_signal(signal.SIGINT)
+
+
+def paced_by_itself(rt: rtpool.realtime) -> None:
+    for _ in range(10):
+        with rt.iteration():
+            time.sleep(0.002)
+
+
+@pytest.mark.parametrize("way", [by_break, by_exception, by_stop, by_ctrl_c, paced_by_itself])
+def test_a_loop_that_ends_in_its_warm_up_has_measured_nothing(way: Callable[[rtpool.realtime], None]) -> None:
+    with quiet(period=0.001, warmup=50, iterations=5) as rt:
+        way(rt)
+    report = rt.report
+    left = {by_stop: 39, by_ctrl_c: 39}.get(way, 40)
+    assert report.iterations == 0 and report.warmup_left == left and report.overruns == report.skipped == 0
+    assert report.duration.count == report.lateness.count == 0 and report.elapsed == report.max_duration == 0
+    assert report.slowest == report.first == report.timeline == () and report.voluntary_switches == 0
+    assert rt.plan is None and not rt.pool.frozen and report.interrupted == (way is by_ctrl_c)
+    assert str(report).startswith(f"nothing was measured: the loop ended {left} iterations before")
+    assert report.to_dict()["warmup_left"] == left and "nothing was measured" in report._repr_html_()
+
+
+def test_a_warm_up_may_go_on_in_another_loop() -> None:
+    with quiet(warmup=5, iterations=3) as rt:
+        for tick in rt:
+            if tick.index == -3:
+                break
+        assert rt.report.warmup_left == 3
+        seen = [tick.index for tick in rt]
+    assert seen == [-3, -2, -1, 0, 1, 2]
+    assert rt.report.iterations == 3 and rt.report.warmup_left == 0
 
 
 def test_loops_that_pace_themselves() -> None:
@@ -387,6 +447,74 @@ def test_ctrl_c_ends_the_loop_and_the_program_goes_on(run_python) -> None:
     """
     )
     assert done.stdout == "ended by Ctrl-C\n"
+
+
+def test_a_wait_answers_signals_whichever_thread_takes_them(run_python) -> None:
+    """The next iteration is due in an hour: an answer that waits for it does not come."""
+    run_python(
+        INTERRUPTED
+        + """
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    class Stop(BaseException):
+        pass
+    def stop(*_):
+        raise Stop
+    signal.signal(signal.SIGTERM, stop)
+    def send(number, to):
+        threading.Timer(0.05, lambda: signal.pthread_kill(to.ident, number)).start()
+    for spin in (0, 3599):  # asleep, and looking at the clock
+        for taker in (other, threading.main_thread()):
+            try:
+                with rtpool.realtime("1 h", spin=spin) as rt:
+                    for tick in rt:
+                        assert tick.index == 0
+                        send(signal.SIGTERM, taker)
+            except Stop:
+                pass
+            else:
+                raise AssertionError("no answer")
+            assert rt.report.iterations == 1
+            with rtpool.realtime("1 h", spin=spin) as rt:
+                for tick in rt:
+                    assert tick.index == 0
+                    send(signal.SIGINT, taker)
+            assert rt.interrupted and rt.report.iterations == 1
+            rt = rtpool.realtime("1 h", spin=spin, on_interrupt="raise")
+            try:
+                with rt:
+                    for tick in rt:
+                        send(signal.SIGINT, taker)
+            except KeyboardInterrupt:
+                pass
+            else:
+                raise AssertionError("no answer")
+    done.set()
+    """
+    )
+
+
+def test_a_signal_ends_a_section_of_another_thread(run_python) -> None:
+    """Python's handlers run in the main thread, and may stop a loop elsewhere."""
+    run_python(
+        INTERRUPTED
+        + """
+    rt = rtpool.realtime("1 h")
+    begun = threading.Event()
+    def work():
+        with rt:
+            for tick in rt:
+                begun.set()
+    thread = threading.Thread(target=work)
+    thread.start()
+    signal.signal(signal.SIGUSR1, lambda *_: rt.stop())
+    assert begun.wait(60)
+    signal.pthread_kill(thread.ident, signal.SIGUSR1)  # interrupts its sleep, which goes on until the flag is seen
+    thread.join(60)
+    assert not thread.is_alive() and rt.report.iterations == 1
+    """
+    )
 
 
 def test_ctrl_c_outside_of_the_loop_or_twice_raises(run_python) -> None:
