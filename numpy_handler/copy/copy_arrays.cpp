@@ -2,6 +2,7 @@
 // types, casting, overlap, scalars, errors) is NumPy's own copyto, so that it is right in the same words.
 #include "copy/kernel.hpp"
 #include "numpy_handler/copy/copy_support.hpp"
+#include "numpy_handler/copy/register.hpp"
 #include "numpy_handler/support/state.hpp"
 
 namespace rtpool::binding {

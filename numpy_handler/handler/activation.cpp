@@ -1,10 +1,22 @@
-#include "numpy_handler/handler/activation.hpp"
-
+// Activation: NumPy's own default handler draws from a pool, in every thread at once.
+//
+// `PyDataMem_DefaultHandler` is a capsule that NumPy exports and every thread starts with. The first activation points
+// it to a handler of ours (same name and version as NumPy's), and it stays pointed there: arrays made meanwhile hold
+// that capsule. What changes afterwards is only the target of new blocks.
+//
+//   AC-1: the four functions call the core, the handlers of other pools and NumPy's originals; never Python.
+//   AC-2: a block goes back to where it came from: the pool or shared pool its address lies in, the target that had its
+//         fallback serve it, else NumPy's originals.
+//   AC-3: a target that was in force once is kept until the process ends: a thread may be inside it at any time.
+//   AC-4: the capsule is never pointed back.
 #include <atomic>
 #include <cstring>
 
 #include "base/bits.hpp"
-#include "numpy_handler/handler/data_handler.hpp"
+#include "numpy_handler/handler/capsules.hpp"
+#include "numpy_handler/handler/register.hpp"
+#include "numpy_handler/pool/default_pool.hpp"
+#include "numpy_handler/pool/owner.hpp"
 #include "numpy_handler/pool/pool_type.hpp"
 
 namespace rtpool::binding {
@@ -27,17 +39,6 @@ struct PastTarget {
   PastTarget* next;
 };
 std::atomic<PastTarget*> past_targets{nullptr};
-
-std::atomic<FindHandler> address_finders[k_max_address_finders];
-
-PyDataMem_Handler* find_handler(const void* address) noexcept {
-  for (const auto& slot : address_finders) {
-    const FindHandler finder = slot.load(std::memory_order_acquire);
-    if (finder == nullptr) break;
-    if (PyDataMem_Handler* handler = finder(address); handler != nullptr) return handler;
-  }
-  return nullptr;
-}
 
 // AC-2 for core pools, the likely one first.
 pool::Pool* find_pool(const void* address) noexcept {
@@ -189,14 +190,6 @@ PyMethodDef functions[] = {
 };
 
 }  // namespace
-
-bool add_address_finder(FindHandler finder) noexcept {
-  for (auto& slot : address_finders) {
-    FindHandler empty = nullptr;
-    if (slot.compare_exchange_strong(empty, finder, std::memory_order_acq_rel)) return true;
-  }
-  return false;
-}
 
 int register_activation(PyObject* module) { return PyModule_AddFunctions(module, functions); }
 

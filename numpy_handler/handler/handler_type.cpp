@@ -2,7 +2,9 @@
 
 #include <cstddef>
 
-#include "numpy_handler/handler/data_handler.hpp"
+#include "numpy_handler/handler/capsules.hpp"
+#include "numpy_handler/handler/register.hpp"
+#include "numpy_handler/pool/default_pool.hpp"
 #include "numpy_handler/pool/pool_type.hpp"
 
 namespace rtpool::binding {

@@ -2,6 +2,12 @@
 #define RTPOOL_IMPORTS_NUMPY
 #include <atomic>
 
+#include "numpy_handler/copy/register.hpp"
+#include "numpy_handler/handler/register.hpp"
+#include "numpy_handler/module/register.hpp"
+#include "numpy_handler/pool/register.hpp"
+#include "numpy_handler/realtime/register.hpp"
+#include "numpy_handler/shared/register.hpp"
 #include "numpy_handler/support/numpy_api.hpp"
 #include "numpy_handler/support/state.hpp"
 
@@ -14,11 +20,13 @@ using Register = int (*)(PyObject* module);
 constexpr Register k_parts[] = {
     register_pool,
     register_call_site,
-    register_handler,
     register_owner,
+    register_default_pool,
+    register_shared,
+    register_shared_arrays,
+    register_handler,
     register_activation,
     register_copy,
-    register_shared,
     register_system,
     register_realtime_record,
     register_realtime_loop,
@@ -45,49 +53,21 @@ int execute(PyObject* module) {
   return PyModule_AddStringConstant(module, "__version__", RTPOOL_VERSION);
 }
 
-template <typename Visit>
-int for_each_member(ModuleState* state, Visit visit) {
-  auto* pool_type = reinterpret_cast<PyObject*>(state->pool_type);
-  auto* handler_type = reinterpret_cast<PyObject*>(state->handler_type);
-  for (PyObject* member :
-       {pool_type, handler_type, state->creation_failure, state->handler_stack, state->pools, state->pool_class,
-        state->owner_finders, state->default_pool, state->default_pool_maker, state->active_pool, state->numpy_copyto,
-        reinterpret_cast<PyObject*>(state->tick_type), reinterpret_cast<PyObject*>(state->histogram_type),
-        reinterpret_cast<PyObject*>(state->shared_pool_type), reinterpret_cast<PyObject*>(state->shared_array_type),
-        reinterpret_cast<PyObject*>(state->opened_array_type), reinterpret_cast<PyObject*>(state->shared_block_type)}) {
-    if (member == nullptr) continue;
-    if (const int stopped = visit(member); stopped != 0) return stopped;
-  }
-  return 0;
-}
-
 int traverse(PyObject* module, visitproc visit, void* argument) {
   ModuleState* state = state_of(module);
   if (state == nullptr) return 0;
-  return for_each_member(state, [=](PyObject* member) { return visit(member, argument); });
+  return for_each_member(state, [=](auto* member) {
+    return member == nullptr ? 0 : visit(reinterpret_cast<PyObject*>(member), argument);
+  });
 }
 
 int clear(PyObject* module) {
   ModuleState* state = state_of(module);
   if (state == nullptr) return 0;
-  Py_CLEAR(state->pool_type);
-  Py_CLEAR(state->handler_type);
-  Py_CLEAR(state->shared_pool_type);
-  Py_CLEAR(state->shared_array_type);
-  Py_CLEAR(state->opened_array_type);
-  Py_CLEAR(state->shared_block_type);
-  Py_CLEAR(state->creation_failure);
-  Py_CLEAR(state->handler_stack);
-  Py_CLEAR(state->pools);
-  Py_CLEAR(state->pool_class);
-  Py_CLEAR(state->owner_finders);
-  Py_CLEAR(state->default_pool);
-  Py_CLEAR(state->default_pool_maker);
-  Py_CLEAR(state->active_pool);
-  Py_CLEAR(state->numpy_copyto);
-  Py_CLEAR(state->tick_type);
-  Py_CLEAR(state->histogram_type);
-  return 0;
+  return for_each_member(state, [](auto*& member) {
+    Py_CLEAR(member);
+    return 0;
+  });
 }
 
 void free_state(void* module) { (void)clear(static_cast<PyObject*>(module)); }

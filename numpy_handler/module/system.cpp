@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "numpy_handler/module/register.hpp"
 #include "numpy_handler/support/state.hpp"
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"

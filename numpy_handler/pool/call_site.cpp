@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "numpy_handler/pool/register.hpp"
 #include "pool/pool.hpp"
 
 namespace rtpool::binding {

@@ -1,10 +1,14 @@
-// Which pool an address belongs to, as a Python object; and the default pool.
+#include "numpy_handler/pool/owner.hpp"
+
 #include <atomic>
 
 #include "numpy_handler/pool/pool_type.hpp"
+#include "numpy_handler/pool/register.hpp"
 
 namespace rtpool::binding {
 namespace {
+
+std::atomic<FindHandler> address_finders[k_max_address_finders];
 
 // Asks the finders of other kinds of pools in the order they were added. A new reference; None when no one knows it.
 PyObject* ask_finders(PyObject* finders, void* address) noexcept {
@@ -42,44 +46,29 @@ PyObject* add_owner_finder(PyObject* module, PyObject* finder) {
   Py_RETURN_NONE;
 }
 
-// _set_default_pool_maker(callable): () -> pool, called at the first need of the default pool.
-PyObject* set_default_pool_maker(PyObject* module, PyObject* maker) {
-  ModuleState* state = state_of(module);
-  RTPOOL_BEGIN_EXCLUSIVE(module);
-  Py_XSETREF(state->default_pool_maker, Py_NewRef(maker));
-  RTPOOL_END_EXCLUSIVE();
-  Py_RETURN_NONE;
-}
-
-PyObject* get_default_pool(PyObject* module, PyObject*) { return default_pool(state_of(module)); }
-
 PyMethodDef functions[] = {
     {"owner", owner, METH_O, nullptr},
-    {"default_pool", get_default_pool, METH_NOARGS, nullptr},
     {"_add_owner_finder", add_owner_finder, METH_O, nullptr},
-    {"_set_default_pool_maker", set_default_pool_maker, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 
 }  // namespace
 
-PyObject* default_pool(ModuleState* state) noexcept {
-  const std::atomic_ref<PyObject*> slot(state->default_pool);
-  if (PyObject* made = slot.load(std::memory_order_acquire); made != nullptr) return Py_NewRef(made);
-  if (state->default_pool_maker == nullptr) {
-    PyErr_SetString(PyExc_RuntimeError, "the default pool needs the package rtpool; import it first");
-    return nullptr;
+bool add_address_finder(FindHandler finder) noexcept {
+  for (auto& slot : address_finders) {
+    FindHandler empty = nullptr;
+    if (slot.compare_exchange_strong(empty, finder, std::memory_order_acq_rel)) return true;
   }
-  Reference pool(PyObject_CallNoArgs(state->default_pool_maker));
-  if (!pool) return nullptr;
-  if (!is_pool(state, pool.get())) {
-    PyErr_Format(PyExc_TypeError, "the default pool must be a pool, not %.200s", Py_TYPE(pool.get())->tp_name);
-    return nullptr;
+  return false;
+}
+
+PyDataMem_Handler* find_handler(const void* address) noexcept {
+  for (const auto& slot : address_finders) {
+    const FindHandler finder = slot.load(std::memory_order_acquire);
+    if (finder == nullptr) break;
+    if (PyDataMem_Handler* handler = finder(address); handler != nullptr) return handler;
   }
-  PyObject* first = nullptr;
-  // Two threads may have made one each: the first stays, the other goes with its reference.
-  if (slot.compare_exchange_strong(first, pool.get(), std::memory_order_acq_rel)) return Py_NewRef(pool.release());
-  return Py_NewRef(first);
+  return nullptr;
 }
 
 int register_owner(PyObject* module) {

@@ -3,7 +3,8 @@
 #include <cstddef>
 #include <cstring>
 
-#include "numpy_handler/support/handler_capsule.hpp"
+#include "numpy_handler/pool/register.hpp"
+#include "numpy_handler/support/data_handler.hpp"
 
 namespace rtpool::binding {
 namespace {

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "numpy_handler/pool/pool_type.hpp"
+#include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
 
 namespace rtpool::binding {

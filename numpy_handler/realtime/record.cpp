@@ -4,6 +4,7 @@
 #include <iterator>
 #include <new>
 
+#include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
 
 namespace rtpool::binding {

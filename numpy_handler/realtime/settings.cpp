@@ -2,6 +2,7 @@
 // the scheduler says of the calling thread.
 #include <new>
 
+#include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
 #include "realtime/settings.hpp"
 

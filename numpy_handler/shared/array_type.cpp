@@ -6,6 +6,7 @@
 
 #include "numpy_handler/shared/array.hpp"
 #include "numpy_handler/shared/pool_type.hpp"
+#include "numpy_handler/shared/register.hpp"
 
 namespace rtpool::binding {
 namespace {

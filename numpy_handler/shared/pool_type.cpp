@@ -3,8 +3,9 @@
 #include <cstddef>
 #include <cstring>
 
-#include "numpy_handler/handler/activation.hpp"
-#include "numpy_handler/support/handler_capsule.hpp"
+#include "numpy_handler/pool/owner.hpp"
+#include "numpy_handler/shared/register.hpp"
+#include "numpy_handler/support/data_handler.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -196,7 +197,7 @@ int register_shared(PyObject* module) {
     PyErr_SetString(PyExc_ImportError, "no room for another kind of pool in the default handler");
     return -1;
   }
-  return register_shared_arrays(module);
+  return 0;
 }
 
 }  // namespace rtpool::binding

@@ -29,7 +29,7 @@ struct ModuleState {
   PyTypeObject* histogram_type;  // _core.Histogram
 };
 
-// The definition of `rtpool._core`; its address identifies our types.
+// The definition of `rtpool._core` (module/module.cpp); its address identifies our types.
 extern PyModuleDef core_module;
 
 inline ModuleState* state_of(PyObject* module) noexcept { return static_cast<ModuleState*>(PyModule_GetState(module)); }
@@ -40,21 +40,18 @@ inline ModuleState* state_of(PyTypeObject* type) noexcept {
   return module == nullptr ? nullptr : state_of(module);
 }
 
-// The pool everything uses that names none: a new reference, or nullptr with an exception. Made at the first call.
-PyObject* default_pool(ModuleState* state) noexcept;
-
-// Each adds its types and functions to the module while it loads. 0, or -1 with an exception.
-int register_pool(PyObject* module);
-int register_call_site(PyObject* module);  // call_site.cpp: how debug pools learn where they are called from
-int register_handler(PyObject* module);
-int register_owner(PyObject* module);
-int register_activation(PyObject* module);
-int register_copy(PyObject* module);
-int register_shared(PyObject* module);
-int register_shared_arrays(PyObject* module);
-int register_system(PyObject* module);
-int register_realtime_record(PyObject* module);
-int register_realtime_loop(PyObject* module);
-int register_realtime_settings(PyObject* module);
+// Hands `visit` a reference to each member. Stops where it answers other than 0, and gives that answer.
+template <typename Visit>
+int for_each_member(ModuleState* state, Visit visit) noexcept {
+  const auto all = [&](auto&... members) {
+    int answer = 0;
+    (void)(((answer = visit(members)) != 0) || ...);
+    return answer;
+  };
+  return all(state->pool_type, state->handler_type, state->shared_pool_type, state->shared_array_type,
+             state->opened_array_type, state->shared_block_type, state->creation_failure, state->handler_stack,
+             state->pools, state->pool_class, state->owner_finders, state->default_pool, state->default_pool_maker,
+             state->active_pool, state->numpy_copyto, state->tick_type, state->histogram_type);
+}
 
 }  // namespace rtpool::binding

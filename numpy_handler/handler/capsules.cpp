@@ -1,4 +1,4 @@
-#include "numpy_handler/handler/data_handler.hpp"
+#include "numpy_handler/handler/capsules.hpp"
 
 #include <cstring>
 
