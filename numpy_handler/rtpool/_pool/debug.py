@@ -5,13 +5,11 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from .._support.errors import CorruptionError
+from .. import _core
+from .._support.errors import raise_if_broken
 from .._support.sizes import format_size
-
-if TYPE_CHECKING:
-    from .pool import Pool
 
 
 class LiveBlock(NamedTuple):
@@ -50,9 +48,9 @@ class Site(NamedTuple):
     bytes: int
 
 
-def outstanding(pool: Pool) -> list[LiveBlock]:
+def outstanding(pool: _core.Pool) -> list[LiveBlock]:
     """The live blocks of a debug pool."""
-    if not pool.debug:
+    if not pool._debug():
         raise RuntimeError(
             f"{pool!r} does not remember where its blocks were made; make it with debug=True, or set RTPOOL_DEBUG=1"
             " for the default pool"
@@ -72,10 +70,10 @@ def by_site(blocks: Iterable[LiveBlock]) -> list[Site]:
     return sorted(sites, key=lambda site: (-site.bytes, site.site))
 
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_pools: weakref.WeakSet[_core.Pool] = weakref.WeakSet()
 
 
-def check_at_exit(pool: Pool) -> None:
+def check_at_exit(pool: _core.Pool) -> None:
     """Look at the red zones and the quarantine of a pool once more when the interpreter ends; reports go to stderr."""
     if not _pools:
         atexit.unregister(_check_all)
@@ -85,8 +83,6 @@ def check_at_exit(pool: Pool) -> None:
 
 def _check_all() -> None:
     for pool in list(_pools):
-        try:
-            pool.check()
-        except CorruptionError as error:
-            if not error.invariant.startswith("DB-"):  # those have been reported, with their lines
-                raise
+        broken = pool._check()
+        if broken is not None and not broken[0].startswith("DB-"):  # those have been reported, with their lines
+            raise_if_broken(pool, broken)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
 from .._support.sizes import ADDRESS_SPACE, format_size
+from .stats import Stats
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from .pool import Pool
 
 FORMAT = "rtpool-plan"
 VERSION = 1
@@ -210,7 +209,7 @@ class Learning:
 
     __slots__ = ("_begun", "_plan", "_pool")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: _core.Pool) -> None:
         self._pool = pool
         self._plan = Plan()
         self._begun = False
@@ -218,14 +217,14 @@ class Learning:
     def __enter__(self) -> Plan:
         if self._begun:
             raise RuntimeError("this learning is under way or over; call learn() for another one")
-        if self._pool.frozen:
-            raise RuntimeError(f"pool {self._pool.name!r} is frozen and cannot learn; call unfreeze() before")
+        if self._pool._frozen():
+            raise RuntimeError(f"pool {self._pool._name()!r} is frozen and cannot learn; call unfreeze() before")
         if not self._pool._begin_learning():
             raise RuntimeError(
-                f"pool {self._pool.name!r} is learning already; to learn in several threads, give each its own pool"
+                f"pool {self._pool._name()!r} is learning already; to learn in several threads, give each its own pool"
             )
         self._begun = True
-        self._pool.reset_peak()
+        self._pool._reset_peak()
         return self._plan
 
     def __exit__(
@@ -237,19 +236,20 @@ class Learning:
 
     def finish(self) -> Plan:
         """End learning and give the plan, without making it ready."""
-        peak = self._pool.stats().peak_bytes
+        peak = Stats._make(self._pool._stats()).peak_bytes
         self._plan._fill(Plan([PlanEntry(*raw) for raw in self._pool._end_learning()], peak_bytes=peak))
         return self._plan
 
 
-def prepare(pool: Pool, plan: Plan) -> None:
+def prepare(pool: _core.Pool, plan: Plan) -> None:
     """Make ready in a pool, for the calling thread, what a plan says; and the code that will run, once a process."""
     if not isinstance(plan, Plan):
         raise TypeError(f"prepare needs a Plan, not {type(plan).__name__}; read files with Plan.load")
-    limit = pool.effective.limit
+    _, limit, *_ = pool._effective()
     if plan.bytes > limit:
         raise MemoryError(
-            f"the plan needs {format_size(plan.bytes)}, pool {pool.name!r} may hold {format_size(limit)}; raise limit="
+            f"the plan needs {format_size(plan.bytes)}, pool {pool._name()!r} may hold {format_size(limit)};"
+            " raise limit="
         )
     _core.make_program_resident()  # before the blocks, which are to be the last that passed through the caches
     prepared = pool._prepare(plan.entries)
@@ -258,7 +258,7 @@ def prepare(pool: Pool, plan: Plan) -> None:
         missing = plan.entries[: len(plan) - prepared]
         worst = missing[-1]
         raise MemoryError(
-            f"pool {pool.name!r} could make ready {prepared} of the plan's {len(plan)} sizes, not"
+            f"pool {pool._name()!r} could make ready {prepared} of the plan's {len(plan)} sizes, not"
             f" {worst.most_alive} blocks of {format_size(worst.size)}; free memory, or raise limit= of the pool or of"
             f" this process or container"
         )

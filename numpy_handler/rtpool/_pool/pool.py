@@ -4,7 +4,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _core
-from .._support.errors import CorruptionError
+from .._support.errors import raise_if_broken
 from .._support.options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice
 from .._support.sizes import Size, format_size, parse_size
 from .effective import Effective, creation_error, read_effective
@@ -251,10 +251,7 @@ class Pool(_core.Pool):
         CorruptionError
             With the first invariant that does not hold.
         """
-        broken = self._check()
-        if broken is not None:
-            invariant, text = broken
-            raise CorruptionError(f"{self!r} breaks invariant {invariant}: {text}", invariant)
+        raise_if_broken(self, self._check())
 
     def outstanding(self) -> "list[LiveBlock]":
         """List the blocks of a debug pool that are alive, oldest first, with the line that made each.

@@ -16,6 +16,8 @@ from .._support.sizes import format_size
 from .machine import Wanted
 from .probe import Machine
 
+RunsAt = tuple[str, int, int, tuple[int, ...]]  # scheduling policy, priority, nice value, processors
+
 
 class Environment(NamedTuple):
     """The machine and how the section's thread ran on it.
@@ -93,7 +95,7 @@ class Environment(NamedTuple):
 
 def read_environment(
     pool: Pool,
-    runs_at: tuple[str, int, int, tuple[int, ...]],
+    runs_at: RunsAt,
     wanted: Wanted,
     degradations: tuple[Degradation, ...],
     watched: bool,

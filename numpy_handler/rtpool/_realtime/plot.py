@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from .record import Distribution, Record
+from .render import span
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from .report import Distribution, Report
 
 WORK, LATE, LIMIT = "#1f5fa8", "#c8791b", "#b3261e"
 BINS_PER_DECADE = 40
 FLOOR = 1e-8  # seconds; where a logarithmic axis begins for spans of 0
 
 
-def draw(report: Report) -> Figure:
+def draw(report: Record) -> Figure:
     """Duration and lateness over time, and how often each was how long."""
     try:
         from matplotlib.figure import Figure
@@ -31,15 +32,13 @@ def draw(report: Report) -> Figure:
     return figure
 
 
-def _title(report: Report) -> str:
-    from .render import span
-
+def _title(report: Record) -> str:
     faults = f"{report.minor_faults:,} faults, {report.misses:,} misses"
     paced = f"{report.overruns:,} overruns, " if report.period is not None else ""
     return f"{report.iterations:,} iterations: {paced}longest {span(report.max_duration)}, {faults}"
 
 
-def _draw_timeline(axes: Any, report: Report) -> None:
+def _draw_timeline(axes: Any, report: Record) -> None:
     timeline = report.timeline
     # A stretch stands at its share of the whole time, which is its exact time in a paced loop.
     done, at = 0, []
@@ -67,7 +66,7 @@ def _draw_timeline(axes: Any, report: Report) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _draw_histogram(axes: Any, report: Report) -> None:
+def _draw_histogram(axes: Any, report: Record) -> None:
     shown = [("work", report.duration, WORK)]
     if report.period is not None:
         shown.append(("late", report.lateness, LATE))

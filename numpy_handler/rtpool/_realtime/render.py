@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import html as markup
-from typing import TYPE_CHECKING
 
 from .._support.sizes import format_size
-
-if TYPE_CHECKING:
-    from .report import Distribution, Report, SlowIteration
+from .record import Distribution, Record, SlowIteration
 
 MOST_BINS = 10_000
 SHOWN_SLOWEST = 8
@@ -31,14 +28,14 @@ def _values(of: Distribution) -> list[float]:
     return [of.min, of.mean, *(of.percentile(q) for q in (50, 90, 99, 99.9, 99.99)), of.max]
 
 
-def _times(report: Report) -> list[tuple[str, list[str]]]:
+def _times(report: Record) -> list[tuple[str, list[str]]]:
     rows = [("work", [span(value) for value in _values(report.duration)])]
     if report.period is not None:
         rows.append(("late", [span(value) for value in _values(report.lateness)]))
     return rows
 
 
-def _headline(report: Report) -> str:
+def _headline(report: Record) -> str:
     if report.warmup_left:
         left = f"{report.warmup_left:,} iteration{'s' if report.warmup_left > 1 else ''}"
         return f"nothing was measured: the loop ended {left} before its warm-up was complete"
@@ -53,7 +50,7 @@ def _headline(report: Report) -> str:
     )
 
 
-def _events(report: Report) -> list[tuple[str, str]]:
+def _events(report: Record) -> list[tuple[str, str]]:
     rows = [
         ("page faults", f"{report.minor_faults:,} minor, {report.major_faults:,} major"),
         ("switches", f"{report.voluntary_switches:,} voluntary, {report.involuntary_switches:,} involuntary"),
@@ -66,7 +63,7 @@ def _events(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def _deviations(report: Report) -> list[str]:
+def _deviations(report: Record) -> list[str]:
     worst = sorted(report.deviations.items(), key=lambda one: -one[1])[:SHOWN_DEVIATIONS]
     lines = [f"{count:,} x {size:,} B ({format_size(size)})" for size, count in worst]
     if len(report.deviations) > len(worst):
@@ -92,7 +89,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def text(report: Report) -> str:
+def text(report: Record) -> str:
     """The report for a terminal; what matters most comes first."""
     lines = [_headline(report), ""]
     lines += _table(["", *_COLUMNS], [[name, *cells] for name, cells in _times(report)])
@@ -112,7 +109,7 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def html(report: Report) -> str:
+def html(report: Record) -> str:
     """The report for a notebook."""
 
     def row(cells: list[str], tag: str = "td") -> str:

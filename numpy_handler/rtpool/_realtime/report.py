@@ -3,107 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._pool.effective import Degradation
+from .._pool.pool import Pool
 from .._pool.stats import Stats
 from . import render
-from .environment import Environment, read_environment
+from .environment import RunsAt, read_environment
+from .machine import Wanted
+from .process import Misses
+from .record import NANOSECOND, Distribution, Record, SlowIteration, Stretch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .section import realtime
 
-PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
-NANOSECOND = 1e-9
-
-
-class Distribution:
-    """Spans of time in seconds, kept in log-linear buckets: percentiles are at most 0.4 % from the truth.
-
-    Attributes
-    ----------
-    count : int
-    min, mean, max : float
-        Exact; 0 when there are no values.
-    """
-
-    __slots__ = ("_histogram", "count", "max", "mean", "min")
-
-    def __init__(self, histogram: _core.Histogram) -> None:
-        self._histogram = histogram
-        self.count = histogram.count
-        self.min = histogram.min
-        self.mean = histogram.mean
-        self.max = histogram.max
-
-    def percentile(self, q: float) -> float:
-        """Give the span that `q` percent of all do not exceed, in seconds; 0 gives `min`, 100 gives `max`."""
-        return self._histogram.percentile(q)
-
-    def histogram(self) -> list[tuple[float, float, int]]:
-        """Give all buckets that are not empty: lower and upper bound in seconds, and how many values."""
-        return [(low * NANOSECOND, high * NANOSECOND, count) for low, high, count in self._histogram.buckets()]
-
-    def _as_dict(self) -> dict[str, Any]:
-        percentiles = {f"p{q:g}": self.percentile(q) for q in PERCENTILES}
-        buckets = self._histogram.buckets()
-        return {"count": self.count, "min": self.min, "mean": self.mean, "max": self.max, **percentiles,
-                "buckets_ns": buckets}  # fmt: skip
-
-    def __repr__(self) -> str:
-        return f"<{self.count} spans, {self.min:.3g} to {self.max:.3g} s>"
-
-
-@dataclass(frozen=True, slots=True)
-class SlowIteration:
-    """One of the slowest iterations, with what happened in it.
-
-    Attributes
-    ----------
-    index : int
-        As its ``tick.index``.
-    start, duration, lateness : float
-        Seconds; `start` counts from the first measured iteration.
-    minor_faults, major_faults, voluntary_switches, involuntary_switches : int
-        Page faults of the thread, and times it gave its processor up or lost it.
-    collections : int
-        Garbage collections that began meanwhile, in any thread.
-    span : int
-        How many iterations the counts cover, with the waits between them. 1: this one alone. More where the kernel
-        does not let the section watch the thread as it runs.
-    overrun : bool
-        Whether it ended after the next one was due.
-    """
-
-    index: int
-    start: float
-    duration: float
-    lateness: float
-    minor_faults: int
-    major_faults: int
-    voluntary_switches: int
-    involuntary_switches: int
-    collections: int
-    span: int
-    overrun: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Consecutive iterations of the timeline: how many, mean and longest duration, longest lateness (seconds)."""
-
-    count: int
-    mean: float
-    max: float
-    max_lateness: float
-
-
-class Report(NamedTuple):
+class Report(Record):
     """How the measured iterations of a real-time section went. Times are seconds.
 
     ``print(report)`` puts first what matters most: overruns, then the slowest.
@@ -154,32 +71,7 @@ class Report(NamedTuple):
         The machine and how the thread ran on it.
     """
 
-    overruns: int
-    skipped: int
-    max_duration: float
-    max_lateness: float
-    iterations: int
-    warmup_left: int
-    elapsed: float
-    period: float | None
-    duration: Distribution
-    lateness: Distribution
-    minor_faults: int
-    major_faults: int
-    voluntary_switches: int
-    involuntary_switches: int
-    misses: int
-    deviations: Mapping[int, int]
-    kernel_calls: int
-    collections: int
-    slowest: tuple[SlowIteration, ...]
-    first: tuple[float, ...]
-    timeline: tuple[Stretch, ...]
-    interrupted: bool
-    zeroed_ahead: int
-    pool: Stats
-    degradations: tuple[Degradation, ...]
-    environment: Environment
+    __slots__ = ()
 
     def __str__(self) -> str:
         return render.text(self)
@@ -249,17 +141,21 @@ class Report(NamedTuple):
         return figure
 
 
-def make_report(section: realtime) -> Report:
-    """Read everything a section has recorded."""
-    loop, pool = section._loop, section._pool
-    if loop is None or pool is None:
-        raise RuntimeError("the real-time section has not been entered, there is nothing to report")
+def make_report(
+    loop: _core.Loop,
+    pool: Pool,
+    *,
+    period: int,
+    change: Stats,
+    deviations: Misses,
+    interrupted: bool,
+    runs_at: RunsAt,
+    wanted: Wanted,
+    degradations: tuple[Degradation, ...],
+) -> Report:
+    """Read everything a loop of that period (nanoseconds) has recorded; the rest is what its section knows."""
     iterations, overruns, skipped, collections, elapsed, zeroed, usage, watched, watch_error = loop.totals()
     duration, lateness = Distribution(loop.durations()), Distribution(loop.lateness())
-    after = section._stats_after if section._stats_after is not None else pool.stats()
-    change = after - section._stats_before if section._stats_before is not None else Stats()
-    freeze = section._freeze
-    misses = dict(sorted((section._misses if freeze is None else freeze.misses()).items()))
     return Report(
         overruns=overruns,
         skipped=skipped,
@@ -268,25 +164,25 @@ def make_report(section: realtime) -> Report:
         iterations=iterations,
         warmup_left=loop.warmup_left(),
         elapsed=elapsed * NANOSECOND,
-        period=section._pacing.period * NANOSECOND or None,
+        period=period * NANOSECOND or None,
         duration=duration,
         lateness=lateness,
         minor_faults=usage[0],
         major_faults=usage[1],
         voluntary_switches=usage[2],
         involuntary_switches=usage[3],
-        misses=sum(misses.values()),
-        deviations=misses,
+        misses=sum(deviations.values()),
+        deviations=dict(sorted(deviations.items())),
         kernel_calls=change.kernel_calls,
         collections=collections,
         slowest=tuple(_slow(raw) for raw in loop.slowest()),
         first=tuple(value * NANOSECOND for value in loop.first()),
         timeline=tuple(_stretch(raw) for raw in loop.timeline()),
-        interrupted=section.interrupted,
+        interrupted=interrupted,
         zeroed_ahead=zeroed,
         pool=change,
-        degradations=section.degradations,
-        environment=read_environment(pool, section._runs_at, section._wanted, section._errors, watched, watch_error),
+        degradations=degradations,
+        environment=read_environment(pool, runs_at, wanted, degradations, watched, watch_error),
     )
 
 

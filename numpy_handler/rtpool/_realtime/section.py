@@ -20,6 +20,7 @@ from .._pool.pool import OnMiss, Pool
 from .._pool.stats import Stats
 from .._support.durations import Duration
 from . import arguments, machine
+from .environment import RunsAt
 from .interrupt import Interrupt
 from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider
 from .report import Report, make_report
@@ -173,7 +174,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._misses: Misses = {}
         self._stats_before: Stats | None = None
         self._stats_after: Stats | None = None
-        self._runs_at: tuple[str, int, int, tuple[int, ...]] = ("", 0, 0, ())
+        self._runs_at: RunsAt = ("", 0, 0, ())
         self._zeroed_missing = 0
         self._report = None
 
@@ -378,11 +379,28 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     def report(self) -> Report:
         """How the measured iterations went; while the section runs: so far, for its own thread."""
         if self._report is None:
-            report = make_report(self)
+            report = self._make_report()
             if self._entered:
                 return report
             self._report = report
         return self._report
+
+    def _make_report(self) -> Report:
+        loop, pool = self._loop, self._pool
+        if loop is None or pool is None:
+            raise RuntimeError("the real-time section has not been entered, there is nothing to report")
+        after = pool.stats() if self._stats_after is None else self._stats_after
+        return make_report(
+            loop,
+            pool,
+            period=self._pacing.period,
+            change=Stats() if self._stats_before is None else after - self._stats_before,
+            deviations=self._misses if self._freeze is None else self._freeze.misses(),
+            interrupted=self.interrupted,
+            runs_at=self._runs_at,
+            wanted=self._wanted,
+            degradations=self._errors,
+        )
 
     def _running(self) -> _core.Loop:
         if not self._entered or self._loop is None:

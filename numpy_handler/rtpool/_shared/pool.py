@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from .. import _core
 from .._pool.effective import Effective, describe, read_effective
-from .._support.errors import CorruptionError
+from .._support.errors import CorruptionError, raise_if_broken
 from .._support.options import HUGE_PAGES, choice
 from .._support.sizes import Size, format_size, parse_size
 from .stats import SharedStats
@@ -271,10 +271,7 @@ class SharedPool(_core.SharedPool):
         CorruptionError
             The first invariant that does not hold, with its id.
         """
-        broken = self._check()
-        if broken is not None:
-            invariant, text = broken
-            raise CorruptionError(f"{self!r}: {invariant}: {text}", invariant)
+        raise_if_broken(self, self._check())
 
     def close(self) -> None:
         """Make nothing in this pool any more through this object. Arrays stay valid; the last to go leaves the pool.

@@ -13,3 +13,10 @@ class CorruptionError(RuntimeError):
     def __init__(self, text: str, invariant: str = "") -> None:
         super().__init__(text)
         self.invariant = invariant
+
+
+def raise_if_broken(pool: object, broken: tuple[str, str] | None) -> None:
+    """Raise what a walk of a pool's invariants has found: the first one broken, and how."""
+    if broken is not None:
+        invariant, text = broken
+        raise CorruptionError(f"{pool!r} breaks invariant {invariant}: {text}", invariant)
