@@ -56,29 +56,91 @@ void Granules::release(Tenancy tenancy, std::uint32_t first, std::uint32_t count
   }
 }
 
+bool Granules::lend(Tenancy tenancy, std::uint32_t first, std::uint32_t count) noexcept {
+  std::uint64_t expected = GranuleWord::head(tenancy, count);
+  const bool lent = segment_->granule(first).compare_exchange_strong(expected, expected | GranuleWord::k_lent);
+  step(Step::run_lent);
+  return lent;
+}
+
+bool Granules::take_lent(Tenancy tenancy, std::uint32_t first, std::uint32_t count) noexcept {
+  std::uint64_t expected = GranuleWord::head(tenancy, count) | GranuleWord::k_lent;
+  return segment_->granule(first).compare_exchange_strong(expected, GranuleWord::head(tenancy, count));
+}
+
+bool Granules::looked_at(Tenancy tenancy, std::uint32_t first, std::uint32_t count) const noexcept {
+  const std::uint64_t lent = GranuleWord::head(tenancy, count) | GranuleWord::k_lent;
+  return (segment_->granule(first).load() | GranuleWord::k_looked_at) == (lent | GranuleWord::k_looked_at);
+}
+
+std::uint32_t Granules::mark_lent(Tenancy thief) noexcept {
+  std::uint32_t marked = 0;
+  for (std::uint32_t first = 0; first < segment_->geometry().granules; ++first) {
+    std::uint64_t head = segment_->granule(first).load(std::memory_order_relaxed);
+    if ((head & GranuleWord::k_lent) == 0 || GranuleWord::tenancy(head) == thief) continue;
+    if (segment_->granule(first).compare_exchange_strong(head, head | GranuleWord::k_looked_at)) ++marked;
+  }
+  step(Step::lent_marked);
+  return marked;
+}
+
+std::uint32_t Granules::settle_lent(Tenancy thief, bool (*covered)(const void*, std::uint32_t, std::uint32_t),
+                                    const void* context) noexcept {
+  const std::uint32_t total = segment_->geometry().granules;
+  std::uint32_t freed = 0;
+  for (std::uint32_t first = 0; first < total; ++first) {
+    std::uint64_t head = segment_->granule(first).load(std::memory_order_relaxed);
+    if ((head & GranuleWord::k_looked_at) == 0) continue;
+    const std::uint32_t length = GranuleWord::length(head);
+    if (length != 0 && length <= total - first && !covered(context, first, length)) {
+      if (take_over(thief, first, head)) freed += length;
+    } else {
+      (void)segment_->granule(first).compare_exchange_strong(head, head & ~GranuleWord::k_looked_at);
+    }
+    step(Step::lent_settled);
+  }
+  return freed;
+}
+
+// Frees the run whose first word is `head`, idle or lent, if that word still stands.
+bool Granules::take_over(Tenancy thief, std::uint32_t first, std::uint64_t head) noexcept {
+  const std::uint32_t length = GranuleWord::length(head);
+  const Tenancy victim = GranuleWord::tenancy(head);
+  const std::uint64_t mine = GranuleWord::head(thief, length) | GranuleWord::k_stealing;
+  if (!segment_->granule(first).compare_exchange_strong(head, mine)) return false;
+  step(Step::idle_stolen);
+  for (std::uint32_t i = 1; i < length; ++i) {
+    std::uint64_t expected = GranuleWord::part(victim);
+    (void)segment_->granule(first + i).compare_exchange_strong(expected, GranuleWord::part(thief));
+    step(Step::steal_part);
+  }
+  segment_->granule(first).store(GranuleWord::head(thief, length));
+  step(Step::steal_whole);
+  release(thief, first, length);
+  return true;
+}
+
 std::uint32_t Granules::steal_all_idle(Tenancy thief) noexcept {
   const std::uint32_t total = segment_->geometry().granules;
   std::uint32_t freed = 0;
   for (std::uint32_t first = 0; first < total; ++first) {
-    Word& word = segment_->granule(first);
-    std::uint64_t head = word.load(std::memory_order_relaxed);
+    const std::uint64_t head = segment_->granule(first).load(std::memory_order_relaxed);
     const std::uint32_t length = GranuleWord::length(head);
-    const Tenancy victim = GranuleWord::tenancy(head);
-    if ((head & GranuleWord::k_idle) == 0 || victim == thief || length == 0 || length > total - first) continue;
-    const std::uint64_t mine = GranuleWord::head(thief, length) | GranuleWord::k_stealing;
-    if (!word.compare_exchange_strong(head, mine)) continue;
-    step(Step::idle_stolen);
-    for (std::uint32_t i = 1; i < length; ++i) {
-      std::uint64_t expected = GranuleWord::part(victim);
-      (void)segment_->granule(first + i).compare_exchange_strong(expected, GranuleWord::part(thief));
-      step(Step::steal_part);
+    if ((head & GranuleWord::k_idle) == 0 || GranuleWord::tenancy(head) == thief || length == 0 || length > total - first) {
+      continue;
     }
-    word.store(GranuleWord::head(thief, length));
-    step(Step::steal_whole);
-    release(thief, first, length);
-    freed += length;
+    if (take_over(thief, first, head)) freed += length;
   }
   return freed;
+}
+
+void Granules::finish_for_the_dead() noexcept {
+  for (std::uint32_t first = 0; first < segment_->geometry().granules; ++first) {
+    std::uint64_t head = segment_->granule(first).load(std::memory_order_relaxed);
+    if ((head & GranuleWord::k_stealing) != 0) finish_steal(first, head);
+    else if ((head & GranuleWord::k_looked_at) != 0)
+      (void)segment_->granule(first).compare_exchange_strong(head, head & ~GranuleWord::k_looked_at);
+  }
 }
 
 void Granules::finish_steal(std::uint32_t first, std::uint64_t head) noexcept {

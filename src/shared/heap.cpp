@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/bits.hpp"
+
 namespace rtpool::shared {
 namespace {
 
@@ -47,8 +49,10 @@ std::uint64_t Heap::take(std::uint64_t size) noexcept {
 
 std::uint64_t Heap::take_small(std::uint64_t size) noexcept {
   const unsigned size_class = class_of(size);
-  while (Run* run = slabs_[size_class]) {
-    if (!run->idle || wake(run)) return take_from(run, size);
+  Run* next = nullptr;
+  for (Run* run = slabs_[size_class]; run != nullptr; run = next) {
+    next = run->next;
+    if (run->use == RunUse::busy || wake(run)) return take_from(run, size);
   }
   return k_no_block;
 }
@@ -93,14 +97,27 @@ void Heap::set_requested(Block block, std::uint64_t size) noexcept {
   else block.run->requested[block.index] = static_cast<std::uint32_t>(size);
 }
 
-// SP-1: out of the idle state. A run that was stolen is forgotten.
+// SP-1: out of the idle state, or back from being lent. A run that was stolen is forgotten; one that others look at just
+// now stays as it is.
 bool Heap::wake(Run* run) noexcept {
-  if (!claimed_->take_idle(tenancy_, run->first, run->granules)) {
-    discard(run);
-    return false;
+  const bool lent = run->use == RunUse::lent;
+  if (lent ? claimed_->take_lent(tenancy_, run->first, run->granules)
+           : claimed_->take_idle(tenancy_, run->first, run->granules)) {
+    run->use = RunUse::busy;
+    return true;
   }
-  run->idle = false;
-  return true;
+  if (!lent || !claimed_->looked_at(tenancy_, run->first, run->granules)) discard(run);
+  return false;
+}
+
+// SP-1, after a block of the run was given or let go.
+void Heap::settle(Run* run) noexcept {
+  if (run->use != RunUse::busy || run->used != run->let_go) return;
+  if (run->used != 0) {
+    if (claimed_->lend(tenancy_, run->first, run->granules)) run->use = RunUse::lent;
+  } else if (claimed_->offer_idle(tenancy_, run->first, run->granules)) {
+    run->use = RunUse::idle;
+  }
 }
 
 std::uint64_t Heap::take_new(std::uint64_t size) noexcept {
@@ -129,7 +146,7 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
   const std::uint64_t fit = block_bytes == 0 ? 1 : bytes / block_bytes;
   const auto capacity = static_cast<std::uint32_t>(fit < k_most_blocks ? fit : k_most_blocks);
   const std::size_t words = words_for(capacity);
-  const std::size_t room = sizeof(Run) + words * 16 + capacity * (4 + 4 + 2);
+  const std::size_t room = sizeof(Run) + words * 24 + capacity * (4 + 4 + 2);
   void* const memory = std::calloc(1, room);
   if (memory == nullptr) return nullptr;
   const std::uint32_t first = claimed_->claim(tenancy_, granules, block_bytes != 0);
@@ -139,7 +156,7 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
   }
   for (std::uint32_t i = 0; i < granules; ++i) {
     const Run* const there = run_of_[first + i];
-    if (there == nullptr || there->used == 0) continue;
+    if (there == nullptr || there->used == there->let_go) continue;
     // Somebody wrote over our words: what holds live blocks is not handed out again, and stays claimed.
     std::free(memory);
     return nullptr;
@@ -153,7 +170,8 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
   run->start = std::uint64_t{first} << shift_;
   run->live = reinterpret_cast<std::uint64_t*>(run + 1);
   run->pinned = run->live + words;
-  run->requested = reinterpret_cast<std::uint32_t*>(run->pinned + words);
+  run->gone = run->pinned + words;
+  run->requested = reinterpret_cast<std::uint32_t*>(run->gone + words);
   run->records = run->requested + capacity;
   run->stack = reinterpret_cast<std::uint16_t*>(run->records + capacity);
   for (std::uint32_t i = 0; i < granules; ++i) {
@@ -164,8 +182,12 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
   return run;
 }
 
+// With it go the blocks it was lent with: nobody holds them any more, or it would not have been stolen.
 void Heap::discard(Run* run) noexcept {
   if (run->listed) unlink(run);
+  for (std::uint32_t i = 0; run->used != 0 && i < run->fresh; ++i) {
+    if ((run->live[i / 64] >> i % 64 & 1) != 0) account_given({run, i});
+  }
   for (std::uint32_t i = 0; i < run->granules; ++i) {
     if (run_of_[run->first + i] == run) run_of_[run->first + i] = nullptr;
   }
@@ -193,17 +215,40 @@ void Heap::unlink(Run* run) noexcept {
   run->listed = false;
 }
 
-void Heap::give(Block block) noexcept {
-  Run* const run = block.run;
+void Heap::account_given(Block block) noexcept {
+  if (RTPOOL_UNLIKELY(block.let_go())) hold_again(block);
   counts_.current_bytes -= granted(block);
   counts_.requested_bytes -= requested(block);
   --counts_.current_count;
+  --block.run->used;
+}
+
+void Heap::give(Block block) noexcept {
+  Run* const run = block.run;
+  account_given(block);
   const std::uint64_t bit = std::uint64_t{1} << block.index % 64;
   run->live[block.index / 64] &= ~bit;
   run->pinned[block.index / 64] &= ~bit;
   run->stack[run->stacked++] = static_cast<std::uint16_t>(block.index);
   if (!run->listed) link(run);
-  if (--run->used == 0) run->idle = claimed_->offer_idle(tenancy_, run->first, run->granules);
+  settle(run);
+}
+
+void Heap::let_go(Block block) noexcept {
+  block.run->gone[block.index / 64] |= std::uint64_t{1} << block.index % 64;
+  ++block.run->let_go;
+  counts_.gone_bytes += granted(block);
+  counts_.gone_requested_bytes += requested(block);
+  ++counts_.gone_count;
+  settle(block.run);
+}
+
+void Heap::hold_again(Block block) noexcept {
+  block.run->gone[block.index / 64] &= ~(std::uint64_t{1} << block.index % 64);
+  --block.run->let_go;
+  counts_.gone_bytes -= granted(block);
+  counts_.gone_requested_bytes -= requested(block);
+  --counts_.gone_count;
 }
 
 Block Heap::find(std::uint64_t offset) const noexcept {
@@ -224,7 +269,7 @@ std::uint64_t Heap::trim() noexcept {
   std::uint64_t freed = 0;
   for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
     Run* const run = run_of_[g];
-    if (run == nullptr || !run->idle || run->first != g || !wake(run)) continue;
+    if (run == nullptr || run->used != 0 || run->first != g || run->use == RunUse::busy || !wake(run)) continue;
     freed += std::uint64_t{run->granules} << shift_;
     const std::uint32_t granules = run->granules;
     discard(run);
@@ -262,13 +307,17 @@ std::uint32_t Heap::check(const char** id) const noexcept {
     if (run == nullptr || run->first != g) continue;
     std::uint32_t used = 0;
     for (std::size_t i = 0; i < words_for(run->capacity); ++i) used += static_cast<std::uint32_t>(std::popcount(run->live[i]));
+    std::uint32_t gone = 0;
+    for (std::size_t i = 0; i < words_for(run->capacity); ++i) gone += static_cast<std::uint32_t>(std::popcount(run->gone[i] & run->live[i]));
     const std::uint64_t word = segment_->granule(g).load();
     const bool taken = word == GranuleWord::head(tenancy_, run->granules);
+    const bool kept = used != gone && run->use == RunUse::busy;
     *id = "SP-1";
-    if (used != run->used || used > run->fresh || run->fresh - run->stacked != used || (used != 0 && (run->idle || !taken))) return g;
+    if (used != run->used || gone != run->let_go || used > run->fresh || run->fresh - run->stacked != used) return g;
+    if (used != gone && (run->use == RunUse::idle || (kept && !taken))) return g;
     *id = "SP-2";
     for (std::uint32_t i = 1; i < run->granules; ++i) {
-      if (used != 0 && segment_->granule(g + i).load() != GranuleWord::part(tenancy_)) return g + i;
+      if (kept && segment_->granule(g + i).load() != GranuleWord::part(tenancy_)) return g + i;
     }
     count += used;
     bytes += used * (run->large() ? std::uint64_t{run->granules} << shift_ : run->block_bytes);

@@ -3,7 +3,8 @@
 // All of it is in the process's own memory. Nothing here is shared but the granule words: so allocating and freeing
 // touch no line that another process writes, and a process that dies leaves nothing of it behind.
 //
-//   SP-1  a run in use (a live large block, a slab with a live block) is not idle in the segment; any other run is
+//   SP-1  a run without a live block is idle in the segment or lent; one whose live blocks are all let go is lent; one
+//         that has a live block which is neither let go nor kept by a record is neither
 //   SP-2  `run_of_[g]` is the run that was claimed at granule g, or nullptr; a run that was stolen may stand there until
 //         the process finds out, at the latest when it claims g again
 //   SP-3  current_count and current_bytes are those of the live blocks
@@ -19,6 +20,9 @@ namespace rtpool::shared {
 
 inline constexpr std::uint64_t k_no_block = UINT64_MAX;
 
+// What the segment says of a run. Idle and lent ones may have been stolen.
+enum class RunUse : std::uint8_t { busy, idle, lent };
+
 struct Run {
   std::uint32_t first = 0;
   std::uint32_t granules = 0;
@@ -28,7 +32,8 @@ struct Run {
   std::uint32_t used = 0;
   std::uint32_t fresh = 0;           // blocks from here on were never used
   std::uint32_t stacked = 0;         // entries of `stack`
-  bool idle = false;                 // may have been stolen
+  std::uint32_t let_go = 0;          // live blocks that this process has let go of
+  RunUse use = RunUse::busy;
   bool listed = false;
   std::uint64_t start = 0;           // offset of the first block
   std::uint64_t large_requested = 0;
@@ -37,6 +42,7 @@ struct Run {
   // Behind this struct in one allocation: of each block
   std::uint64_t* live = nullptr;     // bit
   std::uint64_t* pinned = nullptr;   // bit: alive at a fork
+  std::uint64_t* gone = nullptr;     // bit: let go; only its record keeps it
   std::uint32_t* requested = nullptr;
   std::uint32_t* records = nullptr;  // record + 1 while shared
   std::uint16_t* stack = nullptr;    // freed blocks, the last one on top
@@ -50,6 +56,7 @@ struct Block {
   std::uint32_t index = 0;
 
   explicit operator bool() const noexcept { return run != nullptr; }
+  bool let_go() const noexcept { return (run->gone[index / 64] >> index % 64 & 1) != 0; }
   bool pinned() const noexcept { return (run->pinned[index / 64] >> index % 64 & 1) != 0; }
   std::uint32_t& record() const noexcept { return run->records[index]; }
 };
@@ -63,6 +70,10 @@ struct HeapCounts {
   std::uint64_t total_bytes = 0;
   std::uint64_t total_count = 0;
   std::uint64_t claims = 0;
+  // Of current_* and requested_bytes: blocks that were let go.
+  std::uint64_t gone_bytes = 0;
+  std::uint64_t gone_count = 0;
+  std::uint64_t gone_requested_bytes = 0;
 };
 
 class Heap {
@@ -76,6 +87,10 @@ class Heap {
   // Claims granules for it first.
   std::uint64_t take_new(std::uint64_t size) noexcept;
   void give(Block block) noexcept;
+  // This process holds the block no more, others do: it stays live until it is given. Once all of a run are let go the run
+  // is lent, and may be taken from this process as soon as no record covers it. And the other way round.
+  void let_go(Block block) noexcept;
+  void hold_again(Block block) noexcept;
 
   // The live block that begins at, or holds, an offset.
   Block find(std::uint64_t offset) const noexcept;
@@ -115,6 +130,8 @@ class Heap {
   Run* make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint32_t size_class) noexcept;
   Run* claim_slab(unsigned size_class) noexcept;
   bool wake(Run* run) noexcept;
+  void settle(Run* run) noexcept;
+  void account_given(Block block) noexcept;
   void discard(Run* run) noexcept;
   Run** list_of(const Run* run) noexcept;
   void link(Run* run) noexcept;

@@ -12,6 +12,7 @@
 //   SH-3  a record that is alive lies inside the data and none of its granules is free
 //   SH-4  a record is alive as long as one process bit or one ticket is set in it; whoever clears the last one closes it
 //   SH-5  a tenancy is never used again: the generation of a slot goes up at each use
+//   SH-6  a block in a lent run is free or has a record: no record is made over a run while it is lent
 //
 // Everything here may have been written by a hostile process: readers bound every number before they use it.
 // Thread rule: none of its own. Failure: `geometry_of` and `read_header` answer false.
@@ -58,6 +59,8 @@ struct Tenancy {
 struct GranuleWord {
   static constexpr std::uint64_t k_idle = std::uint64_t{1} << 63;     // the run is kept for reuse and may be stolen
   static constexpr std::uint64_t k_stealing = std::uint64_t{1} << 62; // the thief is taking over the rest of the run
+  static constexpr std::uint64_t k_lent = std::uint64_t{1} << 61;     // its owner has let go of every block in it
+  static constexpr std::uint64_t k_looked_at = std::uint64_t{1} << 60; // lent, and somebody looks whether others have, too
   static constexpr std::uint64_t part(Tenancy t) noexcept { return t.packed(); }
   static constexpr std::uint64_t head(Tenancy t, std::uint32_t length) noexcept {
     return t.packed() | std::uint64_t{length} << 40;

@@ -1,6 +1,7 @@
 #include "shared/records.hpp"
 
 #include <cerrno>
+#include <initializer_list>
 
 #include "shared/step.hpp"
 
@@ -13,13 +14,20 @@ std::uint64_t bit_mask(std::uint32_t slot) noexcept { return std::uint64_t{1} <<
 }  // namespace
 
 int Records::create(Tenancy owner, const BlockRange& range, BlockRef* out) noexcept {
+  for (const RecordState unused : {RecordState::free, RecordState::released}) {
+    if (create_over(owner, range, unused, out)) return 0;
+  }
+  return ENOSPC;
+}
+
+bool Records::create_over(Tenancy owner, const BlockRange& range, RecordState unused, BlockRef* out) noexcept {
   const std::uint32_t total = segment_->geometry().records;
   for (std::uint32_t tried = 0; tried < total; ++tried) {
     const std::uint32_t index = next_free_;
     next_free_ = next_free_ + 1 < total ? next_free_ + 1 : 0;
     Record& record = segment_->record(index);
     std::uint64_t state = record.state.load();
-    if (StateWord::state(state) != RecordState::free) continue;
+    if (StateWord::state(state) != unused) continue;
     const std::uint32_t generation = StateWord::generation(state) + 1;
     // While it is in `setup` the version says whose setup it is.
     if (!record.state.compare_exchange_strong(state, StateWord::make(RecordState::setup, owner.slot, generation))) continue;
@@ -33,9 +41,9 @@ int Records::create(Tenancy owner, const BlockRange& range, BlockRef* out) noexc
     record.state.store(StateWord::make(RecordState::alive, 0, generation));
     step(Step::share_published);
     *out = {index, generation};
-    return 0;
+    return true;
   }
-  return ENOSPC;
+  return false;
 }
 
 bool Records::range_of(std::uint32_t index, BlockRange* out) const noexcept {
@@ -89,6 +97,14 @@ bool Records::unheld(const Record& record) const noexcept {
   return any == 0;
 }
 
+bool Records::held_by_owner(std::uint32_t index) const noexcept {
+  const Record& record = segment_->record(index);
+  const Tenancy owner = Tenancy::of(record.owner.load());
+  if (owner.slot >= k_processes || (record.bits[owner.slot / 64].load() & bit_mask(owner.slot)) == 0) return false;
+  const std::uint64_t life = segment_->process(owner.slot).life.load();
+  return LifeWord::generation(life) == owner.generation && LifeWord::state(life) != Life::free;
+}
+
 // `owner_in_wait` takes the block back itself if it is the owner; another owner finds it in its list.
 void Records::close_for(std::uint32_t index, Tenancy owner_in_wait) noexcept {
   Record& record = segment_->record(index);
@@ -136,6 +152,15 @@ bool Records::take_released(Tenancy owner, std::uint32_t index, BlockRef* out) n
   step(Step::return_taken);
   next_free_ = index;
   *out = {index, generation};
+  return true;
+}
+
+bool Records::over(Tenancy owner, const BlockRef& ref) noexcept {
+  const std::uint64_t state = segment_->record(ref.record).state.load();
+  if (StateWord::generation(state) != ref.generation || StateWord::state(state) == RecordState::free) return true;
+  if (StateWord::state(state) != RecordState::released) return false;
+  BlockRef taken;
+  (void)take_released(owner, ref.record, &taken);
   return true;
 }
 

@@ -38,7 +38,8 @@ class Records {
  public:
   Records(Segment& segment, Processes& processes) noexcept : segment_(&segment), processes_(&processes) {}
 
-  // A record over the caller's block, with the caller's bit set. ENOSPC: all records are in use.
+  // A record over the caller's block, with the caller's bit set: a free one, else one whose block is closed and waits for
+  // its owner, who finds out (`over`). ENOSPC: all records are in use.
   int create(Tenancy owner, const BlockRange& range, BlockRef* out) noexcept;
   // Sets the caller's bit. On failure the bit is clear again unless `held_before`.
   int acquire(Tenancy holder, const BlockRef& ref, bool held_before, BlockRange* range) noexcept;
@@ -56,6 +57,9 @@ class Records {
   void drain_returned(Tenancy owner, void (*take)(void*, BlockRef), void* context) noexcept;
   void scan_returned(Tenancy owner, void (*take)(void*, BlockRef), void* context) noexcept;
 
+  // Whether the caller's block that `ref` was is closed; if it waits for the caller, takes it out.
+  bool over(Tenancy owner, const BlockRef& ref) noexcept;
+
   // Recovery and trimming. `try_close` also completes a closing that somebody left.
   void try_close(std::uint32_t record) noexcept { close_for(record, Tenancy{}); }
   // Drops tickets older than `age` seconds, of dead senders only or of all. Returns how many handles that were.
@@ -64,6 +68,8 @@ class Records {
   std::uint32_t count(RecordState state) const noexcept;
   std::uint64_t count_tickets() const noexcept;
   bool nobody_holds(std::uint32_t record) const noexcept { return unheld(segment_->record(record)); }
+  // Whether the process whose memory it is holds the block itself, so that its counts have it.
+  bool held_by_owner(std::uint32_t record) const noexcept;
   // SH-3 for one record.
   bool range_of(std::uint32_t record, BlockRange* out) const noexcept;
 
@@ -73,6 +79,7 @@ class Records {
   void close_for(std::uint32_t index, Tenancy owner_in_wait) noexcept;
   void finish_closing(std::uint32_t index, std::uint64_t closing, Tenancy owner_in_wait) noexcept;
   void hand_back(std::uint32_t index, Tenancy owner) noexcept;
+  bool create_over(Tenancy owner, const BlockRange& range, RecordState unused, BlockRef* out) noexcept;
   bool take_released(Tenancy owner, std::uint32_t index, BlockRef* out) noexcept;
 
   Segment* segment_;

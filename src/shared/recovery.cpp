@@ -25,8 +25,11 @@ Coverage::Coverage(Segment& segment, Records& records, Tenancy except) noexcept
 Coverage::~Coverage() { std::free(bits_); }
 
 bool Coverage::covers(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  const auto last = static_cast<std::uint32_t>((offset + bytes - 1) >> shift_);
-  for (auto g = static_cast<std::uint32_t>(offset >> shift_); g <= last; ++g) {
+  return covers_any(static_cast<std::uint32_t>(offset >> shift_), static_cast<std::uint32_t>((offset + bytes - 1) >> shift_));
+}
+
+bool Coverage::covers_any(std::uint32_t first, std::uint32_t last) const noexcept {
+  for (std::uint32_t g = first; g <= last; ++g) {
     if (covers(g)) return true;
   }
   return false;
@@ -38,11 +41,8 @@ bool Recovery::lock(Tenancy self) noexcept {
   if (holder != 0 && (Tenancy::of(holder) == self || processes_->working(Tenancy::of(holder)))) return false;
   if (!word.compare_exchange_strong(holder, self.packed())) return false;
   step(Step::recovery_locked);
-  // Stealing is done under this lock: a steal that is under way now is that of a dead holder.
-  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
-    const std::uint64_t head = segment_->granule(g).load(std::memory_order_relaxed);
-    if ((head & GranuleWord::k_stealing) != 0) granules_->finish_steal(g, head);
-  }
+  // Stealing and looking are done under this lock: what is under way now is that of a dead holder.
+  granules_->finish_for_the_dead();
   return true;
 }
 
@@ -110,11 +110,12 @@ void Recovery::clear_records(const bool* gone) noexcept {
   }
 }
 
-// Granules of tenancies that are over and that no living record covers.
-void Recovery::free_granules() noexcept {
+// Granules of tenancies that are over, and lent runs of others, that no living record covers.
+void Recovery::free_granules(Tenancy self) noexcept {
   const std::uint32_t total = segment_->geometry().granules;
   auto* const words = static_cast<std::uint64_t*>(std::malloc(total * sizeof(std::uint64_t)));
   if (words == nullptr) return;
+  (void)granules_->mark_lent(self);
   const auto over = [this](Tenancy t) {
     if (t.slot >= k_processes) return true;
     const std::uint64_t life = segment_->process(t.slot).life.load();
@@ -136,7 +137,8 @@ void Recovery::free_granules() noexcept {
     words[g] = word;
   }
   step(Step::recovery_granules);
-  // The words first, the records after: a dead process makes no new records, so what is uncovered now stays so.
+  // The words first, the records after: a dead process makes no new records, and nobody makes one in a lent run, so what is
+  // uncovered now stays so.
   const Coverage coverage(*segment_, *records_, Tenancy{});
   for (std::uint32_t g = 0; coverage.ok() && g < total; ++g) {
     if (words[g] == 0 || coverage.covers(g)) continue;
@@ -144,6 +146,11 @@ void Recovery::free_granules() noexcept {
     step(Step::recovery_freed);
   }
   std::free(words);
+  const auto covered = [](const void* context, std::uint32_t first, std::uint32_t count) {
+    const auto* const all = static_cast<const Coverage*>(context);
+    return !all->ok() || all->covers_any(first, first + count - 1);
+  };
+  (void)granules_->settle_lent(self, covered, &coverage);
 }
 
 bool Recovery::steal_idle(Tenancy self) noexcept {
@@ -164,7 +171,7 @@ bool Recovery::run(Tenancy self, bool leaving) noexcept {
   }
   clear_records(gone);
   step(Step::recovery_records);
-  free_granules();
+  free_granules(self);
   for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
     if (!gone[slot]) continue;
     ProcessSlot& entry = segment_->process(slot);

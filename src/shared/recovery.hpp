@@ -3,7 +3,8 @@
 // One process recovers at a time, under a lock that is a tenancy in the header: of a dead process anyone takes it over
 // and begins again; every step may be done twice. A process whose blocks a living forked child inherited is left as it
 // is until that child is gone. Blocks of dead processes that others hold stay where they are; when the last holder
-// drops one, the next recovery frees its granules.
+// drops one, the next recovery frees its granules. So does it with those of living processes that have let go of all in
+// them (lent runs), whether or not these ever run again.
 //
 // Thread rule: any thread of any process. Cost: some 20 us for each process that has joined, plus a look at every record
 // and every granule: for slow paths only. Failure: none; false when another living process recovers just now.
@@ -31,7 +32,7 @@ class Recovery {
   void mark_dead() noexcept;
   bool kept(std::uint32_t slot) const noexcept;
   void clear_records(const bool* gone) noexcept;
-  void free_granules() noexcept;
+  void free_granules(Tenancy self) noexcept;
 
   Segment* segment_;
   Processes* processes_;
@@ -51,6 +52,7 @@ class Coverage {
   bool ok() const noexcept { return bits_ != nullptr; }
   bool covers(std::uint32_t granule) const noexcept { return (bits_[granule / 64] >> granule % 64 & 1) != 0; }
   bool covers(std::uint64_t offset, std::uint64_t bytes) const noexcept;
+  bool covers_any(std::uint32_t first, std::uint32_t last) const noexcept;
 
  private:
   std::uint64_t* bits_;

@@ -182,8 +182,11 @@ class SharedPool {
   void drop_hold(const BlockRef& ref) noexcept;
   bool defer(const Deferred& deferred) noexcept;
   void flush_deferred() noexcept;
+  Block block_of(const Hold& hold, std::uint32_t record) const noexcept;
+  void forget_earlier(const BlockRef& ref) noexcept;
   void take_back(const BlockRef& ref) noexcept;
   static void take_back_returned(void* self, BlockRef ref) noexcept;
+  void take_back_all_closed() noexcept;
   bool inherited(std::uint64_t offset, BlockRange* range) const noexcept;
   void misuse(const void* block, const char* what) noexcept;
 

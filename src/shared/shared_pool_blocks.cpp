@@ -17,9 +17,9 @@ constexpr std::uint32_t k_most_skipped = 4096;
 void SharedPool::publish_counts() noexcept {
   ProcessSlot& slot = segment_.process(tenancy_.slot);
   const HeapCounts& counts = heap_->counts();
-  slot.current_bytes.store(counts.current_bytes, std::memory_order_relaxed);
-  slot.current_count.store(counts.current_count, std::memory_order_relaxed);
-  slot.requested_bytes.store(counts.requested_bytes, std::memory_order_relaxed);
+  slot.current_bytes.store(counts.current_bytes - counts.gone_bytes, std::memory_order_relaxed);
+  slot.current_count.store(counts.current_count - counts.gone_count, std::memory_order_relaxed);
+  slot.requested_bytes.store(counts.requested_bytes - counts.gone_requested_bytes, std::memory_order_relaxed);
 }
 
 std::uint64_t SharedPool::take(std::uint64_t size) noexcept {
@@ -45,7 +45,7 @@ std::uint64_t SharedPool::refill(std::uint64_t size) noexcept {
   std::uint64_t offset = heap_->take(size);
   if (offset == k_no_block) offset = heap_->take_new(size);
   if (offset != k_no_block) return offset;
-  records_.scan_returned(tenancy_, take_back_returned, this);
+  take_back_all_closed();
   offset = heap_->take(size);
   if (offset == k_no_block && heap_->trim() != 0) offset = heap_->take_new(size);
   return offset;

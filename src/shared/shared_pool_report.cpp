@@ -27,8 +27,8 @@ Stats SharedPool::stats() noexcept {
   if (ready()) {
     publish_counts();
     const HeapCounts& counts = heap_->counts();
-    stats.own_bytes = counts.current_bytes;
-    stats.own_count = counts.current_count;
+    stats.own_bytes = counts.current_bytes - counts.gone_bytes;
+    stats.own_count = counts.current_count - counts.gone_count;
     common.peak_bytes = counts.peak_bytes;
     common.peak_count = counts.peak_count;
     common.total_bytes = counts.total_bytes;
@@ -52,16 +52,13 @@ Stats SharedPool::stats() noexcept {
     common.current_count += entry.current_count.load();
     common.requested_bytes += entry.requested_bytes.load();
   }
-  // Blocks of processes that are gone, held by others.
+  // Blocks whose makers are gone or have let go of them, held by others.
   for (std::uint32_t i = 0; i < geometry().records; ++i) {
     const Record& record = segment_.record(i);
     if (StateWord::state(record.state.load()) != RecordState::alive) continue;
     ++stats.shared_count;
-    const Tenancy owner = Tenancy::of(record.owner.load());
     BlockRange range;
-    if (owner.slot < k_processes &&
-        LifeWord::generation(segment_.process(owner.slot).life.load()) == owner.generation &&
-        LifeWord::state(segment_.process(owner.slot).life.load()) != Life::free) continue;
+    if (records_.held_by_owner(i)) continue;
     if (!records_.range_of(i, &range)) continue;
     common.current_bytes += range.bytes;
     common.requested_bytes += range.bytes;
@@ -90,7 +87,7 @@ bool SharedPool::recover() noexcept {
   const bool recovered = recovery_.run(tenancy_);
   const std::lock_guard guard(mutex_);
   flush_deferred();
-  records_.scan_returned(tenancy_, take_back_returned, this);
+  take_back_all_closed();
   publish_counts();
   return recovered;
 }

@@ -19,6 +19,7 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
     // An array inherited by fork: it keeps its place as long as this process lives, and its record keeps it then.
     if (!inherited(offset, range)) return EINVAL;
     if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
+    forget_earlier(*ref);
     if (holds_[ref->record].count != 0) return EBADMSG;
     holds_[ref->record] = {ref->generation, 1, 0, false, false};
     return 0;
@@ -32,6 +33,7 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
     return 0;
   }
   if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
+  forget_earlier(*ref);
   // A record that this process still holds is not free, whatever others have written into it.
   if (holds_[ref->record].count != 0) return EBADMSG;
   block.record() = ref->record + 1;
@@ -51,8 +53,12 @@ int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
   if (const int error = records_.acquire(tenancy_, ref, hold.count != 0, range); error != 0) return error;
   // `block` stays: this may be the owner's own block, whose array is gone, come back in a handle.
   if (hold.generation != ref.generation) {
+    forget_earlier(ref);
     hold.block = 0;
     hold.array = false;
+  } else if (const Block mine = block_of(hold, ref.record); mine && mine.let_go()) {
+    heap_->hold_again(mine);
+    publish_counts();
   }
   hold.generation = ref.generation;
   hold.count = 1;
@@ -80,17 +86,40 @@ void SharedPool::drop_hold(const BlockRef& ref) noexcept {
   Hold& hold = holds_[ref.record];
   if (--hold.count != 0) return;
   if (records_.drop(tenancy_, ref)) take_back(ref);
+  else if (const Block mine = block_of(hold, ref.record); mine && !mine.let_go()) heap_->let_go(mine);
+}
+
+// This process's own live block behind a hold.
+Block SharedPool::block_of(const Hold& hold, std::uint32_t record) const noexcept {
+  const Block block = hold.block != 0 ? heap_->find(hold.block - 1) : Block{};
+  return block && block.record() == record + 1 ? block : Block{};
+}
+
+// A record that comes to stand for another block: the one it stood for before is closed, if it was ours.
+void SharedPool::forget_earlier(const BlockRef& ref) noexcept {
+  const Hold& hold = holds_[ref.record];
+  if (hold.block != 0 && hold.generation != ref.generation) take_back({ref.record, hold.generation});
 }
 
 void SharedPool::take_back(const BlockRef& ref) noexcept {
   Hold& hold = holds_[ref.record];
   // What this process still holds is not free, whatever others have written into the record.
   if (hold.generation != ref.generation || hold.block == 0 || hold.count != 0) return;
-  const Block block = heap_->find(hold.block - 1);
+  const Block block = block_of(hold, ref.record);
   hold = Hold{};
-  if (!block || block.record() != ref.record + 1) return;
+  if (!block) return;
   block.record() = 0;
   heap_->give(block);
+}
+
+// Looks at every record: those that wait for this process, and those that came to stand for another block meanwhile.
+void SharedPool::take_back_all_closed() noexcept {
+  records_.scan_returned(tenancy_, take_back_returned, this);
+  for (std::uint32_t record = 0; record < geometry().records; ++record) {
+    const Hold& hold = holds_[record];
+    const BlockRef ref{record, hold.generation};
+    if (hold.block != 0 && hold.count == 0 && records_.over(tenancy_, ref)) take_back_returned(this, ref);
+  }
 }
 
 void SharedPool::take_back_returned(void* self, BlockRef ref) noexcept {

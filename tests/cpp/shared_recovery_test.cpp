@@ -24,6 +24,7 @@ void die_at_zero(Step) {
 // What parent and child tell each other, in memory both see.
 struct Board {
   BlockRef sent[4];
+  BlockRef lent[3];  // nobody else holds them
   Tenancy sender;
 };
 
@@ -45,13 +46,17 @@ int work(SharedPool* pool, const Board* board) {
   for (const BlockRef& ref : board->sent) {
     if (pool->arrive(ref, board->sender, &range) != 0) return 4;
   }
+  for (const BlockRef& ref : board->lent) {
+    if (pool->arrive(ref, board->sender, &range) != 0) return 8;
+    pool->drop(ref, pool->lineage());
+  }
   if (pool->depart(board->sent[0], &me) != 0) return 5;
   for (const BlockRef& ref : board->sent) pool->drop(ref, pool->lineage());
   if (pool->arrive(refs[0], me, &range) != 0) return 6;
   pool->drop(refs[0], pool->lineage());
   for (const BlockRef& ref : refs) pool->drop(ref, pool->lineage());
   for (std::size_t i = 0; i < blocks.size(); i += 2) pool->release(blocks[i]);
-  // Full: takes what the parent keeps idle.
+  // Full: takes what the parent keeps idle, and what it had lent.
   std::vector<void*> fill;
   while (void* block = pool->allocate(200000)) fill.push_back(block);
   if (fill.empty()) return 7;
@@ -84,6 +89,14 @@ TEST(Recovery, KilledAtEachStep) {
       std::memset(sent[i], 0x40 + i, 3000);
       ASSERT_EQ(pool->share(sent[i], &board->sent[i], &range), 0);
       ASSERT_EQ(pool->depart(board->sent[i], &board->sender), 0);
+    }
+    for (int i = 0; i < 3; ++i) {
+      BlockRange range;
+      void* const block = pool->allocate(i == 0 ? 5000 : 500'000);
+      ASSERT_EQ(pool->share(block, &board->lent[i], &range), 0);
+      ASSERT_EQ(pool->depart(board->lent[i], &board->sender), 0);
+      pool->release(block);
+      pool->drop(board->lent[i], pool->lineage());
     }
     const int status = in_child([&] {
       g_steps_left = kill_at;

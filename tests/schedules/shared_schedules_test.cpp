@@ -152,6 +152,54 @@ TEST_F(SegmentSchedules, AnIdleRunIsTakenByItsOwnerOrStolen) {
   expect_all("idle runs", run(prepare, {owner, thief}, end, {4}));
 }
 
+// The owner lets go, lends the run, and perhaps takes it back and lends it anew with another block in it, while the last
+// holder drops its block and takes what no record covers.
+TEST_F(SegmentSchedules, ALentRunIsTakenOnlyWhenNoRecordCoversIt) {
+  static bool alive;
+  static bool owned;
+  static std::uint32_t freed;
+  const auto prepare = [](SegmentState& s) {
+    alive = owned = false;
+    freed = 0;
+    expect(s.granules.claim(s.tenancy[0], 3, false) == 0, "there is a run");
+    expect(s.records[0].create(s.tenancy[0], {0, 3 * 4096}, &s.ref) == 0, "with a block");
+    BlockRange range;
+    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "that another process holds");
+  };
+  const auto owner = [](SegmentState& s) {
+    if (s.records[0].drop(s.tenancy[0], s.ref)) {
+      owned = true;
+    } else {
+      expect(s.granules.lend(s.tenancy[0], 0, 3), "a run in use can be lent");
+      if (s.records[0].over(s.tenancy[0], s.ref)) owned = s.granules.take_lent(s.tenancy[0], 0, 3);
+    }
+    if (!owned) return;
+    expect(s.records[0].create(s.tenancy[0], {0, 4096}, &s.ref) == 0, "the next block");
+    expect(s.records[0].add_ticket(s.tenancy[0], s.ref) == 0, "goes under way");
+    alive = true;
+    (void)s.records[0].drop(s.tenancy[0], s.ref);
+    expect(s.granules.lend(s.tenancy[0], 0, 3), "and its run is lent");
+  };
+  const auto holder = [](SegmentState& s) {
+    const BlockRef ref = s.ref;
+    (void)s.records[1].drop(s.tenancy[1], ref);
+    (void)s.granules.mark_lent(s.tenancy[1]);
+    const Coverage coverage(s.segment, s.records[1], Tenancy{});
+    const auto covered = [](const void* context, std::uint32_t first, std::uint32_t count) {
+      return static_cast<const Coverage*>(context)->covers_any(first, first + count - 1);
+    };
+    freed = s.granules.settle_lent(s.tenancy[1], covered, &coverage);
+  };
+  const auto end = [](SegmentState& s) {
+    expect(!(owned && freed != 0), "one of both has it");
+    expect(!alive || s.state_of() == RecordState::alive, "a handle keeps its block");
+    expect(s.granules.count_free() == s.segment.geometry().granules - (freed == 0 ? 3 : 0), "and all of it");
+    expect(freed != 0 || s.segment.granule(0).load() == (GranuleWord::head(s.tenancy[0], 3) | GranuleWord::k_lent),
+           "what was looked at and not taken is lent as before");
+  };
+  expect_all("lent runs", run(prepare, {owner, holder}, end, {2}));
+}
+
 TEST_F(SegmentSchedules, ProcessesGetSlotsOfTheirOwn) {
   static Tenancy got[2];
   const auto joins = [](unsigned who) {

@@ -28,6 +28,15 @@ def expect_empty(pool: rtpool.SharedPool, timeout: float = 10.0) -> None:
     assert pool.stats().largest_free_bytes == pool.size
 
 
+def expect_nothing_alive(pool: rtpool.SharedPool, timeout: float = 10.0) -> None:
+    """Wait until the figures say so; looks only, changes nothing."""
+    end = time.monotonic() + timeout
+    while pool.stats().current_count != 0 and time.monotonic() < end:
+        time.sleep(0.05)  # between two looks
+    stats = pool.stats()
+    assert (stats.current_count, stats.current_bytes, stats.requested_bytes) == (0, 0, 0)
+
+
 def add_one(handle: Any) -> int:
     """Open, change, and say what was there."""
     array = handle.open()
@@ -41,6 +50,18 @@ def make_and_send(pool: Any, connection: Any, value: int) -> None:
         array = np.full((300, 200), value, np.int32)
     connection.send(pool.share(array[::2]))
     connection.close()
+
+
+def make_frame(pool: Any, value: int, size: int) -> np.ndarray[Any, Any]:
+    with rtpool.handler(pool):
+        return np.full(size, value % 256, np.uint8)
+
+
+def make_and_sleep(pool: Any, connection: Any) -> None:
+    with rtpool.handler(pool):
+        for value in (11, 22, 33):
+            connection.send(pool.share(np.full(500_000, value, np.uint8)))
+    signal.pause()
 
 
 def open_and_answer(connection: Any, answer: Any) -> None:

@@ -104,6 +104,49 @@ def test_executor_and_reducer(pool: rtpool.SharedPool, context: Any) -> None:
     expect_empty(pool)
 
 
+def test_idle_workers_keep_nothing(context: Any) -> None:
+    pool = rtpool.SharedPool.create("4 MiB")
+    with concurrent.futures.ProcessPoolExecutor(
+        3, mp_context=context, initializer=rtpool.share_by_reference
+    ) as executor:
+        # 300 KB each: fourteen fill the pool, and a worker that has made one sleeps until its turn comes again.
+        for i in range(60):
+            made = executor.submit(work.make_frame, pool, i, 300_000).result()
+            assert made in pool and (made == i % 256).all()
+            del made
+        work.expect_nothing_alive(pool)  # the last worker lets go after it has answered
+        with rtpool.handler(pool):
+            np.empty(4 << 20, np.uint8)
+        pool.check()
+        assert executor.submit(work.make_frame, pool, 7, 3 << 20).result()[-1] == 7
+    expect_empty(pool)
+
+
+def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
+    pool = rtpool.SharedPool.create("8 MiB")
+    ours, theirs = context.Pipe(duplex=False)
+    makers = [context.Process(target=work.make_and_sleep, args=(pool, theirs)) for _ in range(3)]
+    for process in makers:
+        process.start()
+    arrays = [ours.recv().open() for _ in range(9)]
+    makers[0].kill()
+    makers[0].join()
+    pool.check()
+    assert sorted(int(array[0]) for array in arrays) == sorted(3 * [11, 22, 33])
+    del arrays[:5]
+    with rtpool.handler(pool):
+        fill = [np.full(200_000, 99, np.uint8) for _ in range(20)]
+    assert all((array == array[0]).all() and array[0] != 99 for array in arrays)
+    makers[1].kill()
+    makers[1].join()
+    del arrays, fill
+    with rtpool.handler(pool):
+        np.empty(8 << 20, np.uint8)
+    makers[2].kill()
+    makers[2].join()
+    expect_empty(pool)
+
+
 def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
     queue = context.Queue()
     with rtpool.handler(pool):
