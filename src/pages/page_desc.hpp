@@ -1,9 +1,10 @@
 // What the pool knows of a page, kept apart from the pages themselves (out of band): 16 bytes a page.
 //
 // A *page run* is a row of whole pages with one owner. Only its first and, for a free run, its last page carry a
-// meaningful descriptor; a *slab* (a run cut into small blocks) marks every page, because its blocks start anywhere.
+// meaningful descriptor; a *slab* (a run cut into small blocks) and an *object arena* mark every page, because what lies in
+// them starts anywhere.
 //
-//   PD-1  the descriptor of a page strictly inside a run that is not a slab has state `none`
+//   PD-1  the descriptor of a page strictly inside a run that is neither slab nor object arena has state `none`
 //   PD-2  desc[last].pages == desc[first].pages for a free run
 //   PD-3  a run never reaches past the committed prefix of the arena
 #pragma once
@@ -28,6 +29,8 @@ enum class RunState : std::uint8_t {
   remote,      // a heap's, freed by another thread, waiting for its owner
   pending,     // free, waiting for the store's lock to become available
   slab,        // page of a slab
+  object_arena,     // first page of an object arena: handed out if `next` is k_live, else kept, in the list of those
+  in_object_arena,  // its other pages
 };
 
 inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
@@ -66,6 +69,7 @@ struct PageDesc {
   };
   union {
     Links run{k_no_page, {0}};
+    std::int64_t kept_since;  // state in_object_arena, second page of a kept one: when it was given back, os::Nanoseconds
     std::uintptr_t states;  // state slab: where its row of states would begin if it began with the arena's first unit
   };
 

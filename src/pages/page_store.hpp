@@ -55,6 +55,9 @@ class PageStore {
   PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept;
   // k_line_pages pages whose descriptors fill a cache line of their own, as by `take` or by `take_or_grow`.
   PageRuns::Taken take_line(bool may_grow) noexcept;
+  // A run whose address is a multiple of `unit` pages (a power of two, at most a frame). Where it has to grow it makes no
+  // more ready than it needs, but for the rest of a frame: for requests that are large and seldom.
+  PageRuns::Taken take_aligned(std::uint32_t pages, std::uint32_t unit, bool may_grow, GrowthFailure* failure) noexcept;
   // Makes `pages` more pages ready.
   GrowthFailure grow(std::uint32_t pages) noexcept;
   // Growth from now on leaves so many bytes of the machine's available memory alone.
@@ -99,14 +102,19 @@ class PageStore {
   static constexpr unsigned k_drain = 32;
 
  private:
+  enum class Ahead : bool { no, yes };  // whether growth makes more ready than is needed now
+
   PageRuns::Taken take_locked(std::uint32_t pages) noexcept;
+  PageRuns::Taken take_aligned_locked(std::uint32_t pages, std::uint32_t unit) noexcept;
+  // Of a run of `taken` pages: the first `pages` of them from a multiple of `unit` on. The rest goes back.
+  PageRuns::Taken keep_aligned_locked(PageRuns::Taken run, std::uint32_t taken, std::uint32_t pages, std::uint32_t unit) noexcept;
   void drain_pending_locked() noexcept {
     if (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_some_locked();
   }
   void drain_some_locked() noexcept;
   bool revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noexcept;
-  GrowthFailure extend(std::uint32_t need) noexcept;
-  std::size_t step_for(std::size_t need, std::size_t committed) const noexcept;
+  GrowthFailure extend(std::uint32_t need, Ahead ahead) noexcept;
+  std::size_t step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept;
   bool has_room_for(std::size_t needed, std::size_t* step) noexcept;
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
   void count_calls(unsigned n) noexcept { kernel_calls_.fetch_add(n, std::memory_order_relaxed); }

@@ -64,13 +64,13 @@ void PageStore::destroy() noexcept {
   view_.base = nullptr;
 }
 
-std::size_t PageStore::step_for(std::size_t need, std::size_t committed) const noexcept {
+std::size_t PageStore::step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept {
   if (options_.explicit_huge != 0 && huge_error() == 0) return base::align_up(need, options_.explicit_huge);
   if (committed + need < os::k_huge_page_size) {
     const std::size_t step = need > k_small_step ? base::align_up(need, std::size_t{64} << 10) : k_small_step;
     return committed + step > os::k_huge_page_size ? os::k_huge_page_size - committed : step;
   }
-  std::size_t extra = committed / 8;
+  std::size_t extra = ahead == Ahead::yes ? committed / 8 : 0;
   if (extra > k_largest_extra_step) extra = k_largest_extra_step;
   const std::size_t step = need > extra ? need : extra;
   return base::align_up(committed + step, os::k_huge_page_size) - committed;
@@ -111,13 +111,13 @@ bool PageStore::has_room_for(std::size_t needed, std::size_t* step) noexcept {
   return true;
 }
 
-GrowthFailure PageStore::extend(std::uint32_t need) noexcept {
+GrowthFailure PageStore::extend(std::uint32_t need, Ahead ahead) noexcept {
   const std::size_t committed = view_.committed.load(std::memory_order_relaxed);
   std::size_t ready = capacity();
   const std::size_t room = options_.limit > ready ? options_.limit - ready : 0;
   const std::size_t needed = std::size_t{need} * os::k_page_size;
   if (needed > room || needed > reserved_ - committed) return {GrowthStep::limit, ENOMEM};
-  std::size_t step = step_for(needed, committed);
+  std::size_t step = step_for(needed, committed, ahead);
   const std::size_t most = room < reserved_ - committed ? room : reserved_ - committed;
   if (step > most) step = base::align_down(most, os::k_page_size);
   if (!has_room_for(needed, &step)) return {GrowthStep::prefault, ENOMEM};
@@ -190,7 +190,7 @@ PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* fail
     }
     *failure = {};
     if (revive_trimmed(pages, failure)) continue;
-    *failure = extend(tail < pages ? pages - tail : pages);
+    *failure = extend(tail < pages ? pages - tail : pages, Ahead::yes);
     if (failure->error != 0) return {};
   }
   return {};
@@ -201,19 +201,61 @@ PageRuns::Taken PageStore::take_line(bool may_grow) noexcept {
   GrowthFailure failure;
   const PageRuns::Taken run = may_grow ? take_or_grow(k_enough, &failure) : take(k_enough);
   if (run.first == k_no_page) return run;
-  const auto first = static_cast<PageIndex>(base::align_up(run.first, k_line_pages));
+  const std::lock_guard guard(run_lock_);
+  return keep_aligned_locked(run, k_enough, k_line_pages, k_line_pages);
+}
+
+PageRuns::Taken PageStore::keep_aligned_locked(PageRuns::Taken run, std::uint32_t taken, std::uint32_t pages,
+                                               std::uint32_t unit) noexcept {
+  const auto first = static_cast<PageIndex>(base::align_up(run.first, unit));
   const std::uint32_t left = first - run.first;
-  const std::uint32_t right = k_enough - k_line_pages - left;
-  view_.descs[first].pages = k_line_pages;
+  const std::uint32_t right = taken - pages - left;
+  view_.descs[first].pages = pages;
   view_.descs[first].set(RunState::taken);
-  if (left != 0) give(run.first, left, run.zero);
-  if (right != 0) give(first + k_line_pages, right, run.zero);
+  if (left != 0) runs_.give(run.first, left, run.zero, committed_pages());
+  if (right != 0) runs_.give(first + pages, right, run.zero, committed_pages());
   return {first, run.zero};
+}
+
+PageRuns::Taken PageStore::take_aligned_locked(std::uint32_t pages, std::uint32_t unit) noexcept {
+  // What was aligned once comes back so: a run of the very size is looked at before a longer one is cut.
+  PageRuns::Taken run = take_locked(pages);
+  if (run.first == k_no_page || run.first % unit == 0) return run;
+  runs_.give(run.first, pages, run.zero, committed_pages());
+  run = runs_.take(pages + unit - 1);
+  return run.first == k_no_page ? run : keep_aligned_locked(run, pages + unit - 1, pages, unit);
+}
+
+PageRuns::Taken PageStore::take_aligned(std::uint32_t pages, std::uint32_t unit, bool may_grow, GrowthFailure* failure) noexcept {
+  {
+    const std::lock_guard guard(run_lock_);
+    const PageRuns::Taken run = take_aligned_locked(pages, unit);
+    if (run.first != k_no_page || !may_grow) return run;
+  }
+  const std::lock_guard grow(growth_lock_);
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    std::uint32_t missing = 0;
+    {
+      const std::lock_guard guard(run_lock_);
+      if (const PageRuns::Taken run = take_aligned_locked(pages, unit); run.first != k_no_page) return run;
+      // As much as makes the free end of the arena long enough from its first aligned page on. If that is not what is found
+      // next, as much more as lets a run of any beginning do.
+      const PageIndex committed = committed_pages();
+      const std::uint32_t tail = runs_.tail_pages(committed);
+      const auto start = static_cast<PageIndex>(base::align_up(committed - tail, unit));
+      missing = attempt == 0 && start + pages > committed ? start + pages - committed : pages + unit - 1;
+    }
+    *failure = {};
+    if (revive_trimmed(pages, failure)) continue;
+    *failure = extend(missing, Ahead::no);
+    if (failure->error != 0) return {};
+  }
+  return {};
 }
 
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {
   const std::lock_guard grow(growth_lock_);
-  return extend(pages);
+  return extend(pages, Ahead::yes);
 }
 
 std::size_t PageStore::trim() noexcept {

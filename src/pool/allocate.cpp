@@ -109,7 +109,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   heap.decay();
   GrowthFailure failure;
   if (heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
-      (may_grow && heap.add_slab(cls, true, &failure))) {
+      (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure)) || (may_grow && heap.add_slab(cls, true, &failure))) {
     heap.stats.misses.add(1);
     heap.refill(cls);
     return heap.pop_small(size);
@@ -133,6 +133,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   };
   pages::PageRuns::Taken run = look();
   if (run.first == k_no_page && reclaim_before_growth(heap, may_grow)) run = look();
+  if (run.first == k_no_page && use_kept_arenas(may_grow)) run = look();
   if (run.first == k_no_page && by_line) run = store_.take_line(true);
   if (run.first == k_no_page && may_grow) {
     GrowthFailure failure;

@@ -61,6 +61,14 @@ Stats Pool::stats() noexcept {
   const std::size_t largest_free = self.store_.largest_free();
   stats.largest_free_bytes = largest_free > largest_cached ? largest_free : largest_cached;
   stats.fallback_count = self.fallback_table_.count();
+  const ObjectArenas::Counts objects = self.object_arenas_.counts();
+  stats.object_bytes = objects.bytes;
+  stats.object_count = objects.count;
+  stats.object_peak_bytes = objects.peak_bytes;
+  stats.object_kept_bytes = objects.kept_bytes;
+  stats.object_hits = objects.hits;
+  stats.object_misses = objects.misses + objects.refusals;
+  stats.object_fallbacks = objects.refusals;
   if (self.debug_ != nullptr) self.debug_->correct(&stats);
   return stats;
 }
@@ -85,15 +93,14 @@ void Pool::reset_peak() noexcept {
     heap.reset_peak();
   });
   self.resume_heaps();
+  self.object_arenas_.reset_peak();
   if (self.debug_ != nullptr) self.debug_->reset_peak();
 }
 
 std::size_t Pool::trim() noexcept {
   PoolImpl& self = impl(*this);
   if (frozen()) return 0;
-  if (self.debug_ != nullptr) self.debug_->empty_quarantine();
-  self.flush_heaps();
-  return self.store_.trim();
+  return self.give_up_free_memory();
 }
 
 void Pool::restrain(const Restraint& restraint) noexcept {
@@ -133,6 +140,7 @@ struct Walked {
   std::uint64_t owned_bytes = 0;
   std::uint64_t live_bytes = 0;
   std::uint64_t live_count = 0;
+  ObjectArenas::Walked objects;
 };
 
 // PG-1: every committed page belongs to exactly one run. Adds up what is alive or remotely freed.
@@ -142,13 +150,18 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
   for (PageIndex page = 0; page < committed;) {
     const PageDesc& desc = descs[page];
     const RunState state = desc.state();
-    if (state == RunState::none || state == RunState::free_last) return broken("PG-1", page, "page belongs to no run");
+    if (state == RunState::none || state == RunState::free_last || state == RunState::in_object_arena) return broken("PG-1", page, "page belongs to no run");
     const std::uint32_t length = state == RunState::slab ? blocks::slab_of_page(desc, page)->pages : desc.pages;
     if (length == 0 || length > committed - page) return broken("PD-3", page, "run reaches past the arena");
     const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
     if (state == RunState::remote || (state == RunState::heap && (next == pages::k_live || next == pages::k_remote))) {
       walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
       ++walked->live_count;
+    } else if (state == RunState::object_arena) {
+      (next == pages::k_live ? walked->objects.bytes : walked->objects.kept_bytes) += std::size_t{length} * os::k_page_size;
+      for (PageIndex inner = page + 1; inner < page + length; ++inner) {
+        if (descs[inner].state() != RunState::in_object_arena) return broken("OA-1", inner, "page is not marked as its arena's");
+      }
     } else if (state == RunState::slab) {
       const blocks::Slab& slab = *blocks::slab_of_page(desc, page);
       for (unsigned unit = 0; unit < blocks::slab_units(slab.size_class); ++unit) {
@@ -190,6 +203,9 @@ CheckResult Pool::check() noexcept {
   }
   if (result.ok && counted.owned_bytes != walked.owned_bytes) {
     result = broken("HP-6", 0, "the counters of owned memory differ from the runs and slabs found");
+  }
+  if (const char* const id = result.ok ? self.object_arenas_.validate(walked.objects) : nullptr) {
+    result = broken(id, 0, "the object arenas differ from the runs found");
   }
   self.resume_heaps();
   if (result.ok && self.debug_ != nullptr) result = self.debug_->verify();

@@ -80,12 +80,14 @@ void PoolImpl::stop_for_fork() noexcept {
   learning_lock_.lock();
   fallback_table_.lock().lock();
   if (debug_ != nullptr) debug_->lock().lock();
+  object_arenas_.lock().lock();
   store_.lock_for_fork();
 }
 
 void PoolImpl::resume_after_fork(bool child) noexcept {
   store_.unlock_after_fork(child);
   if (!child) {
+    object_arenas_.lock().unlock();
     if (debug_ != nullptr) debug_->lock().unlock();
     fallback_table_.lock().unlock();
     learning_lock_.unlock();
@@ -93,6 +95,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     control_lock_.unlock();
     return;
   }
+  object_arenas_.lock().reset_after_fork();
   if (debug_ != nullptr) debug_->lock().reset_after_fork();
   fallback_table_.lock().reset_after_fork();
   learning_lock_.reset_after_fork();

@@ -5,6 +5,7 @@
 
 #include "blocks/heap_hit.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/touch.hpp"
 
 namespace rtpool::pool {
 
@@ -76,21 +77,6 @@ std::size_t Pool::misses_by_size(MissEntry* entries, std::size_t capacity) noexc
   if (used <= capacity) std::sort(entries, entries + used, [](const MissEntry& a, const MissEntry& b) { return a.requested < b.requested; });
   return used;
 }
-
-namespace {
-
-constexpr std::size_t k_cache_line = 64;
-
-// Resident is not enough: where a hypervisor keeps page tables of its own, the first access to each page from user mode
-// costs an exit to it, some microseconds. What is written is what was there, so memory known to be zero stays so. All
-// lines are read, so that what fits the caches is in them.
-void touch(void* block, std::size_t size) noexcept {
-  auto* const bytes = static_cast<volatile char*>(block);
-  for (std::size_t at = 0; at < size; at += k_cache_line) (void)bytes[at];
-  for (std::size_t at = 0; at < size; at += os::k_page_size) bytes[at] = bytes[at];
-}
-
-}  // namespace
 
 std::size_t Pool::prepare(const PlanEntry* entries, std::size_t count) noexcept {
   // All blocks of the plan alive at once, then freed: the thread's heap holds them as it will when the loop has run.

@@ -138,10 +138,30 @@ void Pool::add_reference() noexcept { impl(*this).references_.fetch_add(1, std::
 
 void Pool::drop_reference() noexcept {
   PoolImpl& self = impl(*this);
-  if (self.references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  std::uint64_t now = self.references_.load(std::memory_order_relaxed);
+  for (bool useful = true;;) {
+    // Only object arenas will be left, which may live for long: all else is of no use any more. Before the reference goes,
+    // as the last arena may end the pool at any time after it.
+    if (useful && now > k_arena_reference && now % k_arena_reference == 1) {
+      self.give_up_free_memory();
+      useful = false;
+    }
+    if (self.references_.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) break;
+  }
+  if (now == 1) self.drop_last_reference();
+}
+
+void PoolImpl::drop_last_reference() noexcept {
   // Blocks still alive belong to somebody who holds no reference: their memory must stay for good.
   if (live_blocks() != 0) return;
-  registry_leave(self, [](PoolImpl& pool) noexcept { pool.destroy(); });
+  registry_leave(*this, [](PoolImpl& pool) noexcept { pool.destroy(); });
+}
+
+std::size_t PoolImpl::give_up_free_memory() noexcept {
+  if (debug_ != nullptr) debug_->empty_quarantine();
+  flush_heaps();
+  object_arenas_.give_kept_back(0);
+  return store_.trim();
 }
 
 bool Pool::debug() const noexcept { return impl(*this).debug_ != nullptr; }

@@ -98,6 +98,14 @@ struct Stats {
                                       // their bounds or their life. Reported and survived
   std::uint64_t largest_free_bytes = 0;  // largest run that can be handed out without growing
   std::uint64_t fallback_count = 0;      // live fallback blocks
+  // Object arenas, apart from all of the above but capacity, residency, growths and kernel calls.
+  std::uint64_t object_bytes = 0;        // handed out
+  std::uint64_t object_count = 0;
+  std::uint64_t object_peak_bytes = 0;
+  std::uint64_t object_kept_bytes = 0;   // kept for the next requests: free memory
+  std::uint64_t object_hits = 0;         // served by a kept arena
+  std::uint64_t object_misses = 0;       // all other requests for arenas
+  std::uint64_t object_fallbacks = 0;    // of these, not served by the pool
 };
 
 // One line of a plan: blocks of `size` granted bytes. `zeroed` of `allocations` were asked for as zeroed.
@@ -213,6 +221,24 @@ class Pool {
   std::size_t zero_ahead(std::size_t size, std::size_t blocks, std::size_t max_bytes) noexcept;
   // Requests missed while frozen, per exact size, since the last freeze(). Fills at most `capacity`, returns how many there are.
   std::size_t misses_by_size(MissEntry* entries, std::size_t capacity) noexcept;
+
+  // Object arenas: large pieces for an allocator of small objects, kept when it gives them back (object_arenas.hpp). `bytes`
+  // from 8 KiB on, aligned to 16 KiB. A pool holds at most a quarter of its limit in them, so that arrays find room, and while
+  // frozen takes no memory from the kernel for them. nullptr: there is none. An arena that is handed out keeps the pool; a
+  // pool that is kept by nothing else gives all other memory back.
+  enum class ArenaFrom : std::uint8_t { kept, any };
+  void* take_object_arena(std::size_t bytes, ArenaFrom from = ArenaFrom::any) noexcept;
+  // `arena` may be nullptr. Whatever is not is reported and counted as `release` does.
+  void give_object_arena(void* arena) noexcept;
+  // Whether the address lies in an object arena of this pool. O(1), no lock.
+  bool in_object_arena(const void* address) const noexcept;
+  // Sees to it that `count` arenas are kept, resident and touched; how many there are of them.
+  std::size_t prepare_object_arenas(std::size_t bytes, std::size_t count) noexcept;
+  // Kept arenas that nobody used for so many nanoseconds become free memory, which `trim` gives to the kernel; at most `most`
+  // of them. Bytes. 0 while frozen.
+  std::size_t free_object_arenas(std::int64_t older_than = 0, std::size_t most = SIZE_MAX) noexcept;
+  // A request that something else has to serve.
+  void count_object_fallback() noexcept;
 
   // Debugging. Whether the pool has the debug layer.
   bool debug() const noexcept;

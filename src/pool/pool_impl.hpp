@@ -1,7 +1,8 @@
 // The inside of a pool: its store, its heaps, its switches. Nothing outside this folder includes this.
 //
 // Locks, in the order in which they may be taken:
-//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer } -> the store's locks
+//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer, object arenas } -> the store's
+//   locks
 // A thread inside its own heap takes only what stands to the right of "stopped heaps".
 #pragma once
 
@@ -14,6 +15,7 @@
 #include "os/priority_lock.hpp"
 #include "pages/page_store.hpp"
 #include "pool/fallback_table.hpp"
+#include "pool/object_arenas.hpp"
 #include "pool/pool.hpp"
 #include "pool/size_table.hpp"
 #include "pool/thread_record.hpp"
@@ -25,6 +27,7 @@ class DebugLayer;
 inline constexpr std::uint64_t k_no_hits = std::uint64_t{1} << 63;  // in a heap key: equal to no pool's id
 // For slabs and a heap or two, so that a frozen pool's free runs can serve small sizes without the kernel.
 inline constexpr std::size_t k_frozen_records = std::size_t{256} << 10;
+inline constexpr std::uint64_t k_arena_reference = std::uint64_t{1} << 32;
 inline constexpr unsigned k_max_heaps = 16384;  // threads alive at once in one pool; further ones go to the fallback
 
 enum class Frozen : std::uint8_t { no, fallback, raise };
@@ -44,7 +47,7 @@ struct PoolImpl : Pool {
   std::size_t made_bytes_ = 0;  // of address space for this object
 
   // --- switches and counters ---
-  std::atomic<std::uint32_t> references_{1};
+  std::atomic<std::uint64_t> references_{1};  // of callers; and k_arena_reference for each object arena that is handed out
   std::atomic<Frozen> frozen_{Frozen::no};
   std::atomic<std::size_t> most_zeroed_{0};  // Restraint; its other half is the store's
   std::atomic<std::uint32_t> attention_{0};  // bits that new heaps start with
@@ -68,6 +71,7 @@ struct PoolImpl : Pool {
   SizeTable misses_;  // while frozen, under learning_lock_
 
   FallbackTable fallback_table_;
+  ObjectArenas object_arenas_{store_, os::clock()};
   DebugLayer* debug_ = nullptr;  // set once; only slow paths look
 
   std::uint16_t orphans_[k_max_heaps];
@@ -83,6 +87,8 @@ struct PoolImpl : Pool {
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed) noexcept;  // zeroed: may be kept from growing
+  // Free memory that only waits for the next object arena goes before growth.
+  bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
   void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
   std::size_t largest_request() const noexcept { return store_.reserved(); }
@@ -133,6 +139,8 @@ struct PoolImpl : Pool {
 
   // --- lifetime.cpp ---
   bool add_debug_layer() noexcept;
+  void drop_last_reference() noexcept;
+  std::size_t give_up_free_memory() noexcept;  // to the kernel, frozen or not; bytes
   void destroy() noexcept;
 };
 

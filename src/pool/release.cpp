@@ -54,6 +54,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
     return found;
   }
   if (offset % os::k_page_size != 0 || state == RunState::none || state == RunState::free_last) return found;
+  if (state == RunState::object_arena || state == RunState::in_object_arena) return found;
   if (state != RunState::heap || desc.run.next.load(std::memory_order_relaxed) != pages::k_live) {
     found.place = Place::not_live;
     return found;

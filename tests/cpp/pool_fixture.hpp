@@ -15,7 +15,7 @@ using test::FakeMemory;
 inline constexpr std::size_t k_kib = 1024;
 inline constexpr std::size_t k_mib = k_kib * k_kib;
 
-class PoolTest : public testing::Test {
+class PoolTest : public ::testing::Test {
  protected:
   ~PoolTest() override {
     for (Pool* pool : pools_) {

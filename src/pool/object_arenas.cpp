@@ -1,0 +1,166 @@
+#include "pool/object_arenas.hpp"
+
+#include <cstring>
+#include <mutex>
+
+#include "base/bits.hpp"
+
+namespace rtpool::pool {
+
+using pages::k_live;
+using pages::k_no_page;
+using pages::PageDesc;
+using pages::PageIndex;
+using pages::RunState;
+
+namespace {
+
+// 0 for what cannot be an arena: the second page's descriptor is needed.
+std::uint32_t pages_for(std::size_t bytes, std::size_t reserved) noexcept {
+  const std::size_t pages = base::divide_up(bytes, os::k_page_size);
+  return pages < 2 || bytes > reserved ? 0 : static_cast<std::uint32_t>(pages);
+}
+
+}  // namespace
+
+void* ObjectArenas::hand_out_locked(PageIndex first) noexcept {
+  PageDesc& desc = store_.view().descs[first];
+  desc.run.next.store(k_live, std::memory_order_release);
+  counts_.bytes += std::size_t{desc.pages} * os::k_page_size;
+  if (counts_.bytes > counts_.peak_bytes) counts_.peak_bytes = counts_.bytes;
+  ++counts_.count;
+  return address_of(first);
+}
+
+void* ObjectArenas::take_kept(std::size_t bytes) noexcept {
+  const std::uint32_t pages = pages_for(bytes, store_.reserved());
+  if (pages == 0) return nullptr;
+  PageDesc* const descs = store_.view().descs;
+  const std::lock_guard guard(lock_);
+  // A process has arenas of one size, so that the first one is the one.
+  PageIndex before = k_no_page;
+  for (PageIndex at = kept_; at != k_no_page; before = at, at = descs[at].run.next.load(std::memory_order_relaxed)) {
+    if (descs[at].pages != pages) continue;
+    const PageIndex next = descs[at].run.next.load(std::memory_order_relaxed);
+    if (before == k_no_page) {
+      kept_ = next;
+    } else {
+      descs[before].run.next.store(next, std::memory_order_relaxed);
+    }
+    counts_.kept_bytes -= std::size_t{pages} * os::k_page_size;
+    --counts_.kept_count;
+    ++counts_.hits;
+    return hand_out_locked(at);
+  }
+  return nullptr;
+}
+
+void* ObjectArenas::take_new(std::size_t bytes, bool may_grow) noexcept {
+  const std::uint32_t pages = pages_for(bytes, store_.reserved());
+  if (pages == 0) return nullptr;
+  pages::GrowthFailure failure;
+  const pages::PageRuns::Taken run = store_.take_aligned(pages, k_object_arena_alignment / os::k_page_size, may_grow, &failure);
+  if (run.first == k_no_page) return nullptr;
+  PageDesc* const descs = store_.view().descs;
+  const std::lock_guard guard(lock_);
+  for (PageIndex page = run.first + 1; page < run.first + pages; ++page) descs[page].set(RunState::in_object_arena);
+  descs[run.first].set(RunState::object_arena);
+  ++counts_.misses;
+  return hand_out_locked(run.first);
+}
+
+bool ObjectArenas::give(void* arena, bool clear) noexcept {
+  const pages::ArenaView& view = store_.view();
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(arena) - view.base);
+  if (offset >= view.committed.load(std::memory_order_acquire) || offset % os::k_page_size != 0) return false;
+  const auto first = static_cast<PageIndex>(offset / os::k_page_size);
+  PageDesc& desc = view.descs[first];
+  const std::lock_guard guard(lock_);
+  if (desc.state() != RunState::object_arena || desc.run.next.load(std::memory_order_relaxed) != k_live) return false;
+  if (clear) explicit_bzero(arena, std::size_t{desc.pages} * os::k_page_size);
+  view.descs[first + 1].kept_since = clock_.now();
+  desc.run.next.store(kept_, std::memory_order_relaxed);
+  kept_ = first;
+  const std::size_t bytes = std::size_t{desc.pages} * os::k_page_size;
+  counts_.bytes -= bytes;
+  counts_.kept_bytes += bytes;
+  ++counts_.kept_count;
+  --counts_.count;
+  return true;
+}
+
+bool ObjectArenas::contains(const void* address) const noexcept {
+  const pages::ArenaView& view = store_.view();
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(address) - view.base);
+  if (offset >= view.committed.load(std::memory_order_acquire)) return false;
+  const RunState state = view.descs[offset / os::k_page_size].state();
+  return state == RunState::object_arena || state == RunState::in_object_arena;
+}
+
+std::size_t ObjectArenas::give_kept_back(os::Nanoseconds older_than, std::size_t most) noexcept {
+  PageDesc* const descs = store_.view().descs;
+  const std::lock_guard guard(lock_);
+  const os::Nanoseconds until = clock_.now() - older_than;
+  PageIndex before = k_no_page;
+  PageIndex at = kept_;
+  while (at != k_no_page && descs[at + 1].kept_since > until) {
+    before = at;
+    at = descs[at].run.next.load(std::memory_order_relaxed);
+  }
+  // From here on all are as old (OA-2).
+  std::size_t given = 0;
+  for (; at != k_no_page && most != 0; --most) {
+    const PageIndex first = at;
+    const std::uint32_t pages = descs[first].pages;
+    at = descs[first].run.next.load(std::memory_order_relaxed);
+    for (PageIndex page = first; page < first + pages; ++page) descs[page].set(RunState::none);
+    store_.give(first, pages, false);
+    given += std::size_t{pages} * os::k_page_size;
+    --counts_.kept_count;
+  }
+  if (before == k_no_page) {
+    kept_ = at;
+  } else {
+    descs[before].run.next.store(at, std::memory_order_relaxed);
+  }
+  counts_.kept_bytes -= given;
+  return given;
+}
+
+std::size_t ObjectArenas::held() noexcept {
+  const std::lock_guard guard(lock_);
+  return counts_.bytes + counts_.kept_bytes;
+}
+
+void ObjectArenas::count_refusal() noexcept {
+  const std::lock_guard guard(lock_);
+  ++counts_.refusals;
+}
+
+ObjectArenas::Counts ObjectArenas::counts() noexcept {
+  const std::lock_guard guard(lock_);
+  return counts_;
+}
+
+void ObjectArenas::reset_peak() noexcept {
+  const std::lock_guard guard(lock_);
+  counts_.peak_bytes = counts_.bytes;
+}
+
+const char* ObjectArenas::validate(const Walked& walked) noexcept {
+  const std::lock_guard guard(lock_);
+  if (walked.bytes != counts_.bytes || walked.kept_bytes != counts_.kept_bytes) return "OA-1";
+  const PageDesc* const descs = store_.view().descs;
+  std::uint64_t bytes = 0;
+  std::uint64_t count = 0;
+  os::Nanoseconds above = INT64_MAX;
+  for (PageIndex at = kept_; at != k_no_page; at = descs[at].run.next.load(std::memory_order_relaxed)) {
+    if (at >= store_.committed_pages() || descs[at].state() != RunState::object_arena) return "OA-2";
+    if (descs[at + 1].kept_since > above || ++count > counts_.kept_count) return "OA-2";
+    above = descs[at + 1].kept_since;
+    bytes += std::size_t{descs[at].pages} * os::k_page_size;
+  }
+  return bytes == counts_.kept_bytes && count == counts_.kept_count ? nullptr : "OA-2";
+}
+
+}  // namespace rtpool::pool

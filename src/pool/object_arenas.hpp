@@ -1,0 +1,83 @@
+// The object arenas of a pool: large pieces that an allocator of small objects takes, cuts up and gives back when all in
+// them is free. An interpreter that gives them back to the kernel pays for each anew in every iteration of a loop; here
+// they are kept.
+//
+// A kept arena is the next one handed out (last in, first out). It is free memory of the pool: what needs room for arrays
+// takes it before it asks the kernel for more, and trimming gives it back.
+//
+//   OA-1  what is handed out and what is kept is what the pages say, run by run
+//   OA-2  the list of kept arenas holds each of them once; those below one were given back before it
+//
+// Thread rule: any thread; one lock, held for O(1) work but where said, and across a fork by the pool. It is never held while
+// the kernel makes memory ready. Cost: O(1) and the descriptors of the arena's pages; `take_new` may enter the kernel.
+// Failure: nullptr.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "os/clock.hpp"
+#include "os/priority_lock.hpp"
+#include "pages/page_store.hpp"
+
+namespace rtpool::pool {
+
+// A pool holds at most this part of its limit in object arenas: the rest is for arrays.
+inline constexpr std::size_t k_object_part = 4;
+// CPython cuts its arenas into pools of 16 KiB (4 KiB before 3.10), aligned to their size: one that is not loses a pool.
+inline constexpr std::size_t k_object_arena_alignment = std::size_t{16} << 10;
+
+class ObjectArenas {
+ public:
+  struct Counts {
+    std::uint64_t bytes = 0;       // handed out
+    std::uint64_t count = 0;
+    std::uint64_t peak_bytes = 0;  // the most of it since reset_peak
+    std::uint64_t kept_bytes = 0;
+    std::uint64_t kept_count = 0;
+    std::uint64_t hits = 0;        // served by a kept arena
+    std::uint64_t misses = 0;      // served by free or new memory
+    std::uint64_t refusals = 0;    // not served
+  };
+
+  ObjectArenas(pages::PageStore& store, os::Clock& clock) noexcept : store_(store), clock_(clock) {}
+  ObjectArenas(const ObjectArenas&) = delete;
+  ObjectArenas& operator=(const ObjectArenas&) = delete;
+
+  // An arena that is kept.
+  void* take_kept(std::size_t bytes) noexcept;
+  // One made of free runs, or of memory that the kernel gives.
+  void* take_new(std::size_t bytes, bool may_grow) noexcept;
+  // False, and nothing was done: not the address of an arena that is handed out.
+  bool give(void* arena, bool clear) noexcept;
+  // Whether the address lies in an arena, handed out or kept. No lock.
+  bool contains(const void* address) const noexcept;
+  // Kept arenas that nobody has used for so long become free runs of the store, at most `most` of them; how many bytes.
+  // O(kept arenas) in one turn of the lock.
+  std::size_t give_kept_back(os::Nanoseconds older_than, std::size_t most = SIZE_MAX) noexcept;
+  // Bytes handed out and kept.
+  std::size_t held() noexcept;
+  void count_refusal() noexcept;
+
+  Counts counts() noexcept;
+  void reset_peak() noexcept;
+  // nullptr or the id of a broken invariant; `counted` is what a walk over all pages found.
+  struct Walked {
+    std::uint64_t bytes = 0;
+    std::uint64_t kept_bytes = 0;
+  };
+  const char* validate(const Walked& walked) noexcept;
+  os::PriorityLock& lock() noexcept { return lock_; }
+
+ private:
+  void* hand_out_locked(pages::PageIndex first) noexcept;
+  void* address_of(pages::PageIndex page) const noexcept { return store_.view().base + std::size_t{page} * os::k_page_size; }
+
+  pages::PageStore& store_;
+  os::Clock& clock_;
+  os::PriorityLock lock_;
+  pages::PageIndex kept_ = pages::k_no_page;  // given back last; each links to the one before
+  Counts counts_;
+};
+
+}  // namespace rtpool::pool

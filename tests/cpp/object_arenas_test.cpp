@@ -1,0 +1,365 @@
+// Promises of pool/object_arenas: arenas are kept, aligned, within the limit, never lost by a refusing kernel, and keep their
+// pool. The invariants are checked after every step (OA-1, OA-2, PG-1, PR-1..4).
+#include "pool/object_arenas.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "fake_clock.hpp"
+#include "pool_fixture.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+constexpr std::size_t k_arena = k_mib;
+
+class ObjectArenasTest : public PoolTest {
+ protected:
+  static void* take(Pool& pool) {
+    void* const arena = pool.take_object_arena(k_arena);
+    if (arena != nullptr) std::memset(arena, 0xA5, k_arena);
+    expect_ok(pool);
+    return arena;
+  }
+  static std::vector<void*> take(Pool& pool, std::size_t count) {
+    std::vector<void*> arenas;
+    for (std::size_t i = 0; i < count; ++i) arenas.push_back(take(pool));
+    return arenas;
+  }
+  static void give(Pool& pool, const std::vector<void*>& arenas) {
+    for (void* arena : arenas) {
+      pool.give_object_arena(arena);
+      expect_ok(pool);
+    }
+  }
+};
+
+TEST_F(ObjectArenasTest, KeptAndServedAgainLastInFirstOut) {
+  Pool& pool = make();
+  const std::vector<void*> arenas = take(pool, 5);
+  Stats stats = pool.stats();
+  EXPECT_EQ(stats.object_bytes, 5 * k_arena);
+  EXPECT_EQ(stats.object_count, 5U);
+  EXPECT_EQ(stats.object_misses, 5U);
+  EXPECT_EQ(stats.current_count, 0U);  // arrays are counted apart
+  EXPECT_EQ(stats.hits + stats.misses, 0U);
+  give(pool, arenas);
+  const std::uint64_t calls = pool.stats().kernel_calls;
+  for (int round = 0; round < 10; ++round) {
+    for (std::size_t i = 5; i-- != 0;) EXPECT_EQ(pool.take_object_arena(k_arena), arenas[i]);
+    for (void* arena : arenas) pool.give_object_arena(arena);
+  }
+  stats = pool.stats();
+  expect_ok(pool);
+  EXPECT_EQ(stats.kernel_calls, calls);
+  EXPECT_EQ(stats.object_hits, 50U);
+  EXPECT_EQ(stats.object_misses, 5U);
+  EXPECT_EQ(stats.object_bytes, 0U);
+  EXPECT_EQ(stats.object_kept_bytes, 5 * k_arena);
+  EXPECT_EQ(stats.object_peak_bytes, 5 * k_arena);
+  pool.reset_peak();
+  EXPECT_EQ(pool.stats().object_peak_bytes, 0U);
+}
+
+TEST_F(ObjectArenasTest, AlignedAmongBlocksOfAnySize) {
+  Pool& pool = make();
+  std::mt19937 random(7);
+  std::vector<void*> blocks;
+  std::vector<void*> arenas;
+  for (int i = 0; i < 60; ++i) {
+    blocks.push_back(pool.allocate(4096 * (1 + random() % 40)));
+    arenas.push_back(take(pool));
+    ASSERT_NE(arenas.back(), nullptr);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arenas.back()) % k_object_arena_alignment, 0U);
+    EXPECT_TRUE(pool.in_object_arena(static_cast<char*>(arenas.back()) + random() % k_arena));
+    EXPECT_FALSE(pool.in_object_arena(blocks.back()));
+    if (random() % 3 == 0) {
+      pool.release(blocks[random() % blocks.size()]);
+      blocks.clear();  // the rest stays alive, in the way
+    }
+  }
+  give(pool, arenas);
+}
+
+TEST_F(ObjectArenasTest, TakesNoMoreOfTheKernelThanItNeeds) {
+  Pool& pool = make();
+  EXPECT_EQ(pool.stats().capacity_bytes, 0U);  // nothing before an arena is asked for
+  const std::vector<void*> arenas = take(pool, 40);
+  EXPECT_LE(pool.stats().capacity_bytes, 40 * k_arena + os::k_huge_page_size);
+  give(pool, arenas);
+}
+
+TEST_F(ObjectArenasTest, ArraysUseKeptArenasBeforeTheyGrow) {
+  Pool& pool = make();
+  give(pool, take(pool, 64));
+  const Stats before = pool.stats();
+  void* const array = pool.allocate(32 * k_mib);
+  ASSERT_NE(array, nullptr);
+  expect_ok(pool);
+  EXPECT_EQ(pool.stats().growths, before.growths);
+  EXPECT_EQ(pool.stats().capacity_bytes, before.capacity_bytes);
+  // What the arenas were made of serves arenas as well.
+  const std::vector<void*> arenas = take(pool, 30);
+  EXPECT_EQ(pool.stats().growths, before.growths);
+  pool.release(array);
+  give(pool, arenas);
+}
+
+TEST_F(ObjectArenasTest, HoldsAQuarterOfTheLimitAtMost) {
+  Options options;
+  options.limit = 16 * k_mib;
+  Pool& pool = make(options);
+  const std::vector<void*> arenas = take(pool, 4);
+  EXPECT_EQ(take(pool), nullptr);
+  void* const rest = pool.allocate(12 * k_mib);
+  EXPECT_NE(rest, nullptr);
+  pool.release(rest);
+  give(pool, arenas);
+  EXPECT_EQ(pool.take_object_arena(5 * k_mib), nullptr);
+  EXPECT_EQ(pool.take_object_arena(0), nullptr);
+  EXPECT_EQ(pool.take_object_arena(4096), nullptr);
+  EXPECT_EQ(pool.take_object_arena(SIZE_MAX), nullptr);
+}
+
+TEST_F(ObjectArenasTest, AFullPoolRefusesAndStaysWhole) {
+  Options options;
+  options.limit = 16 * k_mib;
+  options.when_full = WhenFull::raise;
+  Pool& pool = make(options);
+  void* const block = pool.allocate(15 * k_mib + 512 * k_kib);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(take(pool), nullptr);
+  pool.release(block);
+}
+
+TEST_F(ObjectArenasTest, AnArrayThatNeedsAllGetsTheKeptOnes) {
+  Options options;
+  options.limit = 16 * k_mib;
+  options.when_full = WhenFull::raise;
+  Pool& pool = make(options);
+  const std::vector<void*> arenas = take(pool, 4);
+  EXPECT_NE(arenas[3], nullptr);
+  EXPECT_EQ(pool.allocate(16 * k_mib), nullptr);
+  give(pool, arenas);
+  void* const all = pool.allocate(16 * k_mib);
+  EXPECT_NE(all, nullptr);
+  expect_ok(pool);
+  pool.release(all);
+}
+
+TEST_F(ObjectArenasTest, FrozenMakesNoKernelCall) {
+  Pool& pool = make();
+  const std::vector<void*> arenas = take(pool, 2);
+  pool.freeze(OnMiss::raise);
+  const std::uint64_t calls = pool.stats().kernel_calls;
+  for (void* arena : arenas) pool.give_object_arena(arena);
+  EXPECT_EQ(pool.free_object_arenas(), 0U);
+  std::vector<void*> again;
+  for (int i = 0; i < 2; ++i) again.push_back(pool.take_object_arena(k_arena));
+  EXPECT_NE(again[1], nullptr);
+  EXPECT_EQ(pool.take_object_arena(k_arena), nullptr);
+  EXPECT_EQ(pool.stats().kernel_calls, calls);
+  pool.unfreeze();
+  const std::vector<void*> more = take(pool, 1);
+  EXPECT_NE(more[0], nullptr);
+  give(pool, again);
+  give(pool, more);
+}
+
+TEST_F(ObjectArenasTest, PreparedOnesAreKeptAndEnough) {
+  Pool& pool = make();
+  EXPECT_EQ(pool.prepare_object_arenas(k_arena, 6), 6U);
+  EXPECT_EQ(pool.prepare_object_arenas(k_arena, 6), 6U);  // they are there
+  EXPECT_EQ(pool.stats().object_kept_bytes, 6 * k_arena);
+  EXPECT_EQ(pool.prepare_object_arenas(k_arena, 0), 0U);
+  EXPECT_EQ(pool.prepare_object_arenas(k_arena, SIZE_MAX), 0U);
+  Options options;
+  options.limit = 12 * k_mib;
+  EXPECT_EQ(make(options).prepare_object_arenas(k_arena, 6), 3U);
+}
+
+TEST_F(ObjectArenasTest, TrimGivesKeptOnesToTheKernel) {
+  Pool& pool = make();
+  const std::vector<void*> stay = take(pool, 2);
+  give(pool, take(pool, 16));
+  EXPECT_GE(pool.trim(), 15 * k_arena);
+  EXPECT_EQ(pool.stats().object_kept_bytes, 0U);
+  expect_ok(pool);
+  EXPECT_EQ(static_cast<unsigned char*>(stay[0])[k_arena - 1], 0xA5);
+  give(pool, stay);
+}
+
+TEST_F(ObjectArenasTest, WrongAddressesAreReportedAndIgnored) {
+  Pool& pool = make();
+  ::testing::internal::CaptureStderr();
+  auto* const arena = static_cast<char*>(take(pool));
+  void* const block = pool.allocate(k_arena);
+  int local = 0;
+  for (void* wrong : {static_cast<void*>(arena + 4096), static_cast<void*>(arena + 1), block, static_cast<void*>(&local)}) {
+    pool.give_object_arena(wrong);
+    expect_ok(pool);
+  }
+  pool.release(arena);  // an array's free of an arena
+  EXPECT_EQ(pool.usable_size(arena), 0U);
+  pool.give_object_arena(arena);
+  pool.give_object_arena(arena);  // a second time
+  pool.release(block);
+  expect_ok(pool);
+  EXPECT_EQ(pool.stats().misuses, 6U);
+  EXPECT_FALSE(::testing::internal::GetCapturedStderr().empty());
+}
+
+TEST_F(ObjectArenasTest, EveryStepOfTheKernelMayRefuse) {
+  for (int refused = 0; refused < 40; ++refused) {
+    FakeMemory memory;
+    Options options;
+    options.lock = true;
+    options.strict = true;
+    const CreateResult made = Pool::create(options, memory);
+    ASSERT_NE(made.pool, nullptr);
+    memory.fail_any_at = memory.all_calls + refused;
+    std::vector<void*> arenas;
+    for (int i = 0; i < 8; ++i) arenas.push_back(made.pool->take_object_arena(k_arena));
+    expect_ok(*made.pool);
+    unsigned served = 0;
+    for (void* arena : arenas) {
+      if (arena == nullptr) continue;
+      ++served;
+      std::memset(arena, 1, k_arena);
+      made.pool->give_object_arena(arena);
+      expect_ok(*made.pool);
+    }
+    EXPECT_GE(served, 7U) << "a refusal costs the request that met it, no more";
+    EXPECT_EQ(made.pool->prepare_object_arenas(k_arena, 8), 8U);
+    made.pool->drop_reference();
+    if (memory.refusals == 0) return;  // no more calls to refuse
+  }
+  FAIL() << "never came to the end";
+}
+
+TEST_F(ObjectArenasTest, ArenasKeepTheirPoolAndNothingElse) {
+  const CreateResult made = Pool::create({}, memory_);
+  Pool& pool = *made.pool;
+  void* const block = pool.allocate(64 * k_mib);
+  auto* const first = static_cast<char*>(pool.take_object_arena(k_arena));
+  auto* const second = static_cast<char*>(pool.take_object_arena(k_arena));
+  std::memset(first, 0x11, k_arena);
+  std::memset(second, 0x22, k_arena);
+  pool.release(block);
+  pool.add_reference();
+  pool.drop_reference();
+  EXPECT_GE(pool.stats().capacity_bytes, 66 * k_mib);
+  pool.drop_reference();
+  EXPECT_EQ(Pool::find(first), &pool);
+  EXPECT_LE(pool.stats().capacity_bytes, 6 * k_mib);
+  EXPECT_EQ(first[k_arena - 1], 0x11);
+  pool.give_object_arena(second);
+  EXPECT_EQ(first[0], 0x11);
+  pool.give_object_arena(first);
+  EXPECT_EQ(Pool::find(first), nullptr);
+}
+
+TEST_F(ObjectArenasTest, ClearedOnFreeWhereThePoolSaysSo) {
+  Options options;
+  options.zero_on_free = true;
+  Pool& pool = make(options);
+  auto* const arena = static_cast<unsigned char*>(take(pool));
+  pool.give_object_arena(arena);
+  EXPECT_EQ(arena[0] | arena[k_arena / 2] | arena[k_arena - 1], 0);
+}
+
+TEST_F(ObjectArenasTest, InADebugPoolAsWell) {
+  Options options;
+  options.debug = true;
+  Pool& pool = make(options);
+  void* const block = pool.allocate(100 * k_kib);
+  const std::vector<void*> arenas = take(pool, 3);
+  pool.release(block);
+  give(pool, arenas);
+  EXPECT_EQ(pool.stats().object_kept_bytes, 3 * k_arena);
+}
+
+TEST_F(ObjectArenasTest, ThreadsTakeAndGiveEachOthers) {
+  Pool& pool = make();
+  std::vector<void*> shared[4];
+  for (auto& mine : shared) mine = take(pool, 8);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t) {
+    threads.emplace_back([&pool, &shared, t] {
+      for (void* arena : shared[(t + 1) % 4]) pool.give_object_arena(arena);
+      for (int round = 0; round < 200; ++round) {
+        void* const one = pool.take_object_arena(k_arena);
+        void* const block = pool.allocate(4096 * static_cast<std::size_t>(1 + round % 200));
+        *static_cast<int*>(one) = round;
+        pool.release(block);
+        if (round % 50 == 0) pool.free_object_arenas(0, 2);
+        pool.give_object_arena(one);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect_ok(pool);
+  EXPECT_EQ(pool.stats().object_count, 0U);
+}
+
+TEST_F(ObjectArenasTest, AForkedChildKeepsItsCopies) {
+  Pool& pool = make();
+  auto* const arena = static_cast<unsigned char*>(take(pool));
+  give(pool, take(pool, 2));
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    bool good = arena[k_arena - 1] == 0xA5;
+    std::memset(arena, 0, k_arena);
+    void* const other = pool.take_object_arena(k_arena);
+    good = good && other != nullptr && pool.take_object_arena(4 * k_arena) != nullptr;
+    pool.give_object_arena(arena);
+    pool.give_object_arena(other);
+    ::_exit(good && pool.check().ok ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(arena[0], 0xA5);
+  give(pool, {arena});
+}
+
+// By itself, over a clock that stands still.
+TEST(ObjectArenasAge, TheOldestGoFirst) {
+  FakeMemory memory;
+  rtpool::testing::FakeClock clock;
+  pages::PageStore store;
+  pages::GrowthOptions growth;
+  growth.limit = 64 * k_mib;
+  ASSERT_EQ(store.initialise(memory, growth, 1).error, 0);
+  ObjectArenas arenas(store, clock);
+  void* made[6];
+  for (void*& arena : made) arena = arenas.take_new(k_arena, true);
+  for (void* arena : made) {
+    clock.time += 10;
+    ASSERT_TRUE(arenas.give(arena, false));
+  }
+  EXPECT_EQ(arenas.validate({0, 6 * k_arena}), nullptr);
+  clock.time += 5;
+  EXPECT_EQ(arenas.give_kept_back(56), 0U);
+  EXPECT_EQ(arenas.give_kept_back(35, 1), k_arena);   // one of the three that are as old
+  EXPECT_EQ(arenas.give_kept_back(35), 2 * k_arena);  // the other two
+  EXPECT_EQ(arenas.give_kept_back(35), 0U);
+  EXPECT_EQ(arenas.validate({0, 3 * k_arena}), nullptr);
+  EXPECT_EQ(arenas.take_kept(k_arena), made[5]);
+  EXPECT_EQ(arenas.take_kept(2 * k_arena), nullptr);
+  EXPECT_EQ(arenas.give_kept_back(0), 2 * k_arena);
+  EXPECT_EQ(arenas.validate({k_arena, 0}), nullptr);
+  EXPECT_TRUE(arenas.give(made[5], false));
+  EXPECT_EQ(store.validate(), nullptr);
+  store.destroy();
+}
+
+}  // namespace
+}  // namespace rtpool::pool
