@@ -38,6 +38,13 @@ constexpr StatsField k_stats_fields[] = {
     {"largest_free_bytes", &pool::Stats::largest_free_bytes},
     {"misuses", &pool::Stats::misuses},
     {"fallback_count", &pool::Stats::fallback_count},
+    {"object_bytes", &pool::Stats::object_bytes},
+    {"object_count", &pool::Stats::object_count},
+    {"object_peak_bytes", &pool::Stats::object_peak_bytes},
+    {"object_kept_bytes", &pool::Stats::object_kept_bytes},
+    {"object_hits", &pool::Stats::object_hits},
+    {"object_misses", &pool::Stats::object_misses},
+    {"object_fallbacks", &pool::Stats::object_fallbacks},
 };
 constexpr std::size_t k_stats_count = std::size(k_stats_fields);
 static_assert(k_stats_count * sizeof(std::uint64_t) == sizeof(pool::Stats), "a counter of the core is not shown");

@@ -46,6 +46,18 @@ class Stats(NamedTuple):
         Foreign, interior or doubly freed pointers, reported and survived.
     fallback_count : int
         Blocks of the default allocator that are alive on behalf of this pool.
+    object_bytes, object_count : int
+        Arenas that Python keeps its objects in, as `realtime` and `activate` with ``objects="pool"`` let the pool serve
+        them. They are no blocks: nothing above counts them but ``capacity_bytes``, ``resident_bytes``, ``growths`` and
+        ``kernel_calls``.
+    object_peak_bytes : int
+        The most of them there has been.
+    object_kept_bytes : int
+        Arenas that Python gave back and will get again; free memory, which arrays get as well before the pool grows.
+    object_hits, object_misses : int
+        Requests for arenas served by a kept one; all other requests.
+    object_fallbacks : int
+        Of these, passed on to Python's own arena allocator.
 
     Examples
     --------
@@ -77,6 +89,13 @@ class Stats(NamedTuple):
     largest_free_bytes: int = 0
     misuses: int = 0
     fallback_count: int = 0
+    object_bytes: int = 0
+    object_count: int = 0
+    object_peak_bytes: int = 0
+    object_kept_bytes: int = 0
+    object_hits: int = 0
+    object_misses: int = 0
+    object_fallbacks: int = 0
 
     def __sub__(self, earlier: "Stats") -> "Stats":
         if not isinstance(earlier, Stats):
@@ -85,19 +104,24 @@ class Stats(NamedTuple):
 
     def __str__(self) -> str:
         """A table in which the lines of a group add up to its first."""
-        return "\n".join([*_memory_lines(self), "", *_request_lines(self), "", *_event_lines(self)])
+        groups = [_memory_lines(self), _request_lines(self), _object_lines(self), _event_lines(self)]
+        return "\n\n".join("\n".join(lines) for lines in groups if lines)
 
 
 def _memory_lines(stats: Stats) -> list[str]:
     rounding = stats.current_bytes - stats.requested_bytes
+    free = stats.capacity_bytes - stats.current_bytes - stats.object_bytes
     rows = [
         ("memory held", stats.capacity_bytes, ""),
         ("  asked for by live arrays", stats.requested_bytes, f"{stats.current_count:,} blocks"),
         ("  rounding of these", rounding, ""),
-        ("  free", stats.capacity_bytes - stats.current_bytes, f"largest {format_size(stats.largest_free_bytes)}"),
+        ("  arenas of objects", stats.object_bytes, f"{stats.object_count:,} arenas"),
+        ("  free", free, f"largest {format_size(stats.largest_free_bytes)}"),
         ("resident of it", stats.resident_bytes, ""),
         ("peak of live blocks", stats.peak_bytes, f"{stats.peak_count:,} blocks"),
     ]
+    if not stats.object_hits + stats.object_misses:
+        del rows[3]
     return [f"{name:<28}{size:>20,} B  {format_size(size):>10}  {note}".rstrip() for name, size, note in rows]
 
 
@@ -110,6 +134,19 @@ def _request_lines(stats: Stats) -> list[str]:
         ("of these served by the pool", served, ""),
         ("  by the default allocator", stats.fallbacks, f"{stats.fallback_count:,} alive"),
         ("  not at all", stats.failures, "MemoryError"),
+    ]
+    return [f"{name:<28}{count:>20,}    {note}".rstrip() for name, count, note in rows]
+
+
+def _object_lines(stats: Stats) -> list[str]:
+    requests = stats.object_hits + stats.object_misses
+    if not requests:
+        return []
+    rows = [
+        ("requests for arenas", requests, "Python's objects"),
+        ("  kept ones", stats.object_hits, format_size(stats.object_kept_bytes) + " kept now"),
+        ("  new ones", stats.object_misses - stats.object_fallbacks, ""),
+        ("  by Python's own allocator", stats.object_fallbacks, ""),
     ]
     return [f"{name:<28}{count:>20,}    {note}".rstrip() for name, count, note in rows]
 

@@ -13,7 +13,7 @@ class SharedStats(NamedTuple):
     The fields of `Stats` come first. Those that say what there is now (``current_*``, ``requested_bytes``,
     ``capacity_bytes``, ``resident_bytes``, ``largest_free_bytes``) are of all processes, the others of this one.
     ``growths`` counts the times this process took memory from the pool, ``remote_frees`` its blocks that another
-    process freed.
+    process freed. ``object_*`` are 0: Python's objects never come to lie in shared memory.
 
     Attributes
     ----------
@@ -57,6 +57,13 @@ class SharedStats(NamedTuple):
     largest_free_bytes: int = 0
     misuses: int = 0
     fallback_count: int = 0
+    object_bytes: int = 0
+    object_count: int = 0
+    object_peak_bytes: int = 0
+    object_kept_bytes: int = 0
+    object_hits: int = 0
+    object_misses: int = 0
+    object_fallbacks: int = 0
     processes: int = 0
     shared_count: int = 0
     in_flight_count: int = 0
