@@ -8,8 +8,12 @@ ThreadSanitizer; the Python tests; ruff; mypy; a part of NumPy's own test suite 
 activation; and each fuzz target for some seconds. What cannot run is skipped, with the reason. The last line is
 `N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
 
+    python3 tests/run.py --quick     a first answer in three minutes: the core as released, most Python tests, style
     python3 tests/run.py --only python lint     some steps
     python3 tests/run.py --skip asan tsan numpy     all but some
+
+Two lanes of steps run side by side: what is compiled steps aside (`nice`) for what runs in Python, real-time loops
+among it.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,14 +62,16 @@ class Result:
 
 
 class Runner:
-    """Runs commands in the test environment, their output in a log file a step."""
+    """Runs the commands of one step in the test environment, their output in a log file."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: str, quick: bool = False, prefix: tuple[str, ...] = ()) -> None:
         self.venv = WORK / "venv"
         self.python = str(self.venv / "bin" / "python")
         self.logs = WORK / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.step = "environment"
+        self.step = step
+        self.quick = quick
+        self.prefix = prefix
         self.env = {**os.environ, "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         self.env.pop("PYTHONPATH", None)
 
@@ -77,7 +85,8 @@ class Runner:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
             env = {**self.env, **(variables or {})}
-            return subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT).returncode
+            whole = [*self.prefix, *command]
+            return subprocess.run(whole, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT).returncode
 
     def must(self, what: str, *command: str) -> None:
         """Run a command that has to succeed."""
@@ -126,17 +135,26 @@ def _find_googletest(runner: Runner) -> None:
     raise Skipped("GoogleTest is missing; on Debian and Ubuntu: apt-get install libgtest-dev")
 
 
-def _googletest(runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None) -> Result:
-    _find_googletest(runner)
+def _build(runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None) -> Path:
+    """Configure and build a folder of its own, and give it."""
     build = WORK / folder
     if not (build / "build.ninja").exists():
         shutil.rmtree(build, ignore_errors=True)
-        setup = ["meson", "setup", str(build), str(ROOT), "-Dpython=false", "-Dcore_tests=true", *options]
-        runner.must("meson setup", *setup)
-    runner.must("build", "ninja", "-C", str(build))
+        setup = ["meson", "setup", str(build), str(ROOT), "-Dpython=false", *options]
+        if (code := runner.run(*setup, variables=variables)) != 0:
+            raise Failed(f"meson setup: exit code {code}")
+    if not runner.quick:
+        runner.must("build", "ninja", "-C", str(build))
+    return build
+
+
+def _googletest(runner: Runner, build: Path, *selection: str, variables: dict[str, str] | None = None) -> Result:
+    """Run the GoogleTest programs of a build folder."""
     report = build / "meson-logs" / "testlog.junit.xml"
     report.unlink(missing_ok=True)
-    code = runner.run("meson", "test", "-C", str(build), "--no-rebuild", "--print-errorlogs", variables=variables)
+    code = runner.run("meson", "test", "-C", str(build), "--print-errorlogs", *selection, variables=variables)
+    if code != 0 and not report.exists():
+        raise Failed(f"meson test: exit code {code}")
     result = _read_junit(report)
     if code != 0 and not result.failures:
         raise Failed(f"meson test: exit code {code}")
@@ -144,26 +162,10 @@ def _googletest(runner: Runner, folder: str, options: list[str], variables: dict
 
 
 def core(runner: Runner) -> Result:
-    """Run the core's tests as it is released; the core's benchmark must build."""
-    return _googletest(runner, "core", ["-Dcore_bench=true"])
-
-
-def asan(runner: Runner) -> Result:
-    """Run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, with all its own checks."""
-    options = [*SANITIZED, "-Dcheck_level=3"]
-    options.append("-Db_sanitize=address,undefined")
-    variables = {
-        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    }
-    return _googletest(runner, "asan", options, variables)
-
-
-def tsan(runner: Runner) -> Result:
-    """Run the core's tests under ThreadSanitizer."""
-    options = [*SANITIZED, "-Dcheck_level=2"]
-    variables = {"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"}
-    return _googletest(runner, "tsan", [*options, "-Db_sanitize=thread"], variables)
+    """Run the core's tests as it is released, and its schedules; the core's benchmark must build."""
+    _find_googletest(runner)
+    build = _build(runner, "core", ["-Dcore_tests=true", "-Dcore_bench=true"])
+    return _googletest(runner, build, *(["--suite", "core"] if runner.quick else []))
 
 
 def _has_libfuzzer(runner: Runner) -> bool:
@@ -176,42 +178,69 @@ def _has_libfuzzer(runner: Runner) -> bool:
         return shutil.which("clang++") is not None and runner.run(*command) == 0
 
 
-def fuzz(runner: Runner) -> Result:
-    """Fuzz each target for some seconds, or only replay the corpus where clang's libFuzzer is missing."""
+def _build_addresses_watched(runner: Runner) -> tuple[Path, bool]:
+    """Build what runs under AddressSanitizer: the core's tests and the fuzz targets, of the same objects.
+
+    Gives the folder and whether its targets are guided by libFuzzer.
+    """
     guided = _has_libfuzzer(runner)
-    result = Result()
-    build = WORK / ("fuzz" if guided else "replay")
-    options = [*SANITIZED, "-Dcheck_level=2"]
-    options += ["-Db_sanitize=address,undefined", "-Dpython=false", "-Dfuzz=true"]
+    options = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined", "-Dcore_tests=true", "-Dfuzz=true"]
     instrument = " -fsanitize=fuzzer-no-link" if guided else ""
     options.append(f"-Dcpp_args=-g1 -fno-sanitize-recover=undefined{instrument}")
-    if not (build / "build.ninja").exists():
-        shutil.rmtree(build, ignore_errors=True)
-        compiler = {"CC": "clang", "CXX": "clang++"} if guided else None
-        if (code := runner.run("meson", "setup", str(build), str(ROOT), *options, variables=compiler)) != 0:
-            raise Failed(f"meson setup: exit code {code}")
-    runner.must("build", "ninja", "-C", str(build))
+    compiler = {"CC": "clang", "CXX": "clang++"} if guided else None
+    return _build(runner, "fuzz" if guided else "asan", options, compiler), guided
+
+
+def asan(runner: Runner) -> Result:
+    """Run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, with all its own checks."""
+    _find_googletest(runner)
+    build, _ = _build_addresses_watched(runner)
+    variables = {
+        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
+    return _googletest(runner, build, variables=variables)
+
+
+def tsan(runner: Runner) -> Result:
+    """Run the core's tests under ThreadSanitizer."""
+    _find_googletest(runner)
+    build = _build(runner, "tsan", [*SANITIZED, "-Dcheck_level=2", "-Db_sanitize=thread", "-Dcore_tests=true"])
+    return _googletest(runner, build, variables={"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"})
+
+
+def fuzz(runner: Runner) -> Result:
+    """Fuzz each target for some seconds, or only replay the corpus where clang's libFuzzer is missing."""
+    _find_googletest(runner)
+    build, guided = _build_addresses_watched(runner)
+    result = Result()
     variables = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    for target in ("pool", "pages", "shared"):
-        command = [str(build / "tests" / "fuzz" / f"{target}_fuzz")]
+
+    def target(name: str) -> bool:
+        command = [str(build / "tests" / "fuzz" / f"{name}_fuzz")]
         if guided:
             # New inputs go to a folder of their own, as do findings.
-            (build / "corpus" / target).mkdir(parents=True, exist_ok=True)
-            command += ["-max_total_time=10", "-max_len=1500", "-timeout=60", f"-artifact_prefix={build}/{target}-"]
-            command.append(str(build / "corpus" / target))
-        else:
-            hint = "on Debian and Ubuntu: apt-get install clang libclang-rt-14-dev"
-            result.skips.append(f"fuzz {target}: no libFuzzer, the corpus was only replayed; {hint}")
-        command.append(str(ROOT / "tests" / "fuzz" / "corpus" / target))
-        if runner.run(*command, variables=variables) == 0:
-            result.passed += 1
-        else:
-            result.failures.append(f"{target}: see the end of the log")
-    command = [runner.python, "tests/fuzz/plan_fuzz.py", "--engine", "hypothesis", "--seconds", "8"]
-    if runner.run(*command, "--corpus", "tests/fuzz/corpus/plan") == 0:
-        result.passed += 1
-    else:
-        result.failures.append("plan: see the end of the log")
+            (build / "corpus" / name).mkdir(parents=True, exist_ok=True)
+            command += ["-max_total_time=10", "-max_len=1500", "-timeout=60", f"-artifact_prefix={build}/{name}-"]
+            command.append(str(build / "corpus" / name))
+        command.append(str(ROOT / "tests" / "fuzz" / "corpus" / name))
+        return runner.run(*command, variables=variables) == 0
+
+    def plan() -> bool:
+        command = [runner.python, "tests/fuzz/plan_fuzz.py", "--engine", "hypothesis", "--seconds", "8"]
+        return runner.run(*command, "--corpus", "tests/fuzz/corpus/plan") == 0
+
+    jobs: dict[str, Callable[[], bool]] = {name: partial(target, name) for name in ("pool", "pages", "shared")}
+    jobs["plan"] = plan
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for name, good in zip(jobs, executor.map(lambda job: job(), jobs.values()), strict=True):
+            if good:
+                result.passed += 1
+            else:
+                result.failures.append(f"{name}: see the log")
+            if not guided and name != "plan":
+                hint = "on Debian and Ubuntu: apt-get install clang libclang-rt-14-dev"
+                result.skips.append(f"fuzz {name}: no libFuzzer, the corpus was only replayed; {hint}")
     return result
 
 
@@ -219,7 +248,8 @@ def python(runner: Runner) -> Result:
     """Run the Python tests against the installed package."""
     report = WORK / "pytest.xml"
     report.unlink(missing_ok=True)
-    code = runner.run(runner.python, "-m", "pytest", "-q", f"--junitxml={report}", "tests/python")
+    selection = ["-m", "not slow"] if runner.quick else []
+    code = runner.run(runner.python, "-m", "pytest", "-q", f"--junitxml={report}", *selection, "tests/python")
     result = _read_junit(report)
     if code != 0 and not result.failures:
         raise Failed(f"pytest: exit code {code}")
@@ -263,6 +293,9 @@ STEPS: dict[str, Callable[[Runner], Result]] = {
     "tsan": tsan,
     "fuzz": fuzz,
 }
+QUICK = ("core", "python", "lint")
+# What runs side by side, each in this order.
+LANES = {("python", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
 
 
 def _read_junit(path: Path) -> Result:
@@ -285,10 +318,9 @@ def _read_junit(path: Path) -> Result:
     return result
 
 
-def _perform(runner: Runner, name: str, step: Callable[[Runner], Result]) -> Result:
-    runner.step = name
+def _perform(runner: Runner, step: Callable[[Runner], Result]) -> Result:
+    name = runner.step
     runner.log.unlink(missing_ok=True)
-    print(f"{name:<12}", end="", flush=True)
     began = time.monotonic()
     problem = ""
     try:
@@ -298,15 +330,16 @@ def _perform(runner: Runner, name: str, step: Callable[[Runner], Result]) -> Res
         result = Result(skips=[f"{name}: {reason}"])
     except Failed as reason:
         result = Result(failures=[f"{name}: {reason}"])
-    took = f"{time.monotonic() - began:6.1f} s"
     if result.failures:
         problem = f"\n--- the end of {runner.log} ---\n{runner.tail()}\n---"
-    if name == "environment":
-        print(f"{took}{problem}", flush=True)
-    else:
-        counts = f"{result.passed} passed, {len(result.failures)} failed, {len(result.skips)} skipped"
-        print(f"{took}  {counts}{problem}", flush=True)
+    counts = f"{result.passed} passed, {len(result.failures)} failed, {len(result.skips)} skipped"
+    took = time.monotonic() - began
+    print(f"{name:<12}{took:6.1f} s" + ("" if step is environment else f"  {counts}") + problem, flush=True)
     return result
+
+
+def _perform_lane(names: list[str], quick: bool, prefix: tuple[str, ...]) -> list[Result]:
+    return [_perform(Runner(name, quick, prefix), STEPS[name]) for name in names]
 
 
 def _grouped(skips: list[str]) -> list[str]:
@@ -325,15 +358,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"of: {' '.join(STEPS)}")
     parser.add_argument("--skip", nargs="+", choices=STEPS, metavar="STEP", default=[], help="all but these")
+    parser.add_argument("--quick", action="store_true", help="a first answer: the shorter tests of " + ", ".join(QUICK))
     arguments = parser.parse_args()
-    runner = Runner()
-    total = _perform(runner, "environment", environment)
+    wanted = [name for name in arguments.only or (QUICK if arguments.quick else STEPS) if name not in arguments.skip]
+    total = _perform(Runner("environment"), environment)
     if not total.failures:
-        for name, step in STEPS.items():
-            if name in arguments.skip or (arguments.only and name not in arguments.only):
-                total.skips.append(f"{name}: left out by option")
-            else:
-                total.add(_perform(runner, name, step))
+        with ThreadPoolExecutor(len(LANES)) as executor:
+            lanes = [
+                executor.submit(_perform_lane, [name for name in lane if name in wanted], arguments.quick, prefix)
+                for lane, prefix in LANES.items()
+            ]
+            for result in (result for lane in lanes for result in lane.result()):
+                total.add(result)
+        total.skips += [f"{name}: left out by option" for name in STEPS if name not in wanted]
     for line in _grouped(total.skips):
         print(f"skipped: {line}")
     for line in total.failures:

@@ -158,7 +158,7 @@ TEST(Usage, FilesMappedMeanwhileAreTold) {
   EXPECT_EQ(told.files[0].begin, reinterpret_cast<std::uintptr_t>(view));
   EXPECT_EQ(told.files[0].end - told.files[0].begin, k_page);
   EXPECT_FALSE(told.files[0].executable);
-  EXPECT_NE(told.names[0].find("usage_test"), std::string::npos) << told.names[0];
+  EXPECT_NE(told.names[0].find(program_invocation_short_name), std::string::npos) << told.names[0];
   ::munmap(view, k_page);
   ::munmap(nameless, k_page);
   ::close(file);

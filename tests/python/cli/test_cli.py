@@ -37,6 +37,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_compares_three_ways_that_compute_the_same() -> None:
     done = run("demo", "--json", "--seconds", "1")
     assert done.returncode == 0, done.stderr
@@ -61,6 +62,7 @@ def test_the_demo_prints_a_table() -> None:
     assert "rtpool.handler()" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_bench_measures_the_cases_it_is_asked_for() -> None:
     done = run("bench", "empty:8", "--json", "--seconds", "0.5")
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import rtpool
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*encountered in cast:RuntimeWarning")
 @given(data=st.data())
 @settings(max_examples=500, deadline=None)

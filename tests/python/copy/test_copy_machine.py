@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rtpool
-from rtpool import _copy, _core
+from rtpool import _core
+from rtpool._copy import copies
 
 
 @given(
@@ -140,7 +141,7 @@ def test_kernels_are_forced_by_name() -> None:
 def test_the_examples_in_the_documentation_run() -> None:
     finder = doctest.DocTestFinder()
     runner = doctest.DocTestRunner()
-    for name in _copy.__all__:
-        for example in finder.find(getattr(_copy, name), name, globs={"np": np, "rtpool": rtpool}):
+    for name in copies.__all__:
+        for example in finder.find(getattr(copies, name), name, globs={"np": np, "rtpool": rtpool}):
             runner.run(example)
     assert runner.summarize(verbose=False) == (0, runner.tries) and runner.tries >= 10

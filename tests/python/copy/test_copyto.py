@@ -17,6 +17,7 @@ import rtpool
 from rtpool import _core
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=600, deadline=None)
 def test_copyto_writes_what_numpy_writes(data: st.DataObject) -> None:

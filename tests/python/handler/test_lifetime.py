@@ -62,6 +62,7 @@ def test_a_pool_object_is_found_again_or_made_anew() -> None:
         assert owner(np.empty(10)) is anew
 
 
+@pytest.mark.slow
 def test_the_last_array_releases_the_pool() -> None:
     def once() -> None:
         with handler(Pool("4 MiB")):
@@ -78,6 +79,7 @@ def test_the_last_array_releases_the_pool() -> None:
     assert resident_kib() <= before[1] + 8192
 
 
+@pytest.mark.slow
 def test_pools_come_and_go() -> None:
     for _ in range(20):
         Pool("1 MiB")
@@ -114,6 +116,7 @@ def test_handlers_without_growth(pool: Pool) -> None:
     assert pool.stats().current_count == 0
 
 
+@pytest.mark.slow
 def test_threads_that_die_with_live_blocks(pool: Pool) -> None:
     kept: list[np.ndarray] = []
 

@@ -90,6 +90,7 @@ def test_the_stubs_name_what_there_is() -> None:
         assert members - {"__reduce__"} == _stub_names(tree, cls.__name__), cls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]])
 def test_checkers_are_content(arguments: list[str]) -> None:
     pytest.importorskip(arguments[0])

@@ -517,6 +517,7 @@ def test_a_signal_ends_a_section_of_another_thread(run_python) -> None:
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_outside_of_the_loop_or_twice_raises(run_python) -> None:
     run_python(
         INTERRUPTED

@@ -188,6 +188,7 @@ def _look_later(connection: Any, array: Any) -> None:
     connection.send(bool((array == 5).all()))
 
 
+@pytest.mark.slow
 def test_random_kills() -> None:
     """As the long one of `bench/shared.py --soak 60`."""
     path = Path(__file__).resolve().parents[3] / "bench" / "shared_soak.py"
