@@ -1,10 +1,8 @@
-// Methods of `_core.Pool` that change the pool: trim, freeze, and the raw side of learning and plans.
+// Methods of `_core.Pool` that change the pool: freeze, and the raw side of learning and plans.
 #include "numpy_handler/pool/pool_type.hpp"
 
 namespace rtpool::binding {
 namespace {
-
-pool::Pool* core_of(PyObject* object) noexcept { return pool_object(object)->core; }
 
 // Plan entries outside Python's heap, so that reading them costs no Python objects.
 class Entries {
@@ -49,31 +47,16 @@ bool from_tuple(PyObject* tuple, pool::PlanEntry* entry) noexcept {
   return true;
 }
 
-// _trim() -> bytes given back
-PyObject* trim(PyObject* self, PyObject*) {
-  std::size_t given_back = 0;
-  {
-    const WithoutGil others_run;
-    given_back = core_of(self)->trim();
-  }
-  return PyLong_FromSize_t(given_back);
-}
-
-PyObject* reset_peak(PyObject* self, PyObject*) {
-  core_of(self)->reset_peak();
-  Py_RETURN_NONE;
-}
-
 // _freeze(raises)
 PyObject* freeze(PyObject* self, PyObject* raises) {
   const int truth = PyObject_IsTrue(raises);
   if (truth < 0) return nullptr;
-  core_of(self)->freeze(truth != 0 ? pool::OnMiss::raise : pool::OnMiss::fallback);
+  core_of<pool::Pool>(self)->freeze(truth != 0 ? pool::OnMiss::raise : pool::OnMiss::fallback);
   Py_RETURN_NONE;
 }
 
 PyObject* unfreeze(PyObject* self, PyObject*) {
-  core_of(self)->unfreeze();
+  core_of<pool::Pool>(self)->unfreeze();
   Py_RETURN_NONE;
 }
 
@@ -86,18 +69,18 @@ PyObject* restrain(PyObject* self, PyObject* arguments) {
     PyErr_SetString(PyExc_ValueError, "spare and most_zeroed must not be negative");
     return nullptr;
   }
-  core_of(self)->restrain({static_cast<std::size_t>(spare), static_cast<std::size_t>(most_zeroed)});
+  core_of<pool::Pool>(self)->restrain({static_cast<std::size_t>(spare), static_cast<std::size_t>(most_zeroed)});
   Py_RETURN_NONE;
 }
 
 // _restraint() -> (spare, most_zeroed)
 PyObject* restraint(PyObject* self, PyObject*) {
-  const pool::Restraint now = core_of(self)->restraint();
+  const pool::Restraint now = core_of<pool::Pool>(self)->restraint();
   return Py_BuildValue("(nn)", static_cast<Py_ssize_t>(now.spare), static_cast<Py_ssize_t>(now.most_zeroed));
 }
 
 // _begin_learning() -> False if it is on already
-PyObject* begin_learning(PyObject* self, PyObject*) { return PyBool_FromLong(core_of(self)->begin_learning()); }
+PyObject* begin_learning(PyObject* self, PyObject*) { return PyBool_FromLong(core_of<pool::Pool>(self)->begin_learning()); }
 
 PyObject* to_list(const Entries& entries, std::size_t count) noexcept {
   Reference list(PyList_New(static_cast<Py_ssize_t>(count)));
@@ -112,7 +95,7 @@ PyObject* to_list(const Entries& entries, std::size_t count) noexcept {
 
 // _end_learning() -> [(size, requested, most_alive, allocations, zeroed), ...] sorted by size
 PyObject* end_learning(PyObject* self, PyObject*) {
-  pool::Pool* const core = core_of(self);
+  pool::Pool* const core = core_of<pool::Pool>(self);
   // Learning goes on while there is not room for all; other threads may add sizes meanwhile.
   for (std::size_t room = core->end_learning(nullptr, 0);;) {
     Entries entries(room);
@@ -136,7 +119,7 @@ PyObject* prepare(PyObject* self, PyObject* plan) {
   std::size_t prepared = 0;
   {
     const WithoutGil others_run;
-    prepared = core_of(self)->prepare(entries.data(), count);
+    prepared = core_of<pool::Pool>(self)->prepare(entries.data(), count);
   }
   return PyLong_FromSize_t(prepared);
 }
@@ -151,15 +134,13 @@ PyObject* zero_ahead(PyObject* self, PyObject* arguments) {
     PyErr_SetString(PyExc_ValueError, "size, blocks and max_bytes must not be negative");
     return nullptr;
   }
-  return PyLong_FromSize_t(core_of(self)->zero_ahead(static_cast<std::size_t>(size), static_cast<std::size_t>(blocks),
+  return PyLong_FromSize_t(core_of<pool::Pool>(self)->zero_ahead(static_cast<std::size_t>(size), static_cast<std::size_t>(blocks),
                                                      static_cast<std::size_t>(max_bytes)));
 }
 
 }  // namespace
 
 PyMethodDef k_pool_control_methods[] = {
-    {"_trim", trim, METH_NOARGS, nullptr},
-    {"_reset_peak", reset_peak, METH_NOARGS, nullptr},
     {"_freeze", freeze, METH_O, nullptr},
     {"_unfreeze", unfreeze, METH_NOARGS, nullptr},
     {"_restrain", restrain, METH_VARARGS, nullptr},

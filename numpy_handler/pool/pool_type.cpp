@@ -1,8 +1,9 @@
 #include "numpy_handler/pool/pool_type.hpp"
 
-#include <cstddef>
 #include <cstring>
 
+#include "numpy_handler/pool/common.hpp"
+#include "numpy_handler/pool/figures.hpp"
 #include "numpy_handler/pool/register.hpp"
 #include "numpy_handler/support/data_handler.hpp"
 
@@ -31,13 +32,6 @@ PyObject* new_object(PyTypeObject* type, ModuleState* state, pool::Pool* core) n
   self->capsule = capsule.release();
   if (note_object(self) < 0) return nullptr;
   return object.release();
-}
-
-PyObject* raise_creation_failure(const ModuleState* state, const pool::CreateResult& result) noexcept {
-  const Reference what(Py_BuildValue("(iinn)", static_cast<int>(result.step), result.error,
-                                     static_cast<Py_ssize_t>(result.asked), static_cast<Py_ssize_t>(result.got)));
-  if (what) PyErr_SetObject(state->creation_failure, what.get());
-  return nullptr;
 }
 
 // Pool.__new__(cls, size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug), all by position
@@ -81,7 +75,9 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
     const WithoutGil others_run;
     result = pool::Pool::create(options);
   }
-  if (result.pool == nullptr) return raise_creation_failure(state, result);
+  if (result.pool == nullptr) {
+    return raise_creation_failure(state, result.step, result.error, result.asked, result.got);
+  }
   return new_object(type, state, result.pool);
 }
 
@@ -109,24 +105,7 @@ void pool_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
-PyObject* pool_compare(PyObject* left, PyObject* right, int operation) {
-  const ModuleState* state = state_of(Py_TYPE(left));
-  if (state == nullptr) return nullptr;
-  if ((operation != Py_EQ && operation != Py_NE) || !is_pool(state, right)) Py_RETURN_NOTIMPLEMENTED;
-  const bool same = pool_object(left)->core == pool_object(right)->core;
-  return PyBool_FromLong(same == (operation == Py_EQ));
-}
-
 Py_hash_t pool_hash(PyObject* object) { return static_cast<Py_hash_t>(pool_object(object)->core->id()); }
-
-// `array in pool`
-int pool_contains(PyObject* object, PyObject* array) {
-  if (!PyArray_Check(array)) {
-    PyErr_Format(PyExc_TypeError, "`in` asks a pool about a NumPy array, not about %.200s", Py_TYPE(array)->tp_name);
-    return -1;
-  }
-  return pool_object(object)->core->contains(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array))) ? 1 : 0;
-}
 
 PyObject* pool_reduce(PyObject*, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
@@ -134,12 +113,6 @@ PyObject* pool_reduce(PyObject*, PyObject*) {
                   "processes, see rtpool.SharedPool");
   return nullptr;
 }
-
-PyMemberDef pool_members[] = {
-    {"_capsule", T_OBJECT_EX, offsetof(PoolObject, capsule), READONLY, nullptr},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(PoolObject, weak_references), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr},
-};
 
 PyMethodDef pool_methods[48] = {
     {"__reduce__", pool_reduce, METH_NOARGS, nullptr},
@@ -149,10 +122,10 @@ PyType_Slot pool_slots[] = {
     {Py_tp_doc, const_cast<char*>("The object over a pool of the core; rtpool.Pool derives from it.")},
     {Py_tp_new, reinterpret_cast<void*>(pool_new)},
     {Py_tp_dealloc, reinterpret_cast<void*>(pool_dealloc)},
-    {Py_tp_richcompare, reinterpret_cast<void*>(pool_compare)},
+    {Py_tp_richcompare, reinterpret_cast<void*>(compare_pools<pool::Pool, &ModuleState::pool_type>)},
     {Py_tp_hash, reinterpret_cast<void*>(pool_hash)},
-    {Py_sq_contains, reinterpret_cast<void*>(pool_contains)},
-    {Py_tp_members, pool_members},
+    {Py_sq_contains, reinterpret_cast<void*>(pool_contains<pool::Pool>)},
+    {Py_tp_members, k_pool_members<pool::Pool>},
     {Py_tp_methods, pool_methods},
     {0, nullptr},
 };
@@ -201,6 +174,7 @@ PyObject* object_of_pool(ModuleState* state, pool::Pool* core) noexcept {
 
 int register_pool(PyObject* module) {
   ModuleState* state = state_of(module);
+  join_methods(pool_methods, k_common_pool_methods<pool::Pool>);
   join_methods(pool_methods, k_pool_report_methods);
   join_methods(pool_methods, k_pool_control_methods);
   Reference type(PyType_FromModuleAndSpec(module, &pool_spec, nullptr));

@@ -343,7 +343,7 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
 // _share(array) -> SharedArray
 PyObject* share(PyObject* pool, PyObject* object) {
   if (PyArray_Check(object)) {
-    return share_array(shared_pool_object(pool)->state, shared_pool_object(pool)->core,
+    return share_array(object_over<SharedPool>(pool)->state, core_of<SharedPool>(pool),
                        reinterpret_cast<PyArrayObject*>(object));
   }
   PyErr_Format(PyExc_TypeError, "share() needs a NumPy array, not %.200s", Py_TYPE(object)->tp_name);

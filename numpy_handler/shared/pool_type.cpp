@@ -1,8 +1,9 @@
 #include "numpy_handler/shared/pool_type.hpp"
 
-#include <cstddef>
 #include <cstring>
 
+#include "numpy_handler/pool/common.hpp"
+#include "numpy_handler/pool/figures.hpp"
 #include "numpy_handler/pool/owner.hpp"
 #include "numpy_handler/shared/register.hpp"
 #include "numpy_handler/support/data_handler.hpp"
@@ -80,10 +81,7 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
                         : SharedPool::attach_address(address, options);
   }
   if (result.pool == nullptr) {
-    const Reference what(Py_BuildValue("(iinn)", static_cast<int>(result.step), result.error,
-                                       static_cast<Py_ssize_t>(result.asked), static_cast<Py_ssize_t>(result.got)));
-    if (what) PyErr_SetObject(state->creation_failure, what.get());
-    return nullptr;
+    return raise_creation_failure(state, result.step, result.error, result.asked, result.got);
   }
   result.pool->add_reference();
   PyObject* capsule = HandlerOver<SharedPool>::make_capsule(result.pool);
@@ -94,7 +92,7 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
     result.pool->drop_reference();
     return nullptr;
   }
-  SharedPoolObject* self = shared_pool_object(object.get());
+  ObjectOver<SharedPool>* self = object_over<SharedPool>(object.get());
   self->state = state;
   self->core = result.pool;
   self->capsule = capsule;
@@ -102,40 +100,22 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
 }
 
 void pool_dealloc(PyObject* object) {
-  SharedPoolObject* self = shared_pool_object(object);
+  ObjectOver<SharedPool>* self = object_over<SharedPool>(object);
   PyTypeObject* type = Py_TYPE(object);
   if (self->weak_references != nullptr) PyObject_ClearWeakRefs(object);
   if (self->core != nullptr) {
     // Without close() a capsule that is set somewhere goes on making arrays. At the end of the interpreter frees may still
     // come, so the pool stays, but its end is an orderly one.
     if (!is_finalizing()) self->core->drop_reference();
-    else if (!self->closed) self->core->close();
+    else if (!shared_pool_object(object)->closed) self->core->close();
   }
   Py_CLEAR(self->capsule);
   type->tp_free(object);
   Py_DECREF(type);
 }
 
-PyObject* pool_compare(PyObject* left, PyObject* right, int operation) {
-  const ModuleState* state = state_of(Py_TYPE(left));
-  if (state == nullptr) return nullptr;
-  if ((operation != Py_EQ && operation != Py_NE) || !PyObject_TypeCheck(right, state->shared_pool_type)) {
-    Py_RETURN_NOTIMPLEMENTED;
-  }
-  const bool same = shared_pool_object(left)->core == shared_pool_object(right)->core;
-  return PyBool_FromLong(same == (operation == Py_EQ));
-}
-
 Py_hash_t pool_hash(PyObject* object) {
-  return static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(shared_pool_object(object)->core) >> 4);
-}
-
-int pool_contains(PyObject* object, PyObject* array) {
-  if (!PyArray_Check(array)) {
-    PyErr_Format(PyExc_TypeError, "`in` asks a pool about a NumPy array, not about %.200s", Py_TYPE(array)->tp_name);
-    return -1;
-  }
-  return shared_pool_object(object)->core->contains(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array))) ? 1 : 0;
+  return static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(core_of<SharedPool>(object)) >> 4);
 }
 
 // _close(): this object makes nothing any more; arrays stay.
@@ -144,19 +124,13 @@ PyObject* close_pool(PyObject* object, PyObject*) {
   RTPOOL_BEGIN_EXCLUSIVE(object);
   if (!self->closed) {
     self->closed = true;
-    self->core->close();
+    self->pool.core->close();
   }
   RTPOOL_END_EXCLUSIVE();
   Py_RETURN_NONE;
 }
 
 PyObject* is_closed(PyObject* object, PyObject*) { return PyBool_FromLong(shared_pool_object(object)->closed); }
-
-PyMemberDef pool_members[] = {
-    {"_capsule", T_OBJECT_EX, offsetof(SharedPoolObject, capsule), READONLY, nullptr},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(SharedPoolObject, weak_references), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr},
-};
 
 PyMethodDef pool_methods[32] = {
     {"_close", close_pool, METH_NOARGS, nullptr},
@@ -167,10 +141,10 @@ PyType_Slot pool_slots[] = {
     {Py_tp_doc, const_cast<char*>("The object over a shared pool of the core; rtpool.SharedPool derives from it.")},
     {Py_tp_new, reinterpret_cast<void*>(pool_new)},
     {Py_tp_dealloc, reinterpret_cast<void*>(pool_dealloc)},
-    {Py_tp_richcompare, reinterpret_cast<void*>(pool_compare)},
+    {Py_tp_richcompare, reinterpret_cast<void*>(compare_pools<SharedPool, &ModuleState::shared_pool_type>)},
     {Py_tp_hash, reinterpret_cast<void*>(pool_hash)},
-    {Py_sq_contains, reinterpret_cast<void*>(pool_contains)},
-    {Py_tp_members, pool_members},
+    {Py_sq_contains, reinterpret_cast<void*>(pool_contains<SharedPool>)},
+    {Py_tp_members, k_pool_members<SharedPool>},
     {Py_tp_methods, pool_methods},
     {0, nullptr},
 };
@@ -187,6 +161,7 @@ PyType_Spec pool_spec = {
 
 int register_shared(PyObject* module) {
   ModuleState* state = state_of(module);
+  join_methods(pool_methods, k_common_pool_methods<SharedPool>);
   join_methods(pool_methods, k_shared_pool_report_methods);
   join_methods(pool_methods, k_shared_pool_exchange_methods);
   Reference type(PyType_FromModuleAndSpec(module, &pool_spec, nullptr));

@@ -3,6 +3,7 @@
 // Thread rule: everything here needs an attached thread state; the four functions of the capsule need none.
 #pragma once
 
+#include "numpy_handler/pool/common.hpp"
 #include "numpy_handler/support/numpy_api.hpp"
 #include "numpy_handler/support/state.hpp"
 #include "shared/shared_pool.hpp"
@@ -10,11 +11,7 @@
 namespace rtpool::binding {
 
 struct SharedPoolObject {
-  PyObject_HEAD
-  ModuleState* state;
-  shared::SharedPool* core;  // one reference of this object's
-  PyObject* capsule;         // "mem_handler"; holds a reference of its own
-  PyObject* weak_references;
+  ObjectOver<shared::SharedPool> pool;  // has a reference of its own besides the capsule's
   bool closed;
 };
 
@@ -22,8 +19,8 @@ inline SharedPoolObject* shared_pool_object(PyObject* object) noexcept {
   return reinterpret_cast<SharedPoolObject*>(object);
 }
 
-// Methods by purpose, each list ended by an empty entry; shared_pool_type.cpp joins them.
-extern PyMethodDef k_shared_pool_report_methods[];    // shared_pool_methods.cpp
-extern PyMethodDef k_shared_pool_exchange_methods[];  // shared_array_type.cpp
+// Methods by purpose, each list ended by an empty entry; pool_type.cpp joins them.
+extern PyMethodDef k_shared_pool_report_methods[];    // pool_methods.cpp
+extern PyMethodDef k_shared_pool_exchange_methods[];  // array_type.cpp
 
 }  // namespace rtpool::binding
