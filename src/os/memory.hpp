@@ -1,9 +1,10 @@
 // The OS contract for memory: the only way the rest of rtpool speaks to the kernel about memory.
 //
 // Every function that can fail returns an errno value, 0 for success, and leaves `errno` alone. Sizes are bytes. Unless
-// said otherwise addresses and sizes are multiples of the OS page (4096). Thread rule: every function may be called by
-// any thread. Cost: at least one kernel call each, so none of them belongs on a hit path. Tests replace this class by a
-// fake that fails on call N (tests/cpp/fake_os.hpp).
+// said otherwise addresses and sizes are multiples of the kernel's page (`page_size`, 4096 or a multiple of it). Thread rule:
+// every function may be called by any thread. Cost: at least one kernel call each, so none of them belongs on a hit path.
+// Tests replace this class by a fake that fails on call N, and one whose pages are larger (tests/cpp/fake_memory.hpp,
+// tests/cpp/large_pages.hpp).
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,9 @@
 
 namespace rtpool::os {
 
+// The core's page. The kernel's is this or a multiple of it.
 inline constexpr std::size_t k_page_size = 4096;
+inline constexpr std::size_t k_largest_kernel_page = std::size_t{64} << 10;
 inline constexpr std::size_t k_huge_page_size = std::size_t{2} << 20;
 inline constexpr std::size_t k_gigantic_page_size = std::size_t{1} << 30;
 
@@ -21,6 +24,9 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   virtual ~Memory() = default;
+
+  // Bytes of a page of the kernel. Enters nothing.
+  virtual std::size_t page_size() noexcept = 0;
 
   // Reserves address space without memory behind it, aligned to `alignment` (a power of two >= the page).
   // Not charged by the kernel until committed. ENOMEM when the address space or RLIMIT_AS is exhausted.
@@ -46,7 +52,7 @@ class Memory {
   virtual int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept = 0;
   // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards.
   virtual int discard(void* address, std::size_t bytes, bool locked) noexcept = 0;
-  // Counts the resident bytes of a range.
+  // Counts the resident bytes of a range, which may begin and end anywhere.
   virtual int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept = 0;
   // A full memory barrier on every running thread of this process (membarrier). ENOSYS where there is none;
   // `process_barrier_available` then says false and callers use fences on both sides instead.
@@ -59,7 +65,7 @@ class Memory {
   virtual std::size_t available_memory() noexcept = 0;
   // RLIMIT_MEMLOCK of this process in bytes; SIZE_MAX for unlimited (or CAP_IPC_LOCK).
   virtual std::size_t lockable_memory() noexcept = 0;
-  // Transparent huge pages: 'a'lways, 'm'advise, 'n'ever, '?' unknown.
+  // Transparent huge pages of 2 MiB: 'a'lways, 'm'advise, 'n'ever, '?' the kernel has none of that size.
   virtual char transparent_huge_pages() noexcept = 0;
   // Free explicit huge pages of `page` bytes in the kernel's pool right now.
   virtual std::size_t free_huge_pages(std::size_t page) noexcept = 0;

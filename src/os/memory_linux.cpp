@@ -13,6 +13,7 @@
 
 #include "base/bits.hpp"
 #include "os/errno.hpp"
+#include "os/kernel_pages.hpp"
 #include "os/memory.hpp"
 #include "os/text_file.hpp"
 
@@ -108,7 +109,7 @@ std::size_t used_of(const CgroupLimit& limit) noexcept {
 
 std::size_t machine_memory() noexcept {
   const long pages = ::sysconf(_SC_PHYS_PAGES);
-  return pages > 0 ? static_cast<std::size_t>(pages) * k_page_size : 0;
+  return pages > 0 ? static_cast<std::size_t>(pages) * os::page_size() : 0;
 }
 
 class LinuxMemory final : public Memory {
@@ -120,11 +121,13 @@ class LinuxMemory final : public Memory {
     barrier_ = commands > 0 && (commands & needed) == needed;
   }
 
+  std::size_t page_size() noexcept override { return os::page_size(); }
+
   int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
     const KeepErrno keep;
     if (bytes == 0 || bytes > SIZE_MAX - alignment) return ENOMEM;
     // PROT_NONE private memory is not accounted, also under strict overcommit. Map more and cut the ends off.
-    const std::size_t mapped = bytes + (alignment > k_page_size ? alignment - k_page_size : 0);
+    const std::size_t mapped = bytes + (alignment > page_size() ? alignment - page_size() : 0);
     void* const raw = ::mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) return errno;
     const auto start = reinterpret_cast<std::size_t>(raw);
@@ -206,18 +209,7 @@ class LinuxMemory final : public Memory {
   }
 
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
-    const KeepErrno keep;
-    unsigned char pages[4096];
-    std::size_t count = 0;
-    const auto* at = static_cast<const char*>(address);
-    for (std::size_t done = 0; done < bytes;) {
-      const std::size_t part = bytes - done < sizeof pages * k_page_size ? bytes - done : sizeof pages * k_page_size;
-      if (::mincore(const_cast<char*>(at + done), part, pages) != 0) return errno;
-      for (std::size_t i = 0; i < part / k_page_size; ++i) count += pages[i] & 1U;
-      done += part;
-    }
-    *out = count * k_page_size;
-    return 0;
+    return count_resident(address, bytes, out);
   }
 
   int process_barrier() noexcept override {
@@ -237,7 +229,7 @@ class LinuxMemory final : public Memory {
     const KeepErrno keep;
     const std::size_t machine = machine_memory();
     if (machine == 0) return 0;
-    return base::align_down(cgroup_limit(machine).bytes, k_page_size);
+    return base::align_down(cgroup_limit(machine).bytes, page_size());
   }
 
   std::size_t available_memory() noexcept override {
@@ -267,11 +259,8 @@ class LinuxMemory final : public Memory {
   }
 
   char transparent_huge_pages() noexcept override {
-    const KeepErrno keep;
-    char text[128];
-    if (!read_text_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text)) return '?';
-    const char* chosen = std::strchr(text, '[');
-    return chosen == nullptr ? '?' : chosen[1];
+    const HugePageSetting setting = huge_page_setting("enabled");
+    return setting.path[0] == '\0' ? '?' : setting.chosen[0];
   }
 
   std::size_t free_huge_pages(std::size_t page) noexcept override {
@@ -282,7 +271,7 @@ class LinuxMemory final : public Memory {
   }
 
  private:
-  static int populate(void* address, std::size_t bytes) noexcept {
+  int populate(void* address, std::size_t bytes) noexcept {
     for (;;) {
       if (::madvise(address, bytes, MADV_POPULATE_WRITE) == 0) return 0;
       if (errno == EINTR || errno == EAGAIN) continue;
@@ -291,7 +280,7 @@ class LinuxMemory final : public Memory {
     }
     // Before Linux 5.14: touch. A failure here is the kernel's OOM killer, which nothing in user space can report.
     auto* const at = static_cast<volatile char*>(address);
-    for (std::size_t i = 0; i < bytes; i += k_page_size) at[i] = at[i];
+    for (std::size_t i = 0; i < bytes; i += page_size()) at[i] = at[i];
     return 0;
   }
 

@@ -9,7 +9,8 @@
 #include <cerrno>
 #include <cstdint>
 
-#include "os/memory.hpp"
+#include "base/bits.hpp"
+#include "os/kernel_pages.hpp"
 #include "os/program_pages.hpp"
 
 #ifndef MADV_POPULATE_READ
@@ -61,9 +62,9 @@ int collect(dl_phdr_info* object, std::size_t size, void* out) noexcept {
     segment.writable = (header.p_flags & PF_W) != 0;
     // Relocations have touched every page of what they made read-only.
     if (segment.writable) segment.begin = std::max(segment.begin, std::min(relocated, segment.end));
-    segment.begin &= ~(k_page_size - 1);
-    segment.end = (segment.end + k_page_size - 1) & ~(k_page_size - 1);
-    if (segment.writable && relocated > segment.begin) segment.begin = (relocated + k_page_size - 1) & ~(k_page_size - 1);
+    segment.begin = base::align_down(segment.begin, page_size());
+    segment.end = base::align_up(segment.end, page_size());
+    if (segment.writable && relocated > segment.begin) segment.begin = base::align_up(relocated, page_size());
     if (segment.begin < segment.end) segments->items[segments->count++] = segment;
   }
   return 0;

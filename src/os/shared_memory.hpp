@@ -45,6 +45,9 @@ class SharedMemory {
   SharedMemory& operator=(const SharedMemory&) = delete;
   virtual ~SharedMemory() = default;
 
+  // Bytes of a page of the kernel. Offsets and sizes given to `discard` are multiples of it.
+  virtual std::size_t page_size() noexcept = 0;
+
   // A memory file without a name in the file system, of fixed size (sealed), that reads as zeros. `page`: 4096, or 2 MiB
   // or 1 GiB for explicit huge pages: ENOMEM when the kernel does not have them.
   virtual int create_nameless(const SegmentId& id, std::size_t bytes, std::size_t page, int* fd) noexcept = 0;
@@ -80,9 +83,11 @@ class SharedMemory {
   virtual int advise_huge(void* address, std::size_t bytes) noexcept = 0;
   // Gives the memory behind a range back, for every process; it reads as zeros afterwards.
   virtual int discard(int fd, std::size_t offset, std::size_t bytes) noexcept = 0;
+  // The range may begin and end anywhere.
   virtual int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept = 0;
 
-  // `enabled` setting for shared memory: 'a'lways, 'w'ithin_size, 'm' (advise), 'n'ever or deny, '?' unknown.
+  // Transparent huge pages of 2 MiB for shared memory: 'a'lways, 'w'ithin_size, 'm' (advise), 'n'ever or deny, '?' the kernel
+  // has none of that size.
   virtual char transparent_huge_pages() noexcept = 0;
   virtual std::size_t lockable_memory() noexcept = 0;
   virtual std::uint32_t user() noexcept = 0;

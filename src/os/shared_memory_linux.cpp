@@ -17,6 +17,7 @@
 
 #include "base/bits.hpp"
 #include "os/errno.hpp"
+#include "os/kernel_pages.hpp"
 #include "os/shared_memory.hpp"
 #include "os/text_file.hpp"
 
@@ -94,6 +95,8 @@ std::uint64_t pid_namespace() noexcept {
 
 class LinuxSharedMemory final : public SharedMemory {
  public:
+  std::size_t page_size() noexcept override { return os::page_size(); }
+
   int create_nameless(const SegmentId& id, std::size_t bytes, std::size_t page, int* fd) noexcept override {
     const KeepErrno keep;
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -225,7 +228,7 @@ class LinuxSharedMemory final : public SharedMemory {
     const KeepErrno keep;
     const std::size_t huge = std::size_t{2} << 20;
     const std::size_t alignment = page > huge ? page : huge;
-    const std::size_t size = base::align_up(bytes, k_small_page);
+    const std::size_t size = base::align_up(bytes, page_size());
     char* const room = static_cast<char*>(
         ::mmap(nullptr, size + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (room == MAP_FAILED) return errno;
@@ -277,28 +280,14 @@ class LinuxSharedMemory final : public SharedMemory {
   }
 
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
-    const KeepErrno keep;
-    unsigned char pages[4096];
-    std::size_t count = 0;
-    char* const at = static_cast<char*>(const_cast<void*>(address));
-    for (std::size_t done = 0; done < bytes;) {
-      const std::size_t part = bytes - done < sizeof pages * k_small_page ? bytes - done : sizeof pages * k_small_page;
-      if (::mincore(at + done, part, pages) != 0) return errno;
-      for (std::size_t i = 0; i < base::divide_up(part, k_small_page); ++i) count += pages[i] & 1U;
-      done += part;
-    }
-    *out = count * k_small_page < bytes ? count * k_small_page : bytes;
-    return 0;
+    return count_resident(address, bytes, out);
   }
 
   char transparent_huge_pages() noexcept override {
-    const KeepErrno keep;
-    char text[128];
-    if (!read_text_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", text, sizeof text)) return '?';
-    const char* chosen = std::strchr(text, '[');
-    if (chosen == nullptr) return '?';
-    switch (chosen[1]) {
-      case 'a': return chosen[2] == 'd' ? 'm' : 'a';
+    const HugePageSetting setting = huge_page_setting("shmem_enabled");
+    if (setting.path[0] == '\0') return '?';
+    switch (setting.chosen[0]) {
+      case 'a': return setting.chosen[1] == 'd' ? 'm' : 'a';
       case 'w': return 'w';
       case 'f': return 'a';
       default: return 'n';

@@ -115,11 +115,12 @@ GrowthFailure PageStore::extend(std::uint32_t need, Ahead ahead) noexcept {
   const std::size_t committed = view_.committed.load(std::memory_order_relaxed);
   std::size_t ready = capacity();
   const std::size_t room = options_.limit > ready ? options_.limit - ready : 0;
-  const std::size_t needed = std::size_t{need} * os::k_page_size;
+  const std::size_t page = memory_->page_size();  // what the kernel gives is whole pages of its own
+  const std::size_t needed = base::align_up(std::size_t{need} * os::k_page_size, page);
   if (needed > room || needed > reserved_ - committed) return {GrowthStep::limit, ENOMEM};
   std::size_t step = step_for(needed, committed, ahead);
   const std::size_t most = room < reserved_ - committed ? room : reserved_ - committed;
-  if (step > most) step = base::align_down(most, os::k_page_size);
+  if (step > most) step = base::align_down(most, page);
   if (!has_room_for(needed, &step)) return {GrowthStep::prefault, ENOMEM};
   unsigned calls = 0;
   const int no_descs = descs_.extend(*memory_, (committed + step) / os::k_page_size * sizeof(PageDesc), options_.lock, &calls);

@@ -27,15 +27,15 @@ struct DebugBlock {
   char* block = nullptr;   // what the caller has
   char* raw = nullptr;     // what the ladder or the fallback gave: [raw, block) is the red zone before
   std::size_t size = 0;    // asked for
-  std::size_t total = 0;   // from raw: [block + size, raw + total) is the red zone after, its guard page included
+  std::size_t total = 0;   // from raw: [block + size, raw + total) is the red zone after, or that and the guard page
   std::uint64_t number = 0;
   os::Nanoseconds made = 0;
   SiteNumber made_at = k_no_site;
   SiteNumber freed_at = k_no_site;
   DebugState state = DebugState::unused;
   bool fallback = false;   // its memory is the fallback's
-  bool guarded = false;    // the last page of raw is inaccessible
-  bool closed = false;     // so is the block itself (strict, in quarantine)
+  bool guarded = false;    // its guard page is inaccessible
+  bool closed = false;     // so is every page of the block that is its alone (strict, in quarantine)
   bool reported = false;   // damage is told once
   DebugBlock* next = nullptr;  // in quarantine, or unused
 

@@ -30,6 +30,7 @@ std::size_t plain_size(std::size_t size) noexcept {
 DebugLayer::DebugLayer(PoolImpl& pool) noexcept
     : pool_(pool),
       watched_(pool.options_.watch && base::watched()),
+      page_(pool.memory_->page_size()),
       freed_byte_(pool.options_.zero_on_free ? 0 : k_freed_byte),
       quarantine_bytes_(std::min(k_quarantine_bytes, pool.limit_ / 4)) {}
 
@@ -40,9 +41,24 @@ void DebugLayer::find_place(Place* place) noexcept {
   if (call_site != nullptr) place->length = call_site(place->text, sizeof place->text);
 }
 
-DebugLayer::Shape DebugLayer::shape_of(std::size_t size) noexcept {
+DebugLayer::Shape DebugLayer::shape_of(std::size_t size) const noexcept {
   if (size <= blocks::k_largest_small) return {k_zone, k_zone + base::align_up(size, k_zone) + k_zone, false};
-  return {os::k_page_size, base::align_up(size, os::k_page_size) + 2 * os::k_page_size, true};
+  // Wherever a page of the kernel begins in it, there is room for one after the block and for a page of ours before it.
+  return {os::k_page_size, base::align_up(size, os::k_page_size) + 2 * page_, true};
+}
+
+char* DebugLayer::guard_page(char* raw_end) const noexcept {
+  return raw_end - reinterpret_cast<std::uintptr_t>(raw_end) % page_ - page_;
+}
+
+char* DebugLayer::readable_end(const DebugBlock& record) const noexcept {
+  if (!record.guarded) return record.raw_end();
+  return record.closed ? closed_begin(record) : guard_page(record.raw_end());
+}
+
+char* DebugLayer::closed_begin(const DebugBlock& record) const noexcept {
+  const auto past = reinterpret_cast<std::uintptr_t>(record.block) % page_;
+  return record.block + (past == 0 ? 0 : page_ - past);
 }
 
 DebugLayer::Damage DebugLayer::look(const char* begin, const char* end, unsigned char expected) noexcept {
@@ -84,11 +100,12 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
 
 void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool zero, bool wants_zero, bool fallback,
                            const Place& place) noexcept {
-  char* const block = raw + shape.front;
+  char* const raw_end = raw + shape.total;
+  char* const block = shape.guarded ? guard_page(raw_end) - base::align_up(size, os::k_page_size) : raw + shape.front;
   if (watched_ && !fallback) base::watch_open(raw, shape.total);
-  const bool guarded = shape.guarded && guard(raw + shape.total - os::k_page_size);
-  char* const zone_end = raw + shape.total - (guarded ? os::k_page_size : 0);
-  std::memset(raw, k_red_byte, shape.front);
+  const bool guarded = shape.guarded && guard(guard_page(raw_end));
+  char* const zone_end = guarded ? guard_page(raw_end) : raw_end;
+  std::memset(raw, k_red_byte, static_cast<std::size_t>(block - raw));
   std::memset(block + size, k_red_byte, static_cast<std::size_t>(zone_end - (block + size)));
   if (!wants_zero) {
     std::memset(block, k_fresh_byte, size);
@@ -96,8 +113,8 @@ void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool
     std::memset(block, 0, size);
   }
   if (watched_ && !fallback) {
-    base::watch_close(raw, shape.front);
-    base::watch_close(block + size, static_cast<std::size_t>(raw + shape.total - (block + size)));
+    base::watch_close(raw, static_cast<std::size_t>(block - raw));
+    base::watch_close(block + size, static_cast<std::size_t>(raw_end - (block + size)));
     base::watch_allocated(block, size, wants_zero);
   }
   DebugBlock* record = nullptr;
@@ -142,7 +159,7 @@ void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool
 
 bool DebugLayer::guard(char* page) noexcept {
   pool_.store_.count_kernel_call();
-  const int error = pool_.memory_->guard(page, os::k_page_size);
+  const int error = pool_.memory_->guard(page, page_);
   if (error == 0) return true;
   if (guards_refused_.exchange(true, std::memory_order_relaxed)) return false;
   char name[k_name_capacity + 40];
@@ -153,13 +170,14 @@ bool DebugLayer::guard(char* page) noexcept {
 
 bool DebugLayer::open(DebugBlock& record) noexcept {
   if (!record.guarded) return true;
-  char* const page = record.raw_end() - os::k_page_size;
-  char* const begin = record.closed ? record.block : page;
+  char* const page = guard_page(record.raw_end());
+  char* const begin = readable_end(record);
   pool_.store_.count_kernel_call();
-  if (pool_.memory_->commit(begin, static_cast<std::size_t>(record.raw_end() - begin)) != 0) return false;
+  if (pool_.memory_->commit(begin, static_cast<std::size_t>(page + page_ - begin)) != 0) return false;
   record.guarded = record.closed = false;
-  if (watched_) base::watch_open(page, os::k_page_size);
-  std::memset(page, k_red_byte, os::k_page_size);
+  const auto rest = static_cast<std::size_t>(record.raw_end() - page);
+  if (watched_) base::watch_open(page, rest);
+  std::memset(page, k_red_byte, rest);
   return true;
 }
 
@@ -196,8 +214,12 @@ void DebugLayer::finish_free(DebugBlock& record) noexcept {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (watched_) base::watch_freed(record.block, record.size);
   if (pool_.options_.strict && record.guarded) {
-    pool_.store_.count_kernel_call();
-    record.closed = pool_.memory_->guard(record.block, static_cast<std::size_t>(record.raw_end() - record.block)) == 0;
+    char* const begin = closed_begin(record);
+    char* const page = guard_page(record.raw_end());
+    if (begin < page) {
+      pool_.store_.count_kernel_call();
+      record.closed = pool_.memory_->guard(begin, static_cast<std::size_t>(page - begin)) == 0;
+    }
   }
   {
     const LockGuard guard(lock_);
@@ -244,19 +266,21 @@ void DebugLayer::retire(DebugBlock& record) noexcept {
 
 // Live, or the calling thread's own. False: damaged; told to the user once, and to `result` always.
 bool DebugLayer::check_block(DebugBlock& record, Found found, CheckResult* result) noexcept {
-  if (record.closed) return true;  // nobody could write
   const bool watched = watched_ && !record.fallback;
-  const char* const zone_end = record.raw_end() - (record.guarded ? os::k_page_size : 0);
+  // What is closed nobody could write.
+  const char* const readable = readable_end(record);
+  const char* const zone_end = std::max(static_cast<const char*>(record.end()), readable);
+  const char* const body_end = std::min(static_cast<const char*>(record.end()), readable);
   const bool waited = record.state == DebugState::quarantined || found == Found::while_recycled;
   if (watched) {
     base::watch_open(record.raw, static_cast<std::size_t>(record.block - record.raw));
     base::watch_open(record.end(), static_cast<std::size_t>(zone_end - record.end()));
-    if (waited) base::watch_open(record.block, record.size);
+    if (waited) base::watch_open(record.block, static_cast<std::size_t>(body_end - record.block));
   }
   Damage damage = look(record.end(), zone_end, k_red_byte);
   if (damage.first == nullptr) damage = look(record.raw, record.block, k_red_byte);
   const bool written_dead = damage.first == nullptr && waited;
-  if (written_dead) damage = look(record.block, record.end(), freed_byte_);
+  if (written_dead) damage = look(record.block, body_end, freed_byte_);
   if (damage.first != nullptr && !record.reported) {
     record.reported = true;
     report_damage(record, damage, found);
@@ -271,7 +295,7 @@ bool DebugLayer::check_block(DebugBlock& record, Found found, CheckResult* resul
   if (watched) {
     base::watch_close(record.raw, static_cast<std::size_t>(record.block - record.raw));
     base::watch_close(record.end(), static_cast<std::size_t>(zone_end - record.end()));
-    if (waited) base::watch_close(record.block, record.size);
+    if (waited) base::watch_close(record.block, static_cast<std::size_t>(body_end - record.block));
   }
   if (damage.first != nullptr && found != Found::by_check) end_if_strict();
   return damage.first == nullptr;

@@ -3,6 +3,9 @@
 //   up to 4032 bytes    [ 64 B red zone | block | red zone up to the next 64 B, and 64 B ]
 //   more                [ red zone page | block | red zone up to the page's end | guard page ]
 //
+// A guard page is one of the kernel's. Where those are larger than ours, the red zone before the block is as long as it takes
+// for the guard page to follow the block's last page, and what is left after the guard page is not used.
+//
 // Alignment is that of an ordinary pool. A fresh block that need not be zero is filled with 0xCD, red zones with 0xFD, a
 // freed block with 0xDD (0 with zero_on_free): the bytes CPython's own debug hooks use. Red zones are looked at when the block
 // is freed and by `verify`; freed blocks wait in a quarantine, and whether they were written to is looked at when they leave
@@ -75,7 +78,7 @@ class DebugLayer {
     std::size_t length = 0;
   };
   struct Shape {
-    std::size_t front = 0;
+    std::size_t front = 0;  // at least, where there is a guard page
     std::size_t total = 0;
     bool guarded = false;
   };
@@ -86,7 +89,13 @@ class DebugLayer {
   enum class Found : std::uint8_t { while_freed, while_recycled, by_check };
 
   static void find_place(Place* place) noexcept;
-  static Shape shape_of(std::size_t size) noexcept;
+  Shape shape_of(std::size_t size) const noexcept;
+  // The guard page of a large block whose memory ends at `raw_end`.
+  char* guard_page(char* raw_end) const noexcept;
+  // The first page of the kernel that begins in the block.
+  char* closed_begin(const DebugBlock& record) const noexcept;
+  // What lies before it can be read.
+  char* readable_end(const DebugBlock& record) const noexcept;
   static Damage look(const char* begin, const char* end, unsigned char expected) noexcept;
 
   void* hand_out(char* raw, const Shape& shape, std::size_t size, bool zero, bool wants_zero, bool fallback,
@@ -109,6 +118,7 @@ class DebugLayer {
 
   PoolImpl& pool_;
   const bool watched_;
+  const std::size_t page_;  // of the kernel
   const unsigned char freed_byte_;
   const std::size_t quarantine_bytes_;
   os::PriorityLock lock_;

@@ -62,11 +62,12 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
     result.got = limit;
     return result;
   }
-  limit = base::align_up(limit, os::k_page_size);
+  const std::size_t page = memory.page_size();
+  limit = base::align_up(limit, page);
 
   void* address = nullptr;
-  const std::size_t bytes = base::align_up(sizeof(PoolImpl), os::k_page_size);
-  result.error = memory.reserve(bytes, os::k_page_size, &address);
+  const std::size_t bytes = base::align_up(sizeof(PoolImpl), page);
+  result.error = memory.reserve(bytes, page, &address);
   if (result.error == 0) result.error = memory.commit(address, bytes);
   if (result.error != 0) {
     if (address != nullptr) memory.release(address, bytes);
@@ -98,9 +99,9 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   if (failure.error != 0) {
     result.step = step_of(failure.step);
     result.error = failure.error;
-    const std::size_t page = pool->store_.options().explicit_huge;
+    const std::size_t huge = pool->store_.options().explicit_huge;
     result.got = result.step == Step::lock         ? memory.lockable_memory()
-                 : result.step == Step::huge_pages ? (page != 0 ? memory.free_huge_pages(page) * page : 0)
+                 : result.step == Step::huge_pages ? (huge != 0 ? memory.free_huge_pages(huge) * huge : 0)
                                                    : memory.available_memory();
     pool->destroy();
     return result;

@@ -102,13 +102,17 @@ std::size_t SharedPool::trim() noexcept {
   const Geometry& g = geometry();
   const auto unit = static_cast<std::uint32_t>(base::divide_up(k_discard_unit, g.granule_bytes()));
   const std::size_t bytes = std::size_t{unit} << g.granule_shift;
+  const std::size_t page = segment_.os().page_size();
   std::size_t given = 0;
   // Each piece is taken while it is given back, so that nobody fills it meanwhile.
   for (std::uint32_t first = 0; (first = granules_.claim_above(tenancy_, unit, first)) != k_none; first += unit) {
     std::size_t resident = 0;
-    const std::uint64_t offset = std::uint64_t{first} << g.granule_shift;
-    if (segment_.os().resident(segment_.data() + offset, bytes, &resident) == 0 && resident != 0 &&
-        segment_.os().discard(segment_.fd(), g.data_offset + offset, bytes) == 0) {
+    // Pages of the kernel that others hold a part of stay.
+    const std::uint64_t start = g.data_offset + (std::uint64_t{first} << g.granule_shift);
+    const std::uint64_t begin = base::align_up(start, page);
+    const std::uint64_t end = base::align_down(start + bytes, page);
+    if (segment_.os().resident(segment_.base() + begin, end - begin, &resident) == 0 && resident != 0 &&
+        segment_.os().discard(segment_.fd(), begin, end - begin) == 0) {
       given += resident;
     }
     kernel_calls_.fetch_add(2, std::memory_order_relaxed);

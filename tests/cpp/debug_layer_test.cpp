@@ -115,6 +115,41 @@ TEST_F(DebugLayerTest, ZeroOnFreeLeavesZeros) {
   EXPECT_TRUE(pool.check().ok);
 }
 
+// A guard page belongs to its block alone, however large the kernel's pages are.
+TEST_F(DebugLayerTest, GuardPagesLeaveTheBlocksAroundThemOpen) {
+  for (const bool strict : {false, true}) {
+    Options options;
+    options.strict = strict;
+    Pool& pool = make(options);
+    std::vector<std::pair<char*, std::size_t>> kept;
+    for (std::size_t i = 0; i < 60; ++i) {
+      const std::size_t size = 5000 + 4096 * (i * 7 % 23);
+      kept.emplace_back(block(pool, size, "a.py:1"), size);
+      char* const gone = block(pool, size / 2 + 3000, "a.py:2");
+      EXPECT_EQ(freed(pool, gone, "a.py:3"), "");
+      for (const auto& [made, bytes] : kept) std::memset(made, static_cast<int>(i), bytes);
+    }
+    EXPECT_TRUE(pool.check().ok);
+    for (const auto& [made, bytes] : kept) EXPECT_EQ(freed(pool, made, "a.py:4"), "");
+    EXPECT_EQ(pool.stats().misuses, 0U);
+  }
+}
+
+// What a kernel page shares with the block before it cannot be closed, and is looked at instead.
+TEST_F(DebugLayerTest, StrictLooksAtWhatItCannotClose) {
+  Options options;
+  options.strict = true;
+  Pool& pool = make(options);
+  char* const made = block(pool, 100'000, "load.py:12");
+  pool.release(made);
+  if (reinterpret_cast<std::uintptr_t>(made) % test::kernel_page() == 0) GTEST_SKIP() << "the whole block is closed";
+  made[10] = 1;
+  CaptureStderr();
+  EXPECT_STREQ(pool.check().invariant, "DB-2");
+  expect_told(GetCapturedStderr(), {"USE AFTER FREE", "load.py:12"});
+  made[10] = static_cast<char>(k_freed_byte);
+}
+
 TEST_F(DebugLayerTest, AnOverrunIsFoundAtTheFree) {
   Pool& pool = make();
   for (const std::size_t size : {std::size_t{1}, std::size_t{64}, std::size_t{1000}, std::size_t{3905}, std::size_t{4032}, std::size_t{5000}}) {
@@ -264,7 +299,7 @@ TEST_F(DebugLayerTest, StatsSpeakOfTheCallersBlocks) {
   Stats stats = pool.stats();
   EXPECT_EQ(stats.current_count, 2U);
   EXPECT_EQ(stats.requested_bytes, 10'100U);
-  EXPECT_EQ(stats.current_bytes, 64U + 128 + 64 + 5 * 4096);
+  EXPECT_EQ(stats.current_bytes, 64U + 128 + 64 + 3 * 4096 + 2 * test::kernel_page());
   EXPECT_EQ(stats.hits + stats.misses, stats.total_count + stats.failures);
   pool.release(a);
   pool.release(b);
@@ -367,7 +402,7 @@ TEST_F(DebugLayerTest, LearningNotesWhatAnOrdinaryPoolWouldNeed) {
 }
 
 TEST_F(DebugLayerTest, ThreadsShareAndFreeEachOthersBlocks) {
-  Pool& pool = make({}, os::memory());  // the fake is for one thread
+  Pool& pool = make({}, test::machine_memory());  // the fake is for one thread
   std::vector<std::thread> threads;
   std::atomic<char*> hand{nullptr};
   for (int t = 0; t < 4; ++t) {

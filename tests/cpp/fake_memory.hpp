@@ -1,13 +1,13 @@
 // The kernel's memory services with dials for failures: call N of a kind, every call from N on, or call N of any kind fails.
 // Everything else goes to the real kernel, so that the memory handed out is real memory. Prefault and lock only count:
-// pages come at first touch, which keeps tests fast.
+// pages come at first touch, which keeps tests fast. The kernel's pages are as large as large_pages.hpp has them.
 #pragma once
 
 #include <cerrno>
 #include <cstddef>
 #include <mutex>
 
-#include "os/memory.hpp"
+#include "large_pages.hpp"
 
 namespace rtpool::test {
 
@@ -29,6 +29,7 @@ class FakeMemory final : public os::Memory {
   bool barrier = true;
   bool barrier_fails = false;  // it was there when asked, and is refused from now on
 
+  std::size_t page_size() noexcept override { return real().page_size(); }
   int reserve(std::size_t bytes, std::size_t alignment, void** out) noexcept override {
     const int error = refused(k_reserve);
     return error != 0 ? error : real().reserve(bytes, alignment, out);
@@ -47,10 +48,19 @@ class FakeMemory final : public os::Memory {
     const int error = refused(k_commit_huge);
     return error != 0 ? error : real().commit(address, bytes);
   }
-  int prefault(void*, std::size_t) noexcept override { return refused(k_prefault); }
-  int lock(void*, std::size_t) noexcept override { return refused(k_lock); }
+  int prefault(void* address, std::size_t bytes) noexcept override {
+    expect_whole_pages("prefault", address, bytes);
+    return refused(k_prefault);
+  }
+  int lock(void* address, std::size_t bytes) noexcept override {
+    expect_whole_pages("lock", address, bytes);
+    return refused(k_lock);
+  }
   int unlock(void*, std::size_t) noexcept override { return 0; }
-  int advise_huge(void*, std::size_t, bool) noexcept override { return 0; }
+  int advise_huge(void* address, std::size_t bytes, bool) noexcept override {
+    expect_whole_pages("advise_huge", address, bytes);
+    return 0;
+  }
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
     const int error = refused(k_discard);
     return error != 0 ? error : real().discard(address, bytes, locked);
@@ -67,7 +77,7 @@ class FakeMemory final : public os::Memory {
   std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }
 
  private:
-  static os::Memory& real() noexcept { return os::memory(); }
+  static os::Memory& real() noexcept { return machine_memory(); }
   // Threads may share a fake; what its dials say is for when they are done.
   int refused(Kind kind) noexcept {
     const std::lock_guard guard(mutex_);

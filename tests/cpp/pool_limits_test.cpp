@@ -34,6 +34,53 @@ TEST_F(PoolTest, LimitIsKeptAndRefusalLosesNothing) {
   EXPECT_LE(pool.stats().capacity_bytes, 4 * k_mib);
 }
 
+// Whatever the size of the kernel's pages, growth ends on one of them.
+TEST_F(PoolTest, LimitsAndSizesNeedNotBeWholePagesOfTheKernel) {
+  for (const std::size_t limit : {2 * k_mib + 4096, 3 * k_mib + 20'480, 4 * k_mib - 1, 5 * k_mib + 36'864}) {
+    Options options;
+    options.limit = limit;
+    options.size = limit / 2;
+    options.when_full = WhenFull::raise;
+    Pool& pool = make(options);
+    std::vector<void*> blocks;
+    while (void* const block = pool.allocate(4096 * (5 + blocks.size() % 3))) {
+      std::memset(block, 1, 4096);
+      blocks.push_back(block);
+    }
+    EXPECT_GE(pool.stats().current_bytes, limit - 8 * std::size_t{4096} - test::kernel_page());
+    EXPECT_LE(pool.stats().capacity_bytes, limit + test::kernel_page());
+    EXPECT_EQ(pool.stats().capacity_bytes % test::kernel_page(), 0U);
+    for (void* block : blocks) pool.release(block);
+    pool.trim();
+    expect_ok(pool);
+  }
+}
+
+// Where memory is short, growth takes no more than is needed: in whole pages of the kernel all the same.
+TEST_F(PoolTest, GrowthByWhatIsNeededEndsOnAPageOfTheKernel) {
+  Pool& pool = make();
+  std::vector<void*> blocks{pool.allocate(2 * k_mib)};
+  pool.restrain({.spare = 256 * k_kib, .most_zeroed = 0});
+  memory_.available = k_mib;
+  const std::uint64_t before = pool.stats().capacity_bytes;
+  for (int i = 0; i < 3; ++i) blocks.push_back(pool.allocate(5 * 4096 + 1));
+  EXPECT_LT(pool.stats().capacity_bytes, before + 3 * (6 * 4096 + test::kernel_page()));
+  EXPECT_EQ(pool.stats().capacity_bytes % test::kernel_page(), 0U);
+  for (void* block : blocks) pool.release(block);
+}
+
+TEST_F(PoolTest, WhatIsResidentIsCountedInPagesOfTheKernel) {
+  Options options;
+  options.prefault = false;
+  options.huge_pages = HugePages::off;
+  Pool& pool = make(options);
+  auto* const block = static_cast<volatile char*>(pool.allocate(8 * k_mib));
+  const std::uint64_t before = pool.stats().resident_bytes;
+  for (std::size_t at = 0; at < 8 * k_mib; at += test::kernel_page()) block[at] = 1;
+  EXPECT_EQ(pool.stats().resident_bytes, before + 8 * k_mib);
+  pool.release(const_cast<char*>(block));
+}
+
 TEST_F(PoolTest, AbsurdSizesAreRefused) {
   Pool& pool = make();
   for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 4095, SIZE_MAX / 2, std::size_t{1} << 47}) {

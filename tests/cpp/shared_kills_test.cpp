@@ -213,7 +213,7 @@ int live_in_town(std::uint64_t seed, unsigned turn) {
     if (tries > 15'000) return 4;
     ::usleep(1000);
   }
-  const CreateResult result = SharedPool::attach_address(g_town->address, Options{});
+  const CreateResult result = SharedPool::attach_address(g_town->address, Options{}, test::machine_shared_memory());
   if (result.pool == nullptr) return 2;
   Citizen citizen(result.pool, random());
   // Killed at any step, at one of a kind, which some kinds never come to, or not at all.

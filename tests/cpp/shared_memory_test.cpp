@@ -139,6 +139,31 @@ TEST(SharedMemory, ReadOnlyMappingsCannotBeWritten) {
   real().close(fd);
 }
 
+std::size_t count_mappings() {
+  std::FILE* const file = std::fopen("/proc/self/maps", "re");
+  EXPECT_NE(file, nullptr);
+  std::size_t lines = 0;
+  for (int c = 0; (c = std::fgetc(file)) != EOF;) lines += c == '\n' ? 1U : 0U;
+  std::fclose(file);
+  return lines;
+}
+
+// Of a file whose size is no multiple of the kernel's page as well, only its own mapping stays.
+TEST(SharedMemory, MappingLeavesNoAddressSpaceBehind) {
+  (void)count_mappings();
+  for (const std::size_t bytes : {std::size_t{4096}, std::size_t{8192}, std::size_t{1} << 20, (std::size_t{1} << 20) + 20'480}) {
+    int fd = -1;
+    ASSERT_EQ(real().create_nameless(SegmentId{{6}}, bytes, 4096, &fd), 0);
+    const std::size_t before = count_mappings();
+    void* base = nullptr;
+    ASSERT_EQ(real().map(fd, bytes, 4096, true, &base), 0);
+    EXPECT_LE(count_mappings(), before + 1) << bytes;
+    EXPECT_EQ(real().unmap(base, bytes), 0);
+    EXPECT_EQ(count_mappings(), before) << bytes;
+    real().close(fd);
+  }
+}
+
 TEST(Liveness, SelfChildZombieAndGone) {
   ProcessIdentity self;
   ASSERT_EQ(real().identify(::getpid(), &self), 0);

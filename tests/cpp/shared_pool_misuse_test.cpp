@@ -122,12 +122,12 @@ TEST(SharedPoolMisuse, ForeignFilesAreRefused) {
   int fd = -1;
   os::SharedMemory& real = os::shared_memory();
   ASSERT_EQ(real.create_nameless(os::SegmentId{{1}}, 1 << 20, 4096, &fd), 0);
-  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}).error, EBADMSG);
+  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}, test::machine_shared_memory()).error, EBADMSG);
   ASSERT_EQ(real.create_nameless(os::SegmentId{{1}}, 100, 4096, &fd), 0);
-  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}).error, EBADMSG);
+  EXPECT_EQ(SharedPool::attach_fd(fd, Options{}, test::machine_shared_memory()).error, EBADMSG);
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);
-  EXPECT_EQ(SharedPool::attach_fd(ends[0], Options{}).error, EBADMSG);
+  EXPECT_EQ(SharedPool::attach_fd(ends[0], Options{}, test::machine_shared_memory()).error, EBADMSG);
   // One that others may write.
   const std::string name = own_name("open");
   ASSERT_EQ(real.create_named(1 << 20, &fd), 0);
@@ -135,7 +135,7 @@ TEST(SharedPoolMisuse, ForeignFilesAreRefused) {
   ASSERT_EQ(::chmod(("/dev/shm/rtpool." + name).c_str(), 0666), 0);
   Options options;
   std::strcpy(options.name, name.c_str());
-  EXPECT_EQ(SharedPool::attach_name(options).error, EACCES);
+  EXPECT_EQ(SharedPool::attach_name(options, test::machine_shared_memory()).error, EACCES);
   EXPECT_EQ(real.unlink_named(name.c_str()), 0);
   real.close(fd);
 }

@@ -74,6 +74,28 @@ TEST(SharedPool, FullFailsOrFallsBack) {
   let_go(pool);
 }
 
+// Memory goes back in whole pages of the kernel, which the data of a small pool need not begin with.
+TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
+  for (const std::uint64_t size : {std::uint64_t{9} << 20, std::uint64_t{9'000'000}, std::uint64_t{64} << 20}) {
+    SharedPool* pool = make_pool(size);
+    auto* const kept = static_cast<char*>(pool->allocate(20'000));
+    std::memset(kept, 5, 20'000);
+    auto* const gone = static_cast<char*>(pool->allocate(6 << 20));
+    ASSERT_NE(gone, nullptr);
+    std::memset(gone, 6, 6 << 20);
+    pool->release(gone);
+    const std::uint64_t before = pool->stats().common.resident_bytes;
+    EXPECT_LE(before, pool->geometry().data_bytes);
+    const std::size_t given = pool->trim();
+    EXPECT_GE(given, std::size_t{3} << 20);
+    EXPECT_LE(pool->stats().common.resident_bytes, before - given + 4 * test::kernel_page());
+    for (std::size_t i = 0; i < 20'000; ++i) ASSERT_EQ(kept[i], 5);
+    pool->release(kept);
+    expect_empty(pool);
+    let_go(pool);
+  }
+}
+
 TEST(SharedPool, ThreadsAtOnce) {
   SharedPool* pool = make_pool(8 << 20);
   std::atomic<int> damaged{0};
@@ -112,7 +134,7 @@ TEST(SharedPool, ThreadsAtOnce) {
 SharedPool* reopen_in_child(const SharedPool* parents) {
   // The inherited object would be found; a process that was spawned has none. Exec is not needed for that.
   const Address address = parents->address();
-  const CreateResult result = SharedPool::attach_address(address, Options{});
+  const CreateResult result = SharedPool::attach_address(address, Options{}, test::machine_shared_memory());
   return result.pool;
 }
 
@@ -273,11 +295,11 @@ TEST(SharedPool, NamesAreFoundRefusedWhileInUseAndTakenOverFromTheDead) {
   Options again;
   again.size = 1 << 20;
   std::strcpy(again.name, name.c_str());
-  EXPECT_EQ(in_child([&] { return SharedPool::create(again).error; }), EEXIST << 8);
+  EXPECT_EQ(in_child([&] { return SharedPool::create(again, test::machine_shared_memory()).error; }), EEXIST << 8);
   EXPECT_EQ(in_child([&] {
     Options options;
     std::strcpy(options.name, name.c_str());
-    return SharedPool::attach_name(options).pool == pool ? 0 : 1;  // open already
+    return SharedPool::attach_name(options, test::machine_shared_memory()).pool == pool ? 0 : 1;  // open already
   }), 0);
   EXPECT_EQ(pool->unlink(), 0);
   EXPECT_EQ(pool->unlink(), ENOENT);
@@ -308,7 +330,7 @@ TEST(SharedPool, LeftOversOfTheDeadAreSweptAndThoseOfOrderlyEndsAreNot) {
   let_go(pool);
   Options options;
   std::strcpy(options.name, orderly.c_str());
-  const CreateResult found = SharedPool::attach_name(options);
+  const CreateResult found = SharedPool::attach_name(options, test::machine_shared_memory());
   ASSERT_NE(found.pool, nullptr);
   EXPECT_EQ(found.pool->unlink(), 0);
   let_go(found.pool);
@@ -332,7 +354,7 @@ TEST(SharedPool, TheLastUserOfADeadCreatorsPoolRemovesTheName) {
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
   Options options;
   std::strcpy(options.name, name.c_str());
-  const CreateResult found = SharedPool::attach_name(options);
+  const CreateResult found = SharedPool::attach_name(options, test::machine_shared_memory());
   ASSERT_NE(found.pool, nullptr);
   EXPECT_EQ(found.pool->stats().processes, 2U);
   ASSERT_EQ(::write(go[1], "x", 1), 1);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string>
 
+#include "large_pages_shared.hpp"
 #include "shared/shared_pool.hpp"
 
 namespace rtpool::shared {
@@ -19,7 +20,7 @@ inline SharedPool* make_pool(std::uint64_t size, const char* name = "", bool fal
   options.size = size;
   options.fall_back = fall_back;
   std::strncpy(options.name, name, sizeof options.name - 1);
-  const CreateResult result = SharedPool::create(options);
+  const CreateResult result = SharedPool::create(options, test::machine_shared_memory());
   EXPECT_NE(result.pool, nullptr) << "error " << result.error;
   return result.pool;
 }

@@ -26,7 +26,7 @@ class ThreadsTest : public testing::Test {
     Options options;
     options.limit = std::size_t{512} << 20;
     options.prefault = false;
-    pool_ = Pool::create(options).pool;
+    pool_ = Pool::create(options, test::machine_memory()).pool;
     ASSERT_NE(pool_, nullptr);
   }
   void TearDown() override {
@@ -202,7 +202,7 @@ TEST_F(ThreadsTest, ManyPoolsComeAndGo) {
   for (int i = 0; i < 2000; ++i) {
     Options options;
     options.prefault = false;
-    Pool* const pool = Pool::create(options).pool;
+    Pool* const pool = Pool::create(options, test::machine_memory()).pool;
     ASSERT_NE(pool, nullptr);
     void* const a = pool->allocate(100);
     void* const b = pool_->allocate(100);
@@ -217,7 +217,7 @@ TEST_F(ThreadsTest, MemoryOfOtherThreadsIsTakenBeforeRefusal) {
   options.size = std::size_t{8} << 20;
   options.prefault = false;
   options.when_full = WhenFull::raise;
-  Pool* const pool = Pool::create(options).pool;
+  Pool* const pool = Pool::create(options, test::machine_memory()).pool;
   std::atomic<bool> freed{false};
   std::atomic<bool> stop{false};
   std::thread holder([&] {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <string>
 
+#include "large_pages.hpp"
 #include "pool/pool.hpp"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -28,7 +29,7 @@ Pool& watched_pool() {
   Options options;
   options.limit = std::size_t{64} << 20;
   options.watch = true;
-  return *Pool::create(options).pool;
+  return *Pool::create(options, test::machine_memory()).pool;
 }
 
 // Uses one block after the other as its owner may.

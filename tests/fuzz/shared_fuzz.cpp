@@ -32,6 +32,7 @@ class Kernel final : public os::SharedMemory {
   std::uint32_t living = ~0U;  // by bits of the pid
   std::int32_t pid = 4242;
 
+  std::size_t page_size() noexcept override { return real().page_size(); }
   int create_nameless(const os::SegmentId& id, std::size_t bytes, std::size_t page, int* fd) noexcept override {
     return refused() ? ENOMEM : real().create_nameless(id, bytes, page, fd);
   }

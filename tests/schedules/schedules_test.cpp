@@ -252,6 +252,7 @@ class BarrierMemory final : public os::Memory {
     return 0;
   }
   bool process_barrier_available() noexcept override { return true; }
+  std::size_t page_size() noexcept override { return under_.page_size(); }
   int reserve(std::size_t b, std::size_t a, void** o) noexcept override { return under_.reserve(b, a, o); }
   int release(void* a, std::size_t b) noexcept override { return under_.release(a, b); }
   int commit(void* a, std::size_t b) noexcept override { return under_.commit(a, b); }
