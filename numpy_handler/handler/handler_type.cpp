@@ -43,7 +43,9 @@ Target target_of(HandlerObject* self) noexcept {
   Target target;
   if (self->capsule != nullptr) {
     target.pool = Reference::borrow(self->source);
-    target.capsule = Reference::borrow(self->capsule);
+    // Of other sources than pools the capsule is asked for each time: they may have been closed since.
+    target.capsule = is_pool(self->state, self->source) ? Reference::borrow(self->capsule)
+                                                        : Reference(capsule_of(self->state, self->source, "pool"));
     return target;
   }
   target.pool = self->thread_local_pool != nullptr ? pool_of_thread(self) : source_or_default(self);

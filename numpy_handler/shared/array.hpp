@@ -38,6 +38,9 @@ inline SharedArrayObject* shared_array_object(PyObject* object) noexcept {
 // False with TypeError for dtypes whose elements are or hold pointers.
 bool check_shareable(PyArray_Descr* dtype) noexcept;
 
+// False with TypeError for subclasses: a handle carries shape, strides, dtype and place, and nothing of what they add.
+bool check_plain(PyObject* array) noexcept;
+
 // Whether every element lies inside `range`. Sizes that overflow do not.
 bool lies_within(const SharedLayout& layout, npy_intp item_size, const shared::BlockRange& range) noexcept;
 

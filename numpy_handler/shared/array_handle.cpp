@@ -40,6 +40,16 @@ bool check_shareable(PyArray_Descr* dtype) noexcept {
   return false;
 }
 
+bool check_plain(PyObject* object) noexcept {
+  if (PyArray_CheckExact(object)) return true;
+  const bool masked = PyObject_HasAttrString(object, "mask") != 0;
+  PyErr_Format(PyExc_TypeError, "share() needs a plain NumPy array: a handle does not carry %s. %s",
+               masked ? "the mask of a masked array" : "what a subclass adds to it",
+               masked ? "Share `array.data` and `np.ma.getmaskarray(array)`, and join them again where they are opened"
+                      : "Share `np.asarray(array)`, and make the type again with `.view(type)` where it is opened");
+  return false;
+}
+
 bool lies_within(const SharedLayout& layout, npy_intp item_size, const shared::BlockRange& range) noexcept {
   if (item_size < 0 || layout.offset < range.offset || layout.offset - range.offset > range.bytes) return false;
   npy_intp below = 0;

@@ -15,6 +15,10 @@ using shared::BlockRange;
 using shared::BlockRef;
 using shared::SharedPool;
 
+// NPY_ARRAY_WARN_ON_WRITE of NumPy's private headers, since 1.17: what np.broadcast_arrays gives is writeable with a warning.
+// A place written through it is many elements, so it counts as read-only here.
+constexpr int k_warn_on_write = static_cast<int>(1U << 31);
+
 // One hold of a block for as long as an array looks at it.
 struct SharedBlockObject {
   PyObject_HEAD
@@ -139,10 +143,10 @@ PyObject* open_array(SharedArrayObject* self, bool writeable) noexcept {
   return array.release();
 }
 
-// open(*, writeable=True), called for every frame: without the general parser, which costs as much as all the rest.
+// open(*, writeable=None), called for every frame: without the general parser, which costs as much as all the rest.
 PyObject* handle_open(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
-  int writeable = 1;
+  int writeable = -1;
   if (count != 0) {
     PyErr_Format(PyExc_TypeError, "open() takes no positional arguments, got %zd; write open(writeable=...)", count);
     return nullptr;
@@ -152,12 +156,20 @@ PyObject* handle_open(PyObject* object, PyObject* const* arguments, Py_ssize_t c
       PyErr_Format(PyExc_TypeError, "open() takes writeable=, not %R", PyTuple_GET_ITEM(names, i));
       return nullptr;
     }
+    if (arguments[i] == Py_None) continue;
     writeable = PyObject_IsTrue(arguments[i]);
     if (writeable < 0) return nullptr;
   }
   PyObject* array = nullptr;
   RTPOOL_BEGIN_EXCLUSIVE(object);
-  array = open_array(shared_array_object(object), writeable != 0);
+  SharedArrayObject* const self = shared_array_object(object);
+  if (writeable > 0 && !self->layout.writeable) {
+    PyErr_SetString(PyExc_ValueError,
+                    "the array was read-only when it was shared (by setflags(write=False), or a view by np.broadcast_to), so "
+                    "it opens read-only; share the array it is a view of to write to it");
+  } else {
+    array = open_array(self, writeable < 0 ? self->layout.writeable : writeable != 0);
+  }
   RTPOOL_END_EXCLUSIVE();
   return array;
 }
@@ -254,15 +266,16 @@ PyGetSetDef handle_getters[] = {
 };
 
 constexpr const char* k_open_text =
-    "open(*, writeable=True)\n--\n\nGive the array over the shared memory, without a copy.\n\n"
+    "open(*, writeable=None)\n--\n\nGive the array over the shared memory, without a copy.\n\n"
     "The array keeps the memory from then on, the handle does no longer; it can be opened again as long as\n"
     "somebody keeps it.\n\n"
-    "Parameters\n----------\nwriteable : bool, default True\n"
-    "    False gives an array over a mapping that the kernel lets nobody write through.\n\n"
+    "Parameters\n----------\nwriteable : bool, optional\n"
+    "    As the array was that was shared, by default. False, or a shared read-only array, gives an array over a mapping\n"
+    "    that the kernel lets nobody write through.\n\n"
     "Returns\n-------\nndarray\n\n"
     "Raises\n------\nLookupError\n    The array is gone: everybody has dropped it.\n"
     "FileNotFoundError\n    No living process has the pool open.\n"
-    "ValueError\n    The handle and the pool do not fit together.";
+    "ValueError\n    The handle and the pool do not fit together, or ``writeable=True`` for an array shared read-only.";
 
 PyMethodDef handle_methods[] = {
     {"open", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(handle_open)), METH_FASTCALL | METH_KEYWORDS,
@@ -303,7 +316,7 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
     std::memcpy(layout.extents + dimensions, PyArray_STRIDES(array), half);
   }
   layout.dimensions = dimensions;
-  layout.writeable = PyArray_ISWRITEABLE(array);
+  layout.writeable = PyArray_ISWRITEABLE(array) && (PyArray_FLAGS(array) & k_warn_on_write) == 0;
   self->dtype = PyArray_DESCR(array);
   Py_INCREF(reinterpret_cast<PyObject*>(self->dtype));
   core->add_reference();
@@ -342,11 +355,13 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
 
 // _share(array) -> SharedArray
 PyObject* share(PyObject* pool, PyObject* object) {
-  if (PyArray_Check(object)) {
+  if (PyArray_Check(object) && check_plain(object)) {
     return share_array(object_over<SharedPool>(pool)->state, core_of<SharedPool>(pool),
                        reinterpret_cast<PyArrayObject*>(object));
   }
-  PyErr_Format(PyExc_TypeError, "share() needs a NumPy array, not %.200s", Py_TYPE(object)->tp_name);
+  if (!PyErr_Occurred()) {
+    PyErr_Format(PyExc_TypeError, "share() needs a NumPy array, not %.200s", Py_TYPE(object)->tp_name);
+  }
   return nullptr;
 }
 

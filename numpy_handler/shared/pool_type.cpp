@@ -132,6 +132,22 @@ PyObject* close_pool(PyObject* object, PyObject*) {
 
 PyObject* is_closed(PyObject* object, PyObject*) { return PyBool_FromLong(shared_pool_object(object)->closed); }
 
+// What is made through a closed pool could only fail, in NumPy's words, at the first array: say so before.
+PyObject* get_capsule(PyObject* object, void*) {
+  const SharedPoolObject* self = shared_pool_object(object);
+  if (!self->closed) return Py_NewRef(self->pool.capsule);
+  PyErr_Format(PyExc_ValueError,
+               "%R makes no arrays any more: it was closed. Use it before close() or the end of its `with`, or get it "
+               "anew by SharedPool.attach or from a process that has it open",
+               object);
+  return nullptr;
+}
+
+PyGetSetDef pool_getters[] = {
+    {"_capsule", get_capsule, nullptr, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
 PyMethodDef pool_methods[32] = {
     {"_close", close_pool, METH_NOARGS, nullptr},
     {"_closed", is_closed, METH_NOARGS, nullptr},
@@ -144,7 +160,8 @@ PyType_Slot pool_slots[] = {
     {Py_tp_richcompare, reinterpret_cast<void*>(compare_pools<SharedPool, &ModuleState::shared_pool_type>)},
     {Py_tp_hash, reinterpret_cast<void*>(pool_hash)},
     {Py_sq_contains, reinterpret_cast<void*>(pool_contains<SharedPool>)},
-    {Py_tp_members, k_pool_members<SharedPool>},
+    {Py_tp_members, k_pool_members<SharedPool> + 1},  // `_capsule`, the first, is a getter here
+    {Py_tp_getset, pool_getters},
     {Py_tp_methods, pool_methods},
     {0, nullptr},
 };

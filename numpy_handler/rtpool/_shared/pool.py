@@ -191,7 +191,8 @@ class SharedPool(_core.SharedPool):
         Parameters
         ----------
         array : ndarray
-            Made under ``rtpool.handler(pool)``, opened from a handle, or a view of one of these.
+            Made under ``rtpool.handler(pool)``, opened from a handle, or a view of one of these. One that is read-only
+            opens read-only.
 
         Returns
         -------
@@ -202,7 +203,8 @@ class SharedPool(_core.SharedPool):
         Raises
         ------
         TypeError
-            For dtypes whose elements are pointers (objects, variable-length strings).
+            For dtypes whose elements are pointers (objects, variable-length strings), and for subclasses of ndarray
+            (masked arrays, matrices, record arrays): a handle does not carry what they add.
         ValueError
             The array's data are not in this pool.
         MemoryError
@@ -275,6 +277,8 @@ class SharedPool(_core.SharedPool):
 
     def close(self) -> None:
         """Make nothing in this pool any more through this object. Arrays stay valid; the last to go leaves the pool.
+
+        Entering ``rtpool.handler(pool)`` afterwards raises `ValueError`.
 
         Other processes are not concerned, and a name stays (see `unlink`).
         """

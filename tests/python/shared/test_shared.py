@@ -6,6 +6,7 @@ import contextlib
 import gc
 import pickle
 import signal
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,15 @@ def test_sizes_options_and_mistakes() -> None:
         assert pool.effective.prefault is True
         with rtpool.handler(pool), pytest.raises(MemoryError):
             np.empty(400 << 10, np.uint8)
-    assert pool.closed and "closed" in repr(pool)
-    with rtpool.handler(pool), pytest.raises(MemoryError):
-        np.empty(10)
+        handler = rtpool.handler(pool)
+        handler.__enter__()
+    try:
+        # Closed while a handler of it is entered: NumPy says what it can.
+        assert pool.closed and "closed" in repr(pool)
+        with pytest.raises(MemoryError):
+            np.empty(10)
+    finally:
+        handler.__exit__(None, None, None)
     for arguments in ({"size": 0}, {"size": "1 MiB", "name": "../x"}, {"size": 1, "when_full": "grow"}):
         with pytest.raises(ValueError):
             rtpool.SharedPool.create(**arguments)  # type: ignore[arg-type]
@@ -160,6 +167,64 @@ def test_pointers_and_foreign_arrays_are_refused(pool: rtpool.SharedPool) -> Non
         pool.share(np.ones(3))
     with pytest.raises(TypeError, match="NumPy array"):
         pool.share([1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_what_a_handle_does_not_carry_is_refused(pool: rtpool.SharedPool) -> None:
+    with rtpool.handler(pool):
+        plain = np.arange(12.0).reshape(3, 4)
+    masked = np.ma.MaskedArray(plain, mask=plain > 5)
+    records = plain.view(np.dtype([("x", "f8"), ("y", "f8")])).view(np.recarray)
+    for array, reason in [(masked, "mask"), (np.asmatrix(plain), "subclass"), (records, "subclass")]:
+        with pytest.raises(TypeError, match=reason):
+            pool.share(array)
+    assert (pool.share(masked.data).open() == plain).all()
+    fields = pool.share(np.asarray(records.view(np.ndarray))).open()
+    assert (fields["y"] == plain[:, 1::2]).all()
+
+
+def test_read_only_arrays_open_read_only(pool: rtpool.SharedPool) -> None:
+    with rtpool.handler(pool):
+        array = np.arange(12.0).reshape(3, 4)
+    frozen = array.view()
+    frozen.flags.writeable = False
+    broadcast = np.broadcast_to(array[0], (5, 4))
+    warns = np.broadcast_arrays(array[0], np.empty((5, 4)))[0]
+    rtpool.share_by_reference()
+    try:
+        for shared in (frozen, broadcast, warns):
+            handle = pool.share(shared)
+            with pytest.raises(ValueError, match="read-only"):
+                handle.open(writeable=True)
+            sent = pickle.loads(ForkingPickler.dumps(shared))
+            for opened in (handle.open(), handle.open(writeable=False), sent):
+                assert not opened.flags.writeable and (opened == shared).all()
+                with pytest.raises(ValueError, match="read-only"):
+                    opened[0] = 1
+            # And so does what is made of it.
+            assert not pool.share(handle.open()).open().flags.writeable
+    finally:
+        rtpool.share_by_reference(False)
+    opened = pool.share(array).open()
+    opened[0, 0] = 7
+    assert array[0, 0] == 7
+
+
+def test_a_closed_pool_is_refused_at_entry() -> None:
+    pool = rtpool.SharedPool.create("1 MiB")
+    before = rtpool.handler(pool)
+    with before:
+        np.empty(10)
+    pool.close()
+    for attempt in (
+        before.__enter__,
+        lambda: rtpool.handler(pool),
+        lambda: rtpool.set_handler(pool),
+        lambda: rtpool.activate(pool),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            attempt()
+    assert rtpool.owner(np.empty(10)) is None and rtpool.active_pool() is None
 
 
 def test_read_only_is_the_kernels(pool: rtpool.SharedPool, run_python: Any) -> None:
