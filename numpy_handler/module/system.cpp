@@ -4,6 +4,7 @@
 
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/support/state.hpp"
+#include "os/kernel_pages.hpp"
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
 #include "os/program_pages.hpp"
@@ -21,7 +22,7 @@ PyObject* lockable_memory(PyObject*, PyObject*) {
   return PyLong_FromSize_t(bytes);
 }
 
-// transparent_huge_pages() -> "always", "madvise", "never" or "unknown"
+// transparent_huge_pages() -> of 2 MiB: "always", "madvise", "never" or "unknown"
 PyObject* transparent_huge_pages(PyObject*, PyObject*) {
   switch (os::memory().transparent_huge_pages()) {
     case 'a': return PyUnicode_FromString("always");
@@ -29,6 +30,11 @@ PyObject* transparent_huge_pages(PyObject*, PyObject*) {
     case 'n': return PyUnicode_FromString("never");
     default: return PyUnicode_FromString("unknown");
   }
+}
+
+// transparent_huge_setting() -> the file that decides about them, "" if the kernel has none of 2 MiB
+PyObject* transparent_huge_setting(PyObject*, PyObject*) {
+  return PyUnicode_FromString(os::huge_page_setting("enabled").path);
 }
 
 // free_huge_pages(page) -> how many explicit huge pages of `page` bytes the kernel has free
@@ -118,6 +124,7 @@ PyMethodDef functions[] = {
     {"physical_memory", physical_memory, METH_NOARGS, nullptr},
     {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},
     {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
+    {"transparent_huge_setting", transparent_huge_setting, METH_NOARGS, nullptr},
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
     {"touch_malloc", touch_malloc, METH_O, nullptr},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import _core
+from .._support.huge_pages import explicit_fix, transparent_fix
 from .._support.options import HUGE_PAGES
 from .._support.sizes import format_size
 
@@ -128,19 +129,11 @@ def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
 def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
     if huge_pages == "auto":
         state = _core.transparent_huge_pages()
-        return (
-            f"transparent huge pages are {state!r} in this kernel ({_errno_text(error)})",
-            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (as root)",
-        )
+        told = "of 2 MiB this kernel has none" if state == "unknown" else f"are {state!r} in this kernel"
+        return f"transparent huge pages {told} ({_errno_text(error)})", transparent_fix()
     page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
     reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({_errno_text(error)})"
-    pages = max(-(-size // page), 1)
-    if huge_pages == "2MiB":
-        return reason, f"sysctl -w vm.nr_hugepages={pages} (as root)"
-    return reason, (
-        f"echo {pages} > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
-        f" (as root; or boot with hugepagesz=1G hugepages={pages})"
-    )
+    return reason, explicit_fix(page, max(-(-size // page), 1))
 
 
 def _errno_text(error: int) -> str:

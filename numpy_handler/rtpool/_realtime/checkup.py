@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import _core
+from .._support.huge_pages import transparent_fix
 from .._support.sizes import format_size
 from . import machine as settings
 from .probe import Machine
@@ -37,7 +39,8 @@ def _preemption(machine: Machine) -> Finding:
     if model in ("PREEMPT_RT", "full", "lazy"):
         verdict, fix = "ok", ""
     else:
-        verdict, fix = "warn", "boot with preempt=full, or install a PREEMPT_RT kernel (Debian: linux-image-rt-amd64)"
+        package = f"linux-image-rt-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"
+        verdict, fix = "warn", f"boot with preempt=full, or install a PREEMPT_RT kernel (Debian: {package})"
     return Finding("kernel preemption", model, verdict, fix)
 
 
@@ -123,7 +126,7 @@ def _huge_pages(machine: Machine) -> Finding:
     state = _core.transparent_huge_pages()
     if state in ("always", "madvise"):
         return Finding("huge pages", state, "ok")
-    return Finding("huge pages", state, "warn", "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (as root)")
+    return Finding("huge pages", "none of 2 MiB" if state == "unknown" else state, "warn", transparent_fix())
 
 
 def _defragmentation(machine: Machine) -> Finding:

@@ -127,7 +127,7 @@ def read_environment(
         clock_source=machine.text("sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown",
         virtual=machine.is_virtual(),
         watch="exact" if watched else _why_unwatched(watch_error, machine),
-        processor=_processor(machine),
+        processor=machine.processor(),
         python=platform.python_version(),
         numpy=np.__version__,
         rtpool=_core.__version__,
@@ -140,13 +140,6 @@ def _why_unwatched(error: int, machine: Machine) -> str:
     if level is not None and level > 2:
         return f"counters read where it was slow ({name}: sysctl -w kernel.perf_event_paranoid=2 lets it watch)"
     return f"counters read where it was slow ({name}: the container or kernel does not permit perf_event_open)"
-
-
-def _processor(machine: Machine) -> str:
-    for line in (machine.text("proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

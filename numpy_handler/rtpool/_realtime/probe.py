@@ -8,6 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from .arm import processor_of
+
+# What the firmware of virtual machines calls itself (DMI, device tree).
+_VIRTUAL = re.compile(
+    r"QEMU|KVM|linux,dummy-virt|VMware|VirtualBox|innotek|Xen|Bochs|Parallels|BHYVE|Virtual Machine|Virtualization"
+    r"|OpenStack|Google Compute Engine|Amazon EC2|Alibaba Cloud|HVM domU"
+)
+
 
 class Machine:
     """Reads the machine. Tests give another `root`."""
@@ -85,12 +93,32 @@ class Machine:
         except (OSError, EOFError):
             return "\n" + (self.text(f"boot/config-{platform.release()}") or "")
 
+    def processor(self) -> str:
+        """The processor's name; on Arm the kinds of cores, and the board where firmware names it."""
+        info = self.text("proc/cpuinfo") or ""
+        match = re.search(r"^model name\s*:\s*(.*\S)", info, re.MULTILINE)
+        if match:
+            return match[1]
+        cores = processor_of(info)
+        board = (self.text("proc/device-tree/model") or "").rstrip("\0")
+        if cores and board:
+            return f"{board} ({cores})"
+        return cores or board or platform.processor() or platform.machine()
+
     def is_virtual(self) -> bool | None:
-        """Whether a hypervisor runs this machine; `None` where the processor does not say."""
-        info = self.text("proc/cpuinfo")
-        if info is None or "flags" not in info:
+        """Whether a hypervisor runs this machine; `None` where neither processor nor firmware says."""
+        info = self.text("proc/cpuinfo") or ""
+        if re.search(r"^flags\s*:", info, re.MULTILINE):
+            return re.search(r"^flags\s*:.*\bhypervisor\b", info, re.MULTILINE) is not None
+        if self.text("sys/hypervisor/type") or (self.root / "proc/device-tree/hypervisor").is_dir():
+            return True
+        dmi = (self.text(f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name", "bios_vendor"))
+        tree = (self.text(f"proc/device-tree/{name}") for name in ("model", "compatible"))
+        told = " ".join(text for text in (*dmi, *tree) if text)
+        if not told:
             return None
-        return re.search(r"^flags\s*:.*\bhypervisor\b", info, re.MULTILINE) is not None
+        # A whole machine of a cloud has the cloud's name too.
+        return _VIRTUAL.search(told) is not None and not re.search(r"\.metal\b", told)
 
     def governors(self) -> set[str]:
         """The frequency governors in force; empty where frequencies are not ours to set."""

@@ -8,25 +8,8 @@ import platform
 import numpy as np
 
 import rtpool
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _transparent_huge_pages() -> str:
-    try:
-        with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="utf-8") as file:
-            return file.read().partition("[")[2].partition("]")[0]
-    except OSError:
-        return "unknown"
+from rtpool import _core
+from rtpool._realtime.probe import Machine
 
 
 def _memory_gib() -> float | None:
@@ -49,10 +32,11 @@ def describe() -> dict[str, str | int | float | None]:
         "rtpool": rtpool.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": Machine().processor(),
         "processors": _processors(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()}",
         "libc": " ".join(platform.libc_ver()),
-        "transparent_huge_pages": _transparent_huge_pages(),
+        "kernel_page": os.sysconf("SC_PAGE_SIZE"),
+        "transparent_huge_pages": _core.transparent_huge_pages(),
     }

@@ -349,7 +349,37 @@ def test_the_machine_is_read_without_trust(tmp_path) -> None:
     (tmp_path / "sys/kernel").mkdir()
     (tmp_path / "sys/kernel/realtime").write_text("1")
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("flags\t\t: fpu hypervisor sse\n")
+    (tmp_path / "proc/cpuinfo").write_text("model name : Fast 9000\nflags\t\t: fpu hypervisor sse\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal: 5 kB\nSwapTotal:   7 kB\n")
     assert nothing.governors() == {"powersave"} and nothing.deepest_idle_latency() == 133
     assert nothing.preemption() == "PREEMPT_RT" and nothing.is_virtual() is True and nothing.swap_kib() == 7
+    assert nothing.processor() == "Fast 9000"
+
+
+def cores(*parts: int) -> str:
+    return "".join(f"processor : {n}\nCPU implementer\t: 0x41\nCPU part\t: {part:#x}\n" for n, part in enumerate(parts))
+
+
+@pytest.mark.parametrize(
+    ("files", "processor", "virtual"),
+    [
+        ({"proc/cpuinfo": cores(0xD0B, 0xD0B, 0xD0B, 0xD0B), "proc/device-tree/model": "Raspberry Pi 5 Model B\0"},
+         "Raspberry Pi 5 Model B (4 x Arm Cortex-A76)", False),
+        ({"proc/cpuinfo": cores(0xD05, 0xD05, 0xD0B), "proc/device-tree/model": "RK3588\0"},
+         "RK3588 (2 x Arm Cortex-A55 + 1 x Arm Cortex-A76)", False),
+        ({"proc/cpuinfo": cores(0xD08), "proc/device-tree/compatible": "linux,dummy-virt\0"},
+         "1 x Arm Cortex-A72", True),
+        ({"proc/cpuinfo": cores(0xD40), "sys/class/dmi/id/sys_vendor": "Amazon EC2",
+          "sys/class/dmi/id/product_name": "c7g.large"}, "1 x Arm Neoverse V1", True),
+        ({"proc/cpuinfo": cores(0xD40), "sys/class/dmi/id/sys_vendor": "Amazon EC2",
+          "sys/class/dmi/id/product_name": "c7g.metal"}, "1 x Arm Neoverse V1", False),
+        ({"proc/cpuinfo": cores(0xFFF)}, "1 x Arm part 0xfff", None),
+        ({"proc/cpuinfo": cores(0xD03), "sys/hypervisor/type": "xen"}, "1 x Arm Cortex-A53", True),
+    ],
+)  # fmt: skip
+def test_arm_machines_are_named(tmp_path, files: dict[str, str], processor: str, virtual: bool | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    machine = Machine(str(tmp_path))
+    assert machine.processor() == processor and machine.is_virtual() is virtual
