@@ -16,7 +16,8 @@ struct CpuFeatures {
 };
 
 // Bytes of the data caches one core sees; `level3` is the whole of the last level that the core shares with others.
-// A level the machine does not have is 0.
+// A level the machine does not have is 0. Where cores differ (big.LITTLE): of each level the largest any of them has, since a
+// thread may run on any.
 struct CacheSizes {
   std::size_t line = 64;
   std::size_t level1 = 32 << 10;
@@ -29,13 +30,17 @@ struct CacheSizes {
 // O(1) after the first call.
 const CpuFeatures& cpu_features() noexcept;
 
-// Cached after the first call, which reads a dozen files. Where neither sysfs nor libc knows: the values of
+// Cached after the first call, which reads a dozen files for each kind of core. Where neither sysfs nor libc knows: the values of
 // CacheSizes{}.
 const CacheSizes& cache_sizes() noexcept;
 
 // Reads <directory>/index<N>/{level,type,size,coherency_line_size}; false and `out` unchanged if there is no data cache
 // in it.
 bool read_cache_sizes(const char* directory, CacheSizes* out) noexcept;
+
+// The same of all cores: of <directory>/cpu<N>/cache, N from 0. Cores are of one kind where their cpu_capacity is the same, or
+// where they have none, as on most PCs.
+bool read_caches_of_cores(const char* directory, CacheSizes* out) noexcept;
 
 // Cores the calling thread may run on: its affinity mask, bounded by the CPU quota of the process's cgroup (rounded up,
 // read once). At least 1. One kernel call.

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -38,7 +39,8 @@ std::size_t parse_size(const char* text) noexcept {
 
 CacheSizes detect_cache_sizes() noexcept {
   CacheSizes found;
-  if (read_cache_sizes("/sys/devices/system/cpu/cpu0/cache", &found)) return found;
+  if (read_caches_of_cores("/sys/devices/system/cpu", &found)) return found;
+#ifdef _SC_LEVEL1_DCACHE_SIZE  // glibc; musl does not know
   const long level1 = ::sysconf(_SC_LEVEL1_DCACHE_SIZE);
   const long level2 = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
   const long level3 = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
@@ -46,6 +48,7 @@ CacheSizes detect_cache_sizes() noexcept {
   found.level1 = static_cast<std::size_t>(level1);
   found.level2 = static_cast<std::size_t>(level2);
   found.level3 = level3 > 0 ? static_cast<std::size_t>(level3) : 0;
+#endif
   return found;
 }
 
@@ -121,6 +124,38 @@ bool read_cache_sizes(const char* directory, CacheSizes* out) noexcept {
   if (found.last_level() == 0) return false;
   *out = found;
   return true;
+}
+
+bool read_caches_of_cores(const char* directory, CacheSizes* out) noexcept {
+  // Kinds of cores seen, by their capacity relative to the fastest (1024); machines have two or three.
+  constexpr unsigned k_most_kinds = 8;
+  constexpr unsigned k_most_cores = 1024;
+  std::size_t kinds[k_most_kinds];
+  unsigned count = 0;
+  bool found = false;
+  for (unsigned core = 0; core < k_most_cores; ++core) {
+    char path[512];
+    char text[32];
+    std::snprintf(path, sizeof path, "%s/cpu%u/cpu_capacity", directory, core);
+    const bool told = read_text_file(path, text, sizeof text);
+    if (!told && core != 0) break;
+    const std::size_t capacity = told ? parse_size(text) : 0;
+    if (std::find(kinds, kinds + count, capacity) != kinds + count) continue;
+    std::snprintf(path, sizeof path, "%s/cpu%u/cache", directory, core);
+    CacheSizes own;
+    if (!read_cache_sizes(path, &own)) continue;
+    if (count < k_most_kinds) kinds[count++] = capacity;
+    if (!found) {
+      *out = own;
+    } else {
+      out->line = std::max(out->line, own.line);
+      out->level1 = std::max(out->level1, own.level1);
+      out->level2 = std::max(out->level2, own.level2);
+      out->level3 = std::max(out->level3, own.level3);
+    }
+    found = true;
+  }
+  return found;
 }
 
 const CacheSizes& cache_sizes() noexcept {

@@ -65,6 +65,39 @@ TEST_F(CacheTree, ThatSaysNothingChangesNothing) {
   EXPECT_EQ(sizes.last_level(), CacheSizes{}.last_level());
 }
 
+// Small cores first, as boards number them: a big one has twice the caches.
+TEST_F(CacheTree, OfCoresThatDifferTheLargestCount) {
+  const std::filesystem::path cpus = root_;
+  const auto add_core = [&](int core, const char* capacity, const char* level2) {
+    root_ = cpus / ("cpu" + std::to_string(core)) / "cache";
+    std::filesystem::create_directories(root_);
+    add(0, "1", "Data", "32K", "64");
+    add(1, "2", "Unified", level2, "64");
+    if (capacity != nullptr) std::ofstream(root_.parent_path() / "cpu_capacity") << capacity << '\n';
+    root_ = cpus;
+  };
+  CacheSizes sizes;
+  EXPECT_FALSE(read_caches_of_cores(root_.c_str(), &sizes));
+  for (int core = 0; core < 4; ++core) add_core(core, "414", "128K");
+  add_core(4, "1024", "512K");
+  add_core(5, "1024", "4096K");  // of a kind seen before: not looked at
+  ASSERT_TRUE(read_caches_of_cores(root_.c_str(), &sizes));
+  EXPECT_EQ(sizes.level1, std::size_t{32} << 10);
+  EXPECT_EQ(sizes.level2, std::size_t{512} << 10);
+  EXPECT_EQ(sizes.level3, 0U);
+}
+
+TEST_F(CacheTree, OfCoresWithoutACapacityTheFirstSpeaksForAll) {
+  for (const char* core : {"cpu0", "cpu1"}) std::filesystem::create_directories(root_ / core / "cache");
+  const std::filesystem::path cpus = root_;
+  root_ = cpus / "cpu0" / "cache";
+  add(0, "1", "Data", "48K", "64");
+  root_ = cpus;
+  CacheSizes sizes;
+  ASSERT_TRUE(read_caches_of_cores(root_.c_str(), &sizes));
+  EXPECT_EQ(sizes.level1, std::size_t{48} << 10);
+}
+
 TEST(Cpu, CacheSizesOfThisMachineArePlausible) {
   const CacheSizes& sizes = cache_sizes();
   EXPECT_GE(sizes.last_level(), std::size_t{64} << 10);

@@ -7,12 +7,18 @@ import sys
 
 import pytest
 
+# The numbers of Linux's calls that take, give back or change memory.
+NUMBERS = {
+    "x86_64": dict(mmap=9, mprotect=10, munmap=11, brk=12, mremap=25, madvise=28, mlock=149, munlock=150),
+    "aarch64": dict(brk=214, munmap=215, mremap=216, mmap=222, mprotect=226, mlock=228, munlock=229, madvise=233),
+}
+
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64",
-    reason="the filter knows the call numbers of Linux on x86-64",
+    sys.platform != "linux" or platform.machine() not in NUMBERS,
+    reason="the filter knows the call numbers of Linux on x86-64 and 64-bit Arm",
 )
 
-FILTER = """
+FILTER = f"calls = {NUMBERS.get(platform.machine(), {})}" + """
 import ctypes, os, struct, sys
 import numpy as np
 import rtpool
@@ -32,7 +38,6 @@ def forbid_memory_calls():
     room = [bytes(100) for _ in range(50_000)][::500]
     rtpool._core.tune_malloc()
     rtpool._core.touch_malloc(1 << 20)
-    calls = dict(mmap=9, mprotect=10, munmap=11, brk=12, mremap=25, madvise=28, mlock=149, munlock=150)
     program = [(0x20, 0, 0, 0)]                                       # load the number of the call
     program += [(0x15, len(calls) - i, 0, number) for i, number in enumerate(calls.values())]
     program += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x80000000)]   # allow; kill the process
