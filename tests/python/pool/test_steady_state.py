@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(
     reason="the filter knows the call numbers of Linux on x86-64 and 64-bit Arm",
 )
 
-FILTER = f"calls = {NUMBERS.get(platform.machine(), {})}" + """
+FILTER = (
+    f"calls = {NUMBERS.get(platform.machine(), {})}"
+    + """
 import ctypes, os, struct, sys
 import numpy as np
 import rtpool
@@ -51,6 +53,7 @@ def forbid_memory_calls():
     if libc.prctl(22, 2, ctypes.byref(held), 0, 0) != 0:              # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
         end("no seccomp here")
 """
+)
 
 LOOP = """
 rng = np.random.default_rng(1)
