@@ -93,7 +93,7 @@ class OwnLoop:
     def __enter__(self) -> OwnLoop:
         if self.warm:
             collector.enter("freeze")
-        self.settings.apply(None, False, -1, True, self.priority)
+        self.settings.apply(None, False, -1, self.priority, False)
         self.loop.start(True)
         return self
 

@@ -49,16 +49,15 @@ bool read_processors(PyObject* numbers, cpu_set_t* out) noexcept {
   return true;
 }
 
-// apply(cpus or None, lock_process, latency_us or -1, precise_timer, priority or 0) -> errno values (affinity, lock, latency,
-// timer, priority);
-// None for what was not asked for
+// apply(cpus or None, lock_process, latency_us or -1, priority or 0, inherit) -> errno values (affinity, lock, latency,
+// priority, children); None for what was not asked for
 PyObject* settings_apply(PyObject* object, PyObject* arguments) {
   PyObject* processors = nullptr;
   int lock_process = 0;
   int latency = -1;
-  int precise_timer = 0;
   int priority = 0;
-  if (!PyArg_ParseTuple(arguments, "Opipi:apply", &processors, &lock_process, &latency, &precise_timer, &priority)) {
+  int inherit = 0;
+  if (!PyArg_ParseTuple(arguments, "Opiip:apply", &processors, &lock_process, &latency, &priority, &inherit)) {
     return nullptr;
   }
   realtime::SettingsRequest request;
@@ -66,8 +65,8 @@ PyObject* settings_apply(PyObject* object, PyObject* arguments) {
   if (request.set_affinity && !read_processors(processors, &request.affinity)) return nullptr;
   request.lock_process = lock_process != 0;
   request.wakeup_latency = latency;
-  request.precise_timer = precise_timer != 0;
   request.priority = priority;
+  request.inherit = inherit != 0;
   realtime::Settings& settings = settings_of(object);
   {
     const WithoutGil others_run;

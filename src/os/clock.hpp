@@ -19,7 +19,9 @@ class Clock {
 
   // CLOCK_MONOTONIC. About 30 ns, no kernel call where the kernel offers its clock page (x86-64 and arm64 with TSC).
   virtual Nanoseconds now() noexcept = 0;
-  // Sleeps until `instant`; returns at once if it has passed. 0, or EINTR when a signal handler ran before it.
+  // Sleeps until `instant`; returns at once if it has passed. 0, or EINTR when a signal handler ran before it. The kernel
+  // may not join the wake-up with later ones meanwhile (timer slack, 50 us by default); that is the sleep's alone and not
+  // the thread's, whose children would have it for good. Two to four kernel calls.
   // Absolute, so that the time between computing the instant and sleeping does not add up over a loop.
   virtual int sleep_until(Nanoseconds instant) noexcept = 0;
 };

@@ -17,9 +17,19 @@ enum class Policy : std::uint8_t { other, batch, idle, fifo, round_robin, deadli
 
 struct ThreadScheduling {
   Policy policy = Policy::other;
-  int priority = 0;          // 1 to 99 for fifo and round_robin
-  int nice = 0;              // for other and batch
-  bool reset_on_fork = false;
+  int priority = 0;            // 1 to 99 for fifo and round_robin
+  int nice = 0;                // for other and batch
+  bool reset_on_fork = false;  // children of a real-time thread begin as `other`
+};
+
+// What the children of a thread, the threads and processes that it starts, begin with instead of its own settings.
+struct ChildSettings {
+  bool affinity = false;
+  cpu_set_t own_affinity{};
+  cpu_set_t child_affinity{};
+  bool scheduling = false;
+  ThreadScheduling own_scheduling;
+  ThreadScheduling child_scheduling;
 };
 
 // What was locked in memory before `Scheduling::lock_process`; only `unlock_process` looks inside.
@@ -43,9 +53,12 @@ class Scheduling {
   // EINVAL: none of the processors is online and allowed by the cgroup.
   virtual int set_thread_affinity(const cpu_set_t& wanted) noexcept = 0;
 
-  // How much later than asked the kernel may wake a thread of an ordinary policy, to join wake-ups (50 us by default).
-  virtual int timer_slack(std::uint64_t* nanoseconds) noexcept = 0;
-  virtual int set_timer_slack(std::uint64_t nanoseconds) noexcept = 0;
+  // From now on the children of the calling thread begin with `wanted`, as long as its own settings are those that
+  // `wanted` names; `before` tells what was in force. An errno value other than 0: only children by fork do, of those that
+  // the kernel does not see to (ThreadScheduling::reset_on_fork).
+  virtual int exchange_child_settings(const ChildSettings& wanted, ChildSettings* before) noexcept = 0;
+  // Whether the calling thread may set `reset_on_fork` back.
+  virtual bool may_clear_reset_on_fork() noexcept = 0;
 
   // Locks all memory of the process, present and future (mlockall), and remembers what was locked before.
   // ENOMEM or EPERM: RLIMIT_MEMLOCK is below the address space in use and CAP_IPC_LOCK is missing.
@@ -54,7 +67,7 @@ class Scheduling {
   virtual int unlock_process(const LockedMemory& before) noexcept = 0;
 
   // Bounds the wake-up latency of the processors' idle states to `microseconds` while the returned descriptor is open
-  // (/dev/cpu_dma_latency). EACCES or ENOENT: no permission, no such device.
+  // (/dev/cpu_dma_latency). A forked child does not hold it. EACCES or ENOENT: no permission, no such device.
   virtual int hold_wakeup_latency(std::int32_t microseconds, int* descriptor) noexcept = 0;
   virtual int release_wakeup_latency(int descriptor) noexcept = 0;
 

@@ -3,17 +3,20 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <pthread.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+
+#include "os/children.hpp"
 
 namespace rtpool::os {
 namespace {
@@ -119,6 +122,28 @@ Policy policy_of(int number) noexcept {
   }
 }
 
+// Descriptors of /dev/cpu_dma_latency that are held, -1 for a free place. A child's copy would hold the processors awake
+// for as long as the child lives: there it becomes an ordinary file, so that its number stays the section's to close.
+std::atomic<int> g_latency_held[16] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+
+void exchange_latency(int from, int to) noexcept {
+  for (std::atomic<int>& held : g_latency_held) {
+    int expected = from;
+    if (held.compare_exchange_strong(expected, to, std::memory_order_relaxed)) return;
+  }
+}
+
+void release_latency_in_child() noexcept {
+  for (const std::atomic<int>& held : g_latency_held) {
+    const int descriptor = held.load(std::memory_order_relaxed);
+    if (descriptor < 0) continue;
+    const int nothing = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nothing < 0) continue;
+    ::dup3(nothing, descriptor, O_CLOEXEC);
+    ::close(nothing);
+  }
+}
+
 class LinuxScheduling final : public Scheduling {
  public:
   int thread_scheduling(ThreadScheduling* out) noexcept override {
@@ -159,16 +184,11 @@ class LinuxScheduling final : public Scheduling {
     return result(::sched_setaffinity(0, sizeof wanted, &wanted));
   }
 
-  int timer_slack(std::uint64_t* nanoseconds) noexcept override {
-    const int slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
-    if (slack < 0) return errno;
-    *nanoseconds = static_cast<std::uint64_t>(slack);
-    return 0;
+  int exchange_child_settings(const ChildSettings& wanted, ChildSettings* before) noexcept override {
+    return os::exchange_child_settings(wanted, before);
   }
 
-  int set_timer_slack(std::uint64_t nanoseconds) noexcept override {
-    return result(::prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0));
-  }
+  bool may_clear_reset_on_fork() noexcept override { return has_capability(CAP_SYS_NICE); }
 
   int lock_process(std::unique_ptr<LockedMemory>* before) noexcept override {
     std::unique_ptr<Ranges> ranges(new (std::nothrow) Ranges);
@@ -201,11 +221,17 @@ class LinuxScheduling final : public Scheduling {
       ::close(file);
       return error;
     }
+    static const int k_watched = ::pthread_atfork(nullptr, nullptr, release_latency_in_child);
+    (void)k_watched;
+    exchange_latency(-1, file);
     *descriptor = file;
     return 0;
   }
 
-  int release_wakeup_latency(int descriptor) noexcept override { return result(::close(descriptor)); }
+  int release_wakeup_latency(int descriptor) noexcept override {
+    exchange_latency(descriptor, -1);
+    return result(::close(descriptor));
+  }
 
   int allowed_priority() noexcept override {
     if (has_capability(CAP_SYS_NICE)) return k_highest_priority;

@@ -15,7 +15,7 @@
 
 namespace rtpool::realtime {
 
-enum class Setting : std::uint8_t { affinity, lock_process, wakeup_latency, timer_slack, priority };
+enum class Setting : std::uint8_t { affinity, lock_process, wakeup_latency, priority, children };
 inline constexpr std::size_t k_settings = 5;
 
 // What a section asks for; nothing by default.
@@ -24,8 +24,8 @@ struct SettingsRequest {
   cpu_set_t affinity{};
   bool lock_process = false;
   std::int32_t wakeup_latency = -1;  // microseconds; -1: leave as it is
-  bool precise_timer = false;        // timer slack of 1 ns instead of 50 us
   int priority = 0;                  // SCHED_FIFO 1 to 99; 0: leave policy and priority as they are
+  bool inherit = false;              // children of the thread begin with its affinity and priority
 };
 
 class Settings {
@@ -36,8 +36,9 @@ class Settings {
   // Nothing is restored here: a thread other than the section's may destroy the object.
   ~Settings() = default;
 
-  // Applies what is asked for; true if everything asked for is in force. Priority comes last, so that the slow calls
-  // before it do not run at real-time priority.
+  // Applies what is asked for; true if everything asked for is in force. Priority comes late, so that the slow calls
+  // before it do not run at real-time priority; what children begin with (asked for wherever affinity or priority are)
+  // comes last, when it is known what they would get.
   bool apply(const SettingsRequest& request) noexcept;
   // Takes back what `apply` put in force, in reverse order. 0 or the first errno value; the rest is taken back anyway.
   // Calling it again does nothing.
@@ -50,7 +51,9 @@ class Settings {
 
  private:
   int apply_one(Setting setting, const SettingsRequest& request) noexcept;
+  int separate_children(const SettingsRequest& request) noexcept;
   int restore_one(Setting setting) noexcept;
+  int restore_priority() noexcept;
 
   os::Scheduling& os_;
   std::array<bool, k_settings> asked_{};
@@ -60,7 +63,8 @@ class Settings {
   os::ThreadScheduling scheduling_before_;
   std::unique_ptr<os::LockedMemory> locked_before_;
   int latency_descriptor_ = -1;
-  std::uint64_t slack_before_ = 0;
+  os::ChildSettings children_before_;
+  bool separated_ = false;  // children_before_ is to be put back
 };
 
 }  // namespace rtpool::realtime

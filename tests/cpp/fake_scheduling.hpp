@@ -33,16 +33,14 @@ class FakeScheduling final : public os::Scheduling {
     affinity = wanted;
     return 0;
   }
-  int timer_slack(std::uint64_t* nanoseconds) noexcept override {
-    *nanoseconds = slack;
-    return 0;
+  int exchange_child_settings(const os::ChildSettings& wanted, os::ChildSettings* before) noexcept override {
+    *before = children;
+    children = wanted;
+    const bool any = wanted.affinity || wanted.scheduling;
+    if (any) calls.emplace_back("children");
+    return any ? refuse_children : 0;
   }
-  int set_timer_slack(std::uint64_t nanoseconds) noexcept override {
-    calls.emplace_back("slack");
-    if (refuse_slack != 0) return refuse_slack;
-    slack = nanoseconds;
-    return 0;
-  }
+  bool may_clear_reset_on_fork() noexcept override { return privileged; }
   int lock_process(std::unique_ptr<os::LockedMemory>* before) noexcept override {
     calls.emplace_back("lock");
     if (refuse_lock != 0) return refuse_lock;
@@ -73,12 +71,13 @@ class FakeScheduling final : public os::Scheduling {
   cpu_set_t affinity;
   bool locked = false;
   std::int32_t latency = -1;
-  std::uint64_t slack = 50'000;
+  os::ChildSettings children;
+  bool privileged = true;
   int refuse_scheduling = 0;
   int refuse_affinity = 0;
   int refuse_lock = 0;
   int refuse_latency = 0;
-  int refuse_slack = 0;
+  int refuse_children = 0;
   std::vector<std::string> calls;
 };
 

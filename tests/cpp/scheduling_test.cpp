@@ -60,18 +60,6 @@ TEST(Scheduling, AffinityIsSetAndSetBack) {
   EXPECT_TRUE(CPU_EQUAL(&now, &before));
 }
 
-TEST(Scheduling, TimerSlackIsSetAndSetBack) {
-  std::uint64_t before = 0;
-  std::uint64_t now = 0;
-  ASSERT_EQ(scheduling().timer_slack(&before), 0);
-  ASSERT_EQ(scheduling().set_timer_slack(1), 0);
-  ASSERT_EQ(scheduling().timer_slack(&now), 0);
-  EXPECT_EQ(now, 1U);
-  ASSERT_EQ(scheduling().set_timer_slack(before), 0);
-  ASSERT_EQ(scheduling().timer_slack(&now), 0);
-  EXPECT_EQ(now, before);
-}
-
 TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";

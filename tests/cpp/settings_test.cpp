@@ -16,7 +16,6 @@ class SettingsTest : public ::testing::Test {
     CPU_SET(1, &request.affinity);
     request.lock_process = true;
     request.wakeup_latency = 0;
-    request.precise_timer = true;
     request.priority = 80;
   }
   void expect_untouched() {
@@ -25,7 +24,7 @@ class SettingsTest : public ::testing::Test {
     EXPECT_EQ(CPU_COUNT(&os.affinity), 2);
     EXPECT_FALSE(os.locked);
     EXPECT_EQ(os.latency, -1);
-    EXPECT_EQ(os.slack, 50'000U);
+    EXPECT_FALSE(os.children.affinity || os.children.scheduling || os.scheduling.reset_on_fork);
   }
 
   testing::FakeScheduling os;
@@ -46,11 +45,10 @@ TEST_F(SettingsTest, AllInForceAndAllTakenBackInReverse) {
   EXPECT_EQ(CPU_COUNT(&os.affinity), 1);
   EXPECT_TRUE(os.locked);
   EXPECT_EQ(os.latency, 0);
-  EXPECT_EQ(os.slack, 1U);
   EXPECT_EQ(settings.restore(), 0);
   expect_untouched();
-  const std::vector<std::string> expected = {"affinity", "lock", "latency", "slack", "scheduling",
-                                             "scheduling", "slack", "release latency", "unlock", "affinity"};
+  const std::vector<std::string> expected = {"affinity", "lock", "latency", "scheduling", "children",
+                                             "scheduling", "release latency", "unlock", "affinity"};
   EXPECT_EQ(os.calls, expected);
   EXPECT_EQ(settings.restore(), 0);
   EXPECT_EQ(os.calls, expected);
@@ -82,8 +80,8 @@ INSTANTIATE_TEST_SUITE_P(Each, Refused,
                          ::testing::Values(Refusal{Setting::affinity, &testing::FakeScheduling::refuse_affinity, EINVAL},
                                            Refusal{Setting::lock_process, &testing::FakeScheduling::refuse_lock, ENOMEM},
                                            Refusal{Setting::wakeup_latency, &testing::FakeScheduling::refuse_latency, EACCES},
-                                           Refusal{Setting::timer_slack, &testing::FakeScheduling::refuse_slack, EINVAL},
-                                           Refusal{Setting::priority, &testing::FakeScheduling::refuse_scheduling, EPERM}));
+                                           Refusal{Setting::priority, &testing::FakeScheduling::refuse_scheduling, EPERM},
+                                           Refusal{Setting::children, &testing::FakeScheduling::refuse_children, ENOSYS}));
 
 TEST_F(SettingsTest, ApplyingAgainTakesTheFirstBackBefore) {
   settings.apply(request);
@@ -94,6 +92,73 @@ TEST_F(SettingsTest, ApplyingAgainTakesTheFirstBackBefore) {
   EXPECT_EQ(os.scheduling.priority, 10);
   settings.restore();
   expect_untouched();
+}
+
+TEST_F(SettingsTest, ChildrenBeginAsWithoutTheSection) {
+  settings.apply(request);
+  EXPECT_TRUE(os.scheduling.reset_on_fork);
+  EXPECT_TRUE(os.children.affinity && os.children.scheduling);
+  EXPECT_EQ(CPU_COUNT(&os.children.own_affinity), 1);
+  EXPECT_EQ(CPU_COUNT(&os.children.child_affinity), 2);
+  EXPECT_EQ(os.children.own_scheduling.priority, 80);
+  EXPECT_EQ(os.children.child_scheduling.policy, os::Policy::other);
+}
+
+TEST_F(SettingsTest, ChildrenInheritWhereThatIsAsked) {
+  request.inherit = true;
+  settings.apply(request);
+  EXPECT_FALSE(os.scheduling.reset_on_fork);
+  EXPECT_FALSE(os.children.affinity || os.children.scheduling);
+  settings.restore();
+  expect_untouched();
+}
+
+TEST_F(SettingsTest, TheKernelsFlagIsLeftAloneWhereItCouldNotBeTakenBack) {
+  os.privileged = false;
+  settings.apply(request);
+  EXPECT_FALSE(os.scheduling.reset_on_fork);
+  EXPECT_TRUE(os.children.scheduling);
+  settings.restore();
+  expect_untouched();
+}
+
+TEST_F(SettingsTest, AndWhereChildrenAreNotPlain) {
+  os.scheduling.nice = 5;
+  settings.apply(request);
+  EXPECT_FALSE(os.scheduling.reset_on_fork);
+  EXPECT_EQ(os.children.child_scheduling.nice, 5);
+}
+
+TEST_F(SettingsTest, ChildrenOfSectionsInSectionsBeginAsOutsideOfAll) {
+  settings.apply(request);
+  Settings inner(os);
+  SettingsRequest more;
+  more.set_affinity = true;
+  CPU_ZERO(&more.affinity);
+  CPU_SET(0, &more.affinity);
+  more.priority = 90;
+  inner.apply(more);
+  EXPECT_EQ(CPU_COUNT(&os.children.child_affinity), 2);
+  EXPECT_TRUE(CPU_EQUAL(&os.children.own_affinity, &more.affinity));
+  EXPECT_EQ(os.children.child_scheduling.policy, os::Policy::other);
+  EXPECT_EQ(os.children.own_scheduling.priority, 90);
+  inner.restore();
+  EXPECT_TRUE(CPU_EQUAL(&os.children.own_affinity, &request.affinity));
+  EXPECT_EQ(os.children.own_scheduling.priority, 80);
+  more.inherit = true;
+  inner.apply(more);
+  EXPECT_FALSE(os.children.affinity || os.children.scheduling);
+  inner.restore();
+  EXPECT_TRUE(os.children.affinity && os.children.scheduling);
+  settings.restore();
+  expect_untouched();
+}
+
+TEST_F(SettingsTest, TheChildrenOfAThreadThatResetsThemArePlain) {
+  os.scheduling = {os::Policy::fifo, 3, 0, true};
+  settings.apply(request);
+  EXPECT_TRUE(os.scheduling.reset_on_fork);
+  EXPECT_EQ(os.children.child_scheduling.policy, os::Policy::other);
 }
 
 }  // namespace

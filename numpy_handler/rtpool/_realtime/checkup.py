@@ -210,7 +210,7 @@ def _wake_ups(seconds: float) -> Finding:
     loop = _core.Loop(1_000_000, False, 0, 0, -1, round(seconds * 1e9), None)
     own = _core.MachineSettings()
     priority = min(_core.thread_scheduling()[3], 50)
-    own.apply(None, False, -1, True, priority)
+    own.apply(None, False, -1, priority, False)
     try:
         loop.start(True)
         for _ in loop:

@@ -10,7 +10,7 @@ from .. import _core
 from .._pool.effective import Degradation
 from .._support.sizes import format_size
 
-SETTINGS = ("cpu", "lock_process", "cpu_latency", "timer", "priority")  # as the core orders them
+SETTINGS = ("cpu", "lock_process", "cpu_latency", "priority", "inherit")  # as the core orders them
 
 
 class Wanted(NamedTuple):
@@ -19,18 +19,18 @@ class Wanted(NamedTuple):
     cpu: tuple[int, ...] | None
     lock_process: bool
     cpu_latency: int  # microseconds; -1: not asked
-    timer: bool
     priority: int  # 0: not asked
+    inherit: bool
 
     @property
     def nothing(self) -> bool:
         """Whether nothing is asked for."""
-        return self.cpu is None and not (self.lock_process or self.timer or self.priority) and self.cpu_latency < 0
+        return self.cpu is None and not (self.lock_process or self.priority) and self.cpu_latency < 0
 
 
 def apply(settings: _core.MachineSettings, wanted: Wanted) -> tuple[Degradation, ...]:
     """Put in force what can be; explain the rest."""
-    errors = settings.apply(wanted.cpu, wanted.lock_process, wanted.cpu_latency, wanted.timer, wanted.priority)
+    errors = settings.apply(*wanted)
     return tuple(_explain(name, error, wanted) for name, error in zip(SETTINGS, errors, strict=True) if error)
 
 
@@ -72,8 +72,8 @@ def _explain(setting: str, error: int, wanted: Wanted) -> Degradation:
                 f" (service: LimitRTPRIO={asked}; container: --ulimit rtprio={asked} --cap-add SYS_NICE)"
             )
     else:
-        reason = "the kernel does not let this thread set its timer slack"
-        fix = "use priority=: real-time policies have none"
+        reason = "what libraries start cannot be seen here: it begins with the section's cpu and priority"
+        fix = "start threads before the section, or inherit=True if they are meant to"
     text = f"{errno.errorcode.get(error, error)}: {os.strerror(error)}"
     return Degradation(setting, asked, got, error, f"{reason} ({text})", fix)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from typing import Literal
 
 from .._pool.pool import OnMiss, Pool
+from .interrupt import Interrupt
 
 GcMode = Literal["freeze", "disable", "keep"]
 
@@ -22,10 +24,22 @@ class _Collector:
     """The garbage collector while sections run."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """As if no section had ever run."""
         self.users = 0
         self.freezers = 0
         self.was_enabled = False
         self.froze = False
+
+    def release(self) -> None:
+        """Give the collector back although sections hold it; their `leave` will change nothing."""
+        if self.froze:
+            gc.unfreeze()
+        if self.users and self.was_enabled:
+            gc.enable()
+        self.forget()
 
     def enter(self, mode: GcMode) -> None:
         """Keep collections out of the caller's section."""
@@ -48,6 +62,8 @@ class _Collector:
     def leave(self, mode: GcMode) -> None:
         """Undo one `enter` of the same mode."""
         with _lock:
+            if self.users == 0:
+                return  # released in a child process
             if mode == "freeze":
                 self.freezers -= 1
                 if self.freezers == 0 and self.froze:
@@ -125,6 +141,8 @@ class Freeze:
         """Give the hold up and return its misses."""
         misses = self.misses()
         with _lock:
+            if self not in self._shared.holders:
+                return misses  # released in a child process
             self._shared.holders.remove(self)
             self._shared.apply()
             if not self._shared.holders:
@@ -154,9 +172,20 @@ def _sum(a: Misses, b: Misses) -> Misses:
 
 
 def _in_child() -> None:
+    """Let a forked process be an ordinary one: without collections, or with frozen pools, it could not live long.
+
+    What its thread runs at is seen to by the core.
+    """
     # The child has one thread, which holds no lock; another one may have held it at the fork.
     global _lock
     _lock = threading.Lock()
+    collector.release()
+    for shared in _frozen.values():
+        shared.holders.clear()
+        shared.apply()
+    _frozen.clear()
+    while isinstance(handler := signal.getsignal(signal.SIGINT), Interrupt):
+        handler.remove()
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -70,6 +70,12 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         processor.
     cpu : int or iterable of int, optional
         The processors this thread may run on.
+    inherit : bool, default False
+        Whether threads and processes that this thread starts inside begin with its `priority` and `cpu`. Otherwise they
+        begin as they would without the section: Python's threads, those that libraries make (BLAS, OpenMP), and
+        processes by ``subprocess``, ``multiprocessing`` or ``os``. Beyond that is who makes the system call himself
+        (Go), and what a library starts that was loaded inside; of those, children of a privileged thread still have no
+        priority.
     on_miss : {"fallback", "raise"}
         Requests the frozen pool cannot serve: NumPy's default allocator takes them, or `MemoryError`. Both are counted
         in ``report.misses`` and named in ``report.deviations``.
@@ -127,6 +133,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         lock_process: bool = False,
         priority: SupportsIndex | None = None,
         cpu: SupportsIndex | Iterable[SupportsIndex] | None = None,
+        inherit: bool = False,
         on_miss: OnMiss = "fallback",
         iterations: SupportsIndex | None = None,
         duration: Duration | None = None,
@@ -155,8 +162,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             arguments.processors(cpu),
             arguments.flag(lock_process, "lock_process"),
             arguments.latency(cpu_latency),
-            self._pacing.period > 0,
             0 if priority is None else arguments.whole(priority, "priority", 1, 99),
+            arguments.flag(inherit, "inherit"),
         )
         self._entered = False
         self._undo: list[Callable[[], object]] = []

@@ -138,7 +138,7 @@ def _lock() -> str:
     """Lock the process in memory for good; empty, or why not."""
     from .._realtime import machine
 
-    refused = machine.apply(_core.MachineSettings(), machine.Wanted(None, True, -1, False, 0))
+    refused = machine.apply(_core.MachineSettings(), machine.Wanted(None, True, -1, 0, False))
     return str(refused[0]) if refused else ""
 
 

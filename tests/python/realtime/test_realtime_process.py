@@ -70,7 +70,6 @@ def test_all_settings_hold_inside_and_are_restored() -> None:
         assert ((policy, priority) == ("SCHED_FIFO", 5)) == ("priority" not in refused)
         assert (locked_kib() > 1000) == ("lock_process" not in refused)
         assert len(os.sched_getaffinity(0)) == 1
-        assert timer_slack() in ("1\n", "0\n")  # real-time policies have none
     environment = rt.report.environment
     assert environment.scheduler == policy and len(environment.affinity) == 1
 
