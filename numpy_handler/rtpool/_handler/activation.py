@@ -4,6 +4,7 @@ from typing import Literal
 
 from .. import _core
 from .._pool.pool import Pool
+from .._support.options import word
 
 
 def activate(pool: Pool | None = None, *, malloc: Literal["keep", "tune"] = "keep") -> Pool:
@@ -46,10 +47,9 @@ def activate(pool: Pool | None = None, *, malloc: Literal["keep", "tune"] = "kee
     True
     >>> rtpool.deactivate()
     """
-    if malloc not in ("keep", "tune"):
-        raise ValueError(f"malloc must be 'keep' or 'tune', not {malloc!r}")
+    tune = word(malloc, "malloc", ("keep", "tune")) == "tune"
     active: Pool = _core.activate(pool)
-    if malloc == "tune" and not _core.tune_malloc():
+    if tune and not _core.tune_malloc():
         import warnings
 
         text = "malloc='tune' changes nothing here: this libc's malloc takes no such settings"

@@ -1,14 +1,15 @@
 """What a pool was asked for and what is in force; what to do where the two differ."""
 
 import errno as errno_names
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import _core
+from .._support.fixes import errno_text, lift_memlock
 from .._support.huge_pages import explicit_fix, transparent_fix
 from .._support.options import HUGE_PAGES
 from .._support.sizes import format_size
+from .._support.table import columns
 
 # As the core numbers them.
 STEPS = ("none", "size", "reserve", "commit", "prefault", "lock", "huge_pages", "metadata")
@@ -74,10 +75,10 @@ class Effective(NamedTuple):
         return not self.degradations
 
     def __str__(self) -> str:
-        lines = [f"{'setting':<12}{'asked':>14}{'in force':>14}"]
+        rows = [["setting", "asked", "in force"]]
         for setting in ("size", "limit", "prefault", "lock", "huge_pages"):
-            lines.append(f"{setting:<12}{_shown(self.asked[setting]):>14}{_shown(getattr(self, setting)):>14}")
-        return "\n".join([*lines, *map(str, self.degradations)])
+            rows.append([setting, _shown(self.asked[setting]), _shown(getattr(self, setting))])
+        return "\n".join([*columns(rows, left=1, gap=4), *map(str, self.degradations)])
 
 
 def _shown(value: object) -> str:
@@ -105,48 +106,30 @@ def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation
     elif setting == "huge_pages":
         reason, fix = _explain_huge_pages(error, got, size, huge_pages)
     elif setting in ("commit", "prefault", "metadata"):
-        reason = f"the kernel gave no memory for {format_size(asked)} ({_errno_text(error)})"
+        reason = f"the kernel gave no memory for {format_size(asked)} ({errno_text(error)})"
         fix = "ask for less, free memory, or raise the memory limit of this process or container"
     elif setting == "reserve":
-        reason = f"no address space for {format_size(asked)} ({_errno_text(error)})"
+        reason = f"no address space for {format_size(asked)} ({errno_text(error)})"
         fix = "raise or remove the limit on address space: ulimit -v unlimited"
     else:
-        reason = f"asked for {format_size(asked)}, possible are {format_size(got)} ({_errno_text(error)})"
+        reason = f"asked for {format_size(asked)}, possible are {format_size(got)} ({errno_text(error)})"
         fix = "ask for less, or raise limit="
     return Degradation(setting, asked, got, error, reason, fix)
 
 
 def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
-    reason = f"{format_size(asked)} to lock, RLIMIT_MEMLOCK is {format_size(got)} ({_errno_text(error)})"
-    kib = -(-asked // 1024)
-    fix = (
-        f"put into /etc/security/limits.conf and log in again: {_user_name()} - memlock {kib}"
-        f" (service: LimitMEMLOCK={kib}K; container: --ulimit memlock={kib * 1024})"
-    )
-    return reason, fix
+    reason = f"{format_size(asked)} to lock, RLIMIT_MEMLOCK is {format_size(got)} ({errno_text(error)})"
+    return reason, lift_memlock(asked)
 
 
 def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
     if huge_pages == "auto":
         state = _core.transparent_huge_pages()
         told = "of 2 MiB this kernel has none" if state == "unknown" else f"are {state!r} in this kernel"
-        return f"transparent huge pages {told} ({_errno_text(error)})", transparent_fix()
+        return f"transparent huge pages {told} ({errno_text(error)})", transparent_fix()
     page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
-    reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({_errno_text(error)})"
+    reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({errno_text(error)})"
     return reason, explicit_fix(page, max(-(-size // page), 1))
-
-
-def _errno_text(error: int) -> str:
-    return f"{errno_names.errorcode.get(error, error)}: {os.strerror(error)}" if error else "no errno"
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"@{os.getgid()}"
 
 
 def creation_error(failure: Failure, name: str, size: int, huge_pages: str | bool) -> Exception:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
 from .._support.sizes import ADDRESS_SPACE, format_size
+from .._support.table import columns
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -191,14 +192,13 @@ class Plan:
 
     def __str__(self) -> str:
         """A table, the sizes that need most memory first."""
-        lines = [f"{'bytes':>14}{'most alive':>12}{'together':>12}{'asked for':>12}{'zeroed':>12}"]
+        rows = [["bytes", "most alive", "together", "asked for", "zeroed"]]
         for entry in sorted(self._entries, key=lambda one: -one.size * one.most_alive):
             together = format_size(entry.size * entry.most_alive)
-            lines.append(
-                f"{entry.size:>14,}{entry.most_alive:>12,}{together:>12}{entry.allocations:>12,}{entry.zeroed:>12,}"
-            )
-        lines.append(f"{'in all':>14}{'':>12}{format_size(self.bytes):>12}")
-        return "\n".join(lines)
+            counts = [f"{entry.allocations:,}", f"{entry.zeroed:,}"]
+            rows.append([f"{entry.size:,}", f"{entry.most_alive:,}", together, *counts])
+        rows.append(["in all", "", format_size(self.bytes), "", ""])
+        return "\n".join(columns(rows, gap=4))
 
     def _fill(self, learned: Plan) -> None:
         self._entries, self._peak_bytes = learned._entries, learned._peak_bytes

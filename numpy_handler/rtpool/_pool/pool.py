@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _core
 from .._support.errors import raise_if_broken
-from .._support.options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice
+from .._support.options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice, flag
 from .._support.sizes import Size, format_size, parse_size
 from .effective import Effective, creation_error, read_effective
 from .stats import Stats
@@ -110,9 +110,8 @@ class Pool(_core.Pool):
         _check_limit(bytes_ready, limit, most)
         label = f"pool-{next(_numbers)}" if name is None else _checked_name(name)
         flags = {"prefault": prefault, "lock": lock, "zero_on_free": zero_on_free, "strict": strict, "debug": debug}
-        for flag, value in flags.items():
-            if not isinstance(value, bool):
-                raise TypeError(f"{flag} must be True or False, not {value!r}")
+        for option, value in flags.items():
+            flag(value, option)
         pages = choice("huge_pages", huge_pages, HUGE_PAGES)
         full = choice("when_full", when_full, WHEN_FULL)
         try:

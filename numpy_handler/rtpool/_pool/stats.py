@@ -108,6 +108,11 @@ class Stats(NamedTuple):
         return "\n\n".join("\n".join(lines) for lines in groups if lines)
 
 
+def line(name: str, figure: int, note: str = "") -> str:
+    """A line of the table."""
+    return f"{name:<28}{figure:>20,}{note}".rstrip()
+
+
 def _memory_lines(stats: Stats) -> list[str]:
     rounding = stats.current_bytes - stats.requested_bytes
     free = stats.capacity_bytes - stats.current_bytes - stats.object_bytes
@@ -122,7 +127,7 @@ def _memory_lines(stats: Stats) -> list[str]:
     ]
     if not stats.object_hits + stats.object_misses:
         del rows[3]
-    return [f"{name:<28}{size:>20,} B  {format_size(size):>10}  {note}".rstrip() for name, size, note in rows]
+    return [line(name, size, f" B  {format_size(size):>10}  {note}") for name, size, note in rows]
 
 
 def _request_lines(stats: Stats) -> list[str]:
@@ -135,7 +140,7 @@ def _request_lines(stats: Stats) -> list[str]:
         ("  by the default allocator", stats.fallbacks, f"{stats.fallback_count:,} alive"),
         ("  not at all", stats.failures, "MemoryError"),
     ]
-    return [f"{name:<28}{count:>20,}    {note}".rstrip() for name, count, note in rows]
+    return [line(name, count, f"    {note}") for name, count, note in rows]
 
 
 def _object_lines(stats: Stats) -> list[str]:
@@ -148,7 +153,7 @@ def _object_lines(stats: Stats) -> list[str]:
         ("  new ones", stats.object_misses - stats.object_fallbacks, ""),
         ("  by Python's own allocator", stats.object_fallbacks, ""),
     ]
-    return [f"{name:<28}{count:>20,}    {note}".rstrip() for name, count, note in rows]
+    return [line(name, count, f"    {note}") for name, count, note in rows]
 
 
 def _event_lines(stats: Stats) -> list[str]:
@@ -158,4 +163,4 @@ def _event_lines(stats: Stats) -> list[str]:
         ("frees by other threads", stats.remote_frees),
         ("misuses", stats.misuses),
     ]
-    return [f"{name:<28}{count:>20,}" for name, count in rows]
+    return [line(name, count) for name, count in rows]

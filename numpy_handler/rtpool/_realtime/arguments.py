@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, SupportsIndex
 
 from .._support.durations import Duration, parse_duration
+from .._support.options import word
 
 MICROSECOND = 1000
 
@@ -36,20 +37,6 @@ def whole(value: SupportsIndex, name: str, least: int, most: int) -> int:
     if not least <= number <= most:
         raise ValueError(f"{name} must be from {least} to {most}, not {number}")
     return number
-
-
-def choice(value: object, name: str, choices: tuple[str, ...]) -> str:
-    """Check one of a few texts."""
-    if isinstance(value, str) and value in choices:
-        return value
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
-
-
-def flag(value: object, name: str) -> bool:
-    """Check a truth value."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
 
 
 def processors(value: SupportsIndex | Iterable[SupportsIndex] | None) -> tuple[int, ...] | None:
@@ -89,7 +76,7 @@ def pacing(
         raise ValueError("spin must not be longer than the period" if every else "spin needs a period")
     return Pacing(
         every,
-        choice(overrun, "overrun", ("skip", "catch-up")) == "catch-up",
+        word(overrun, "overrun", ("skip", "catch-up")) == "catch-up",
         spun,
         whole(warmup, "warmup", 0, 1 << 40),
         NEVER if iterations is None else whole(iterations, "iterations", 0, 1 << 62),

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import _core
+from .._support.fixes import lift_memlock, lift_rtprio
 from .._support.huge_pages import transparent_fix
 from .._support.sizes import format_size
-from . import machine as settings
 from .probe import Machine
 
 
@@ -48,11 +48,7 @@ def _priority(machine: Machine) -> Finding:
     allowed = _core.thread_scheduling()[3]
     if allowed >= 1:
         return Finding("real-time priority", f"SCHED_FIFO up to {allowed}", "ok")
-    fix = (
-        f"put into /etc/security/limits.conf and log in again: {settings.user_name()} - rtprio 95"
-        " (service: LimitRTPRIO=95; container: --ulimit rtprio=95 --cap-add SYS_NICE)"
-    )
-    return Finding("real-time priority", "not permitted (RLIMIT_RTPRIO 0)", "fail", fix)
+    return Finding("real-time priority", "not permitted (RLIMIT_RTPRIO 0)", "fail", lift_rtprio(95))
 
 
 def _throttling(machine: Machine) -> Finding:
@@ -69,11 +65,7 @@ def _memlock(machine: Machine) -> Finding:
     limit = _core.lockable_memory()
     if limit is None or _has_ipc_lock(machine):
         return Finding("locked memory", "unlimited" if limit is None else "CAP_IPC_LOCK: unlimited", "ok")
-    fix = (
-        f"put into /etc/security/limits.conf and log in again: {settings.user_name()} - memlock unlimited"
-        " (service: LimitMEMLOCK=infinity; container: --ulimit memlock=-1)"
-    )
-    return Finding("locked memory", f"at most {format_size(limit)}", "warn", fix)
+    return Finding("locked memory", f"at most {format_size(limit)}", "warn", lift_memlock(None))
 
 
 def _has_ipc_lock(machine: Machine) -> bool:

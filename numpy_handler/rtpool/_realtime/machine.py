@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from .. import _core
 from .._pool.effective import Degradation
+from .._support.fixes import errno_text, lift_memlock, lift_rtprio
 from .._support.sizes import format_size
 
 SETTINGS = ("cpu", "lock_process", "cpu_latency", "priority", "inherit")  # as the core orders them
@@ -45,10 +46,7 @@ def _explain(setting: str, error: int, wanted: Wanted) -> Degradation:
         limit = _core.lockable_memory()
         got = 0 if limit is None else limit
         reason = f"mlockall needs room for all of the address space, RLIMIT_MEMLOCK is {format_size(got)}"
-        fix = (
-            f"put into /etc/security/limits.conf and log in again: {user_name()} - memlock unlimited"
-            " (service: LimitMEMLOCK=infinity; container: --ulimit memlock=-1)"
-        )
+        fix = lift_memlock(None)
     elif setting == "cpu_latency":
         asked = wanted.cpu_latency
         if error == errno.ENOENT:
@@ -67,22 +65,8 @@ def _explain(setting: str, error: int, wanted: Wanted) -> Degradation:
             fix = "sysctl -w kernel.sched_rt_runtime_us=950000, or run outside of the group (docker: --cpu-rt-runtime)"
         else:
             reason = f"SCHED_FIFO {asked} asked for, RLIMIT_RTPRIO is {got}"
-            fix = (
-                f"put into /etc/security/limits.conf and log in again: {user_name()} - rtprio {asked}"
-                f" (service: LimitRTPRIO={asked}; container: --ulimit rtprio={asked} --cap-add SYS_NICE)"
-            )
+            fix = lift_rtprio(asked)
     else:
         reason = "what libraries start cannot be seen here: it begins with the section's cpu and priority"
         fix = "start threads before the section, or inherit=True if they are meant to"
-    text = f"{errno.errorcode.get(error, error)}: {os.strerror(error)}"
-    return Degradation(setting, asked, got, error, f"{reason} ({text})", fix)
-
-
-def user_name() -> str:
-    """The user as limits.conf names it."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"@{os.getgid()}"
+    return Degradation(setting, asked, got, error, f"{reason} ({errno_text(error)})", fix)

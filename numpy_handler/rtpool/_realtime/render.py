@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as markup
 
 from .._support.sizes import format_size
+from .._support.table import columns
 from .record import Distribution, Record, SlowIteration
 
 MOST_BINS = 10_000
@@ -83,16 +84,10 @@ def _slow_cells(one: SlowIteration) -> list[str]:
 _SLOW_HEAD = ["iteration", "at s", "work", "late", "faults", "switches", "gc", ""]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
 def text(report: Record) -> str:
     """The report for a terminal; what matters most comes first."""
     lines = [_headline(report), ""]
-    lines += _table(["", *_COLUMNS], [[name, *cells] for name, cells in _times(report)])
+    lines += columns([["", *_COLUMNS], *([name, *cells] for name, cells in _times(report))])
     lines.append("")
     lines += [f"{name:<12} {value}" for name, value in _events(report)]
     if report.deviations:
@@ -103,7 +98,7 @@ def text(report: Record) -> str:
         lines += [f"  {line}" for one in report.degradations for line in str(one).splitlines()]
     if report.slowest:
         lines += ["", "slowest iterations (faults minor+major, switches voluntary+involuntary, ! overrun):"]
-        lines += _table(_SLOW_HEAD, [_slow_cells(one) for one in report.slowest[:SHOWN_SLOWEST]])
+        lines += columns([_SLOW_HEAD, *map(_slow_cells, report.slowest[:SHOWN_SLOWEST])])
     lines.append("")
     lines += [f"{name:<12} {value}" for name, value in report.environment.lines()]
     return "\n".join(lines)

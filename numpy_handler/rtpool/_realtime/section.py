@@ -19,6 +19,7 @@ from .._pool.plan import Learning, Plan, prepare
 from .._pool.pool import OnMiss, Pool
 from .._pool.stats import Stats
 from .._support.durations import Duration
+from .._support.options import flag, word
 from . import arguments, machine
 from .environment import RunsAt
 from .interrupt import Interrupt
@@ -152,15 +153,15 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._given_pool = pool
         self._given_plan = plan
         self._pacing = arguments.pacing(period, overrun, spin, warmup, iterations, duration)
-        self._gc = arguments.choice(gc, "gc", ("freeze", "disable", "keep"))
-        self._malloc = arguments.choice(malloc, "malloc", ("tune", "keep"))
-        self._on_miss = arguments.choice(on_miss, "on_miss", ("fallback", "raise"))
-        self._on_interrupt = arguments.choice(on_interrupt, "on_interrupt", ("stop", "raise"))
-        self._zero_ahead = arguments.flag(zero_ahead, "zero_ahead")
-        self._strict = arguments.flag(strict, "strict")
+        self._gc = word(gc, "gc", ("freeze", "disable", "keep"))
+        self._malloc = word(malloc, "malloc", ("tune", "keep"))
+        self._on_miss = word(on_miss, "on_miss", ("fallback", "raise"))
+        self._on_interrupt = word(on_interrupt, "on_interrupt", ("stop", "raise"))
+        self._zero_ahead = flag(zero_ahead, "zero_ahead")
+        self._strict = flag(strict, "strict")
         self._wanted = machine.Wanted(
             arguments.processors(cpu),
-            arguments.flag(lock_process, "lock_process"),
+            flag(lock_process, "lock_process"),
             arguments.latency(cpu_latency),
             0 if priority is None else arguments.whole(priority, "priority", 1, 99),
             arguments.flag(inherit, "inherit"),

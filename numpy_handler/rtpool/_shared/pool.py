@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 
 from .. import _core
 from .._pool.effective import Effective, describe, read_effective
+from .._pool.stats import Stats
 from .._support.errors import CorruptionError, raise_if_broken
-from .._support.options import HUGE_PAGES, choice
+from .._support.options import HUGE_PAGES, choice, flag
 from .._support.sizes import Size, format_size, parse_size
 from .stats import SharedStats
 
@@ -219,7 +220,9 @@ class SharedPool(_core.SharedPool):
 
     def stats(self) -> SharedStats:
         """Counters as they stand; see `SharedStats`."""
-        return SharedStats._make(self._stats())
+        figures = self._stats()
+        own = len(Stats._fields)
+        return SharedStats(Stats._make(figures[:own]), *figures[own:])
 
     def trim(self) -> int:
         """Give unused memory back: this process's to the pool, and a nameless pool's to the kernel, in whole 2 MiB.
@@ -334,9 +337,8 @@ def pool_at(address: int) -> SharedPool | None:
 def _asked_options(
     size: int, huge_pages: object, lock: object, prefault: object, when_full: object, strict: object
 ) -> dict[str, Any]:
-    for flag, value in {"lock": lock, "prefault": prefault, "strict": strict}.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{flag} must be True or False, not {value!r}")
+    for option, value in {"lock": lock, "prefault": prefault, "strict": strict}.items():
+        flag(value, option)
     choice("huge_pages", huge_pages, HUGE_PAGES)
     choice("when_full", when_full, ("raise", "fallback"))
     return {

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._pool.stats import Stats
+from .._pool.stats import Stats, line
 
 
 class SharedStats(NamedTuple):
     """Counters of a shared pool. Subtracting two gives what happened in between; printing one gives a table.
 
-    The fields of `Stats` come first. Those that say what there is now (``current_*``, ``requested_bytes``,
-    ``capacity_bytes``, ``resident_bytes``, ``largest_free_bytes``) are of all processes, the others of this one.
-    ``growths`` counts the times this process took memory from the pool, ``remote_frees`` its blocks that another
-    process freed. ``object_*`` are 0: Python's objects never come to lie in shared memory.
+    What any pool counts, the fields of `Stats`, is in `common` and can be had directly as well: ``stats.hits``. Of
+    these, what there is now (``current_*``, ``requested_bytes``, ``capacity_bytes``, ``resident_bytes``,
+    ``largest_free_bytes``) is of all processes, the rest of this one. ``growths`` counts the times this process took
+    memory from the pool, ``remote_frees`` its blocks that another process freed. ``object_*`` are 0: Python's objects
+    never come to lie in shared memory.
 
     Attributes
     ----------
+    common : Stats
+        What any pool counts.
     processes : int
         Processes that have the pool open.
     shared_count : int
@@ -38,32 +41,7 @@ class SharedStats(NamedTuple):
     (1, 1)
     """
 
-    current_bytes: int = 0
-    current_count: int = 0
-    peak_bytes: int = 0
-    peak_count: int = 0
-    total_bytes: int = 0
-    total_count: int = 0
-    requested_bytes: int = 0
-    capacity_bytes: int = 0
-    resident_bytes: int = 0
-    hits: int = 0
-    misses: int = 0
-    growths: int = 0
-    kernel_calls: int = 0
-    fallbacks: int = 0
-    failures: int = 0
-    remote_frees: int = 0
-    largest_free_bytes: int = 0
-    misuses: int = 0
-    fallback_count: int = 0
-    object_bytes: int = 0
-    object_count: int = 0
-    object_peak_bytes: int = 0
-    object_kept_bytes: int = 0
-    object_hits: int = 0
-    object_misses: int = 0
-    object_fallbacks: int = 0
+    common: Stats = Stats()
     processes: int = 0
     shared_count: int = 0
     in_flight_count: int = 0
@@ -71,10 +49,18 @@ class SharedStats(NamedTuple):
     own_bytes: int = 0
     own_count: int = 0
 
+    def __getattr__(self, name: str) -> int:
+        figure: int = getattr(self.common, name)
+        return figure
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *Stats._fields})
+
     def __sub__(self, earlier: SharedStats) -> SharedStats:
         if not isinstance(earlier, SharedStats):
             return NotImplemented
-        return SharedStats(*[mine - its for mine, its in zip(self, earlier, strict=True)])
+        further = [mine - its for mine, its in zip(self[1:], earlier[1:], strict=True)]
+        return SharedStats(self.common - earlier.common, *further)
 
     def __str__(self) -> str:
         rows = [
@@ -84,5 +70,4 @@ class SharedStats(NamedTuple):
             ("handles under way", self.in_flight_count),
             ("live blocks of this process", self.own_count),
         ]
-        common = str(Stats._make(self[: len(Stats._fields)]))
-        return "\n".join([common, "", *(f"{name:<28}{count:>20,}" for name, count in rows)])
+        return "\n".join([str(self.common), "", *(line(name, count) for name, count in rows)])

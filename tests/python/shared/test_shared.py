@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import pickle
 import signal
@@ -70,6 +71,18 @@ def test_falls_back_when_asked(pool: rtpool.SharedPool) -> None:
             small.share(big)
         del big
         assert small.stats().fallback_count == 0
+
+
+def test_stats_have_the_figures_of_any_pool(pool: rtpool.SharedPool) -> None:
+    with rtpool.handler(pool):
+        kept = np.empty(5000, np.uint8)
+    stats = pool.stats()
+    assert {name: getattr(stats, name) for name in rtpool.Stats._fields} == stats.common._asdict()
+    assert (stats.current_count, stats.requested_bytes, stats.own_count) == (1, kept.nbytes, 1)
+    assert {"hits", "own_count"} <= set(dir(stats))
+    with pytest.raises(AttributeError, match="no_such_figure"):
+        _ = stats.no_such_figure
+    assert pickle.loads(pickle.dumps(stats)) == copy.deepcopy(stats) == stats
 
 
 def test_stats_subtract_and_print(pool: rtpool.SharedPool) -> None:
