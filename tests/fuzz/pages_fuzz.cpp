@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "fake_memory.hpp"
-#include "input.hpp"
 #include "pages/page_store.hpp"
 #include "support.hpp"
 
@@ -43,11 +42,10 @@ class RunsGame {
   }
 
   void play() {
-    for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
+    for_each_step(input_, k_most_steps, [this] {
       act();
-      ++counts().operations;
       verify();
-    }
+    });
   }
 
  private:
@@ -198,11 +196,10 @@ class StoreGame {
     if ((shape & 64) != 0) memory_.fail_any_at = input_.byte() % 8;
     const GrowthFailure failure = store_.initialise(memory_, options, 1);
     if (failure.error == 0) {
-      for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
+      for_each_step(input_, k_most_steps, [this] {
         act();
-        ++counts().operations;
         verify();
-      }
+      });
       end();
       store_.destroy();
     }
@@ -362,16 +359,13 @@ class StoreGame {
 };
 
 }  // namespace
-}  // namespace rtpool::fuzz
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace rtpool::fuzz;
-  ++counts().inputs;
-  Input input(data, size);
+void play(Input input) {
   if (input.byte() % 2 == 0) {
     RunsGame(input).play();
   } else {
     StoreGame(input).play();
   }
-  return 0;
 }
+
+}  // namespace rtpool::fuzz

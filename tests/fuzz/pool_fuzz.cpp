@@ -16,7 +16,6 @@
 #include "actors.hpp"
 #include "base/bits.hpp"
 #include "fake_memory.hpp"
-#include "input.hpp"
 #include "pool/pool.hpp"
 #include "support.hpp"
 
@@ -66,13 +65,12 @@ class Game {
 
   void play() {
     if (!make()) return;
-    for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
+    for_each_step(input_, k_most_steps, [this] {
       const unsigned code = input_.byte();
       const unsigned who = code >> 5 < 5 ? 0 : (code >> 5) - 4;
       as(who, [&] { act(code & 31, who); });
-      ++counts().operations;
       verify();
-    }
+    });
     end();
   }
 
@@ -428,14 +426,12 @@ class Game {
 };
 
 }  // namespace
-}  // namespace rtpool::fuzz
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace rtpool::fuzz;
-  ++counts().inputs;
+void play(Input input) {
   const std::uint64_t reports_before = reports();
   const std::uint64_t misuses_before = counts().misuses;
-  Game(Input(data, size)).play();
+  Game(input).play();
   FUZZ_EXPECT(reports() - reports_before == counts().misuses - misuses_before);
-  return 0;
 }
+
+}  // namespace rtpool::fuzz

@@ -14,7 +14,6 @@
 #include <cstring>
 #include <vector>
 
-#include "input.hpp"
 #include "shared/shared_pool.hpp"
 #include "support.hpp"
 
@@ -179,10 +178,7 @@ class Game {
     kernel_.living = (flags & 8) != 0 ? ~0U : 0;
     damage_file(options);
     if (pool_ == nullptr) return;
-    for (unsigned step = 0; step < k_most_steps && !input_.empty(); ++step) {
-      act();
-      ++counts().operations;
-    }
+    for_each_step(input_, k_most_steps, [this] { act(); });
     end();
   }
 
@@ -423,11 +419,7 @@ class Game {
 };
 
 }  // namespace
-}  // namespace rtpool::fuzz
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace rtpool::fuzz;
-  ++counts().inputs;
-  Game(Input(data, size)).play();
-  return 0;
-}
+void play(Input input) { Game(input).play(); }
+
+}  // namespace rtpool::fuzz

@@ -88,3 +88,9 @@ bool all_zero(const void* block, std::size_t size) noexcept {
 }
 
 }  // namespace rtpool::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  ++rtpool::fuzz::counts().inputs;
+  rtpool::fuzz::play(rtpool::fuzz::Input(data, size));
+  return 0;
+}

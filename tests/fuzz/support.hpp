@@ -1,8 +1,10 @@
-// What the fuzz targets have in common: how a broken promise ends the run, and what was done in all.
+// What the fuzz targets have in common: the way in, how a broken promise ends the run, and what was done in all.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "input.hpp"
 
 namespace rtpool::fuzz {
 
@@ -21,6 +23,18 @@ Counts& counts() noexcept;
 
 // Lines that the core wrote to standard error about wrong pointers. They are counted instead of printed.
 std::uint64_t reports() noexcept;
+
+// One target does this with one input; each defines it.
+void play(Input input);
+
+// Does `step` until the input is used up, at most `most` times.
+template <class Step>
+void for_each_step(Input& input, unsigned most, Step&& step) {
+  for (unsigned done = 0; done < most && !input.empty(); ++done) {
+    step();
+    ++counts().operations;
+  }
+}
 
 // A pattern over a block: every byte of short blocks, of longer ones 16 bytes in each 512 and the last 16.
 void fill(void* block, std::size_t size, std::uint8_t seed) noexcept;

@@ -74,10 +74,7 @@ class Worker {
   Worker(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
 
   void live() {
-    arm(random_.next());
-    work();
-    ++counts_.threads;
-    round_.course->add(counts_);
+    live_through(round_, random_, counts_, [this] { work(); });
   }
   void work() {
     for (std::uint64_t left = 100 + random_.below(800); left != 0 && !round_.course->failed(); --left) act();
@@ -104,33 +101,13 @@ class Worker {
   }
 
   void make() {
-    Item item{{nullptr, some_size(random_), random_.next()}, {}, {}, false};
-    const bool zeroed = random_.one_in(5);
-    SharedPool& pool = *round_.pool;
-    void* const block = zeroed ? pool.allocate_zeroed(item.filled.size) : pool.allocate(item.filled.size);
-    item.filled.block = static_cast<unsigned char*>(block);
-    if (item.filled.block == nullptr) {
-      ++counts_.refusals;
-      return;
-    }
-    if (zeroed) round_.course->expect(all_zero(item.filled.block, item.filled.size), "a block asked for as zeroed is not");
-    fill(item.filled);
-    own_.push_back(item);
+    const Filled filled = make_filled(*round_.course, *round_.pool, some_size(random_), random_, counts_);
+    if (filled.block != nullptr) own_.push_back({filled, {}, {}, false});
   }
 
   void resize(Item& item) {
     if (item.shared) return;
-    const std::size_t size = some_size(random_);
-    void* const moved = round_.pool->resize(item.filled.block, size);
-    if (moved == nullptr) {
-      ++counts_.refusals;
-      return;
-    }
-    item.filled.block = static_cast<unsigned char*>(moved);
-    const std::size_t kept = std::min(size, item.filled.size);
-    round_.course->expect(intact(item.filled, kept), "a block was damaged by or before resizing");
-    item.filled = {item.filled.block, size, random_.next()};
-    fill(item.filled);
+    resize_filled(*round_.course, *round_.pool, some_size(random_), item.filled, random_, counts_);
   }
 
   // As a handle, or a private block as it is.
@@ -180,19 +157,13 @@ class Stranger {
   Stranger(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
 
   void live() {
-    arm(random_.next());
-    const std::uint64_t pause = std::uint64_t{1} << random_.below(13);
-    while (!round_.over.load(std::memory_order_acquire)) {
-      act();
-      std::this_thread::sleep_for(std::chrono::microseconds(random_.below(2 * pause)));
-    }
-    ++counts_.threads;
-    round_.course->add(counts_);
+    live_through(round_, random_, counts_, [this] {
+      act_until_over(round_, random_, counts_, [this] { act(); });
+    });
   }
 
  private:
   void act() {
-    ++counts_.operations;
     SharedPool& pool = *round_.pool;
     switch (random_.below(9)) {
       case 0: (void)pool.trim(); break;
@@ -202,15 +173,14 @@ class Stranger {
       case 4: (void)pool.recover(); break;
       case 5: (void)pool.reclaim(3600); break;
       case 6: use_others_idle(pool); break;
-      case 7: fork_once(pool); break;
+      case 7: fork_with_a_block(pool); break;
       default: another_pool(); break;
     }
   }
 
   void check(SharedPool& pool) {
     ++counts_.checks;
-    const pool::CheckResult result = pool.check();
-    if (!result.ok) round_.course->fail(std::string("check: ") + result.invariant + " " + result.text);
+    expect_whole(*round_.course, pool, "");
   }
 
   // Refused after everything was searched, or served.
@@ -233,24 +203,18 @@ class Stranger {
     result.pool->drop_reference();
   }
 
-  void fork_once(SharedPool& pool) {
+  // The block is freed while the child still has it.
+  void fork_with_a_block(SharedPool& pool) {
     if (!k_forks || !random_.one_in(4)) return;
     Filled kept{nullptr, some_size(random_), random_.next()};
     kept.block = static_cast<unsigned char*>(pool.allocate(kept.size));
     if (kept.block != nullptr) fill(kept);
-    std::fflush(stdout);
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(live_as_child(pool, kept));
-    round_.course->expect(child > 0, "no fork");
-    ++counts_.forks;
-    // Freed while the child still has it.
-    if (kept.block != nullptr) pool.release(kept.block);
-    int status = 0;
-    round_.course->expect(::waitpid(child, &status, 0) == child, "the child cannot be waited for");
-    if (status != 0) round_.course->fail("a child ended with " + std::to_string(status));
+    const auto free_it = [&] {
+      if (kept.block != nullptr) pool.release(kept.block);
+    };
+    fork_once(*round_.course, counts_, [&] { return live_as_child(pool, kept); }, free_it);
   }
   int live_as_child(SharedPool& pool, const Filled& inherited) {
-    ::alarm(60);
     Round own;
     own.course = round_.course;
     own.pool = &pool;
@@ -278,29 +242,13 @@ void play(Course& course, std::uint64_t seed) {
   Round round;
   round.course = &course;
   round.pool = made.pool;
-  std::vector<std::thread> others;
-  for (std::uint64_t left = random.below(3); left != 0; --left) {
-    others.emplace_back([&round, from = random.next()] { Stranger(round, from).live(); });
-  }
-  std::vector<std::thread> places;
-  for (unsigned i = 0; i < k_workers; ++i) {
-    places.emplace_back([&round, from = random.next()] {
-      Random lives{from};
-      for (std::uint64_t left = 1 + lives.below(4); left != 0 && !round.course->failed(); --left) {
-        std::thread([&round, next = lives.next()] { Worker(round, next).live(); }).join();
-      }
-    });
-  }
-  for (std::thread& place : places) place.join();
-  round.over.store(true, std::memory_order_release);
-  for (std::thread& other : others) other.join();
+  run_threads<Worker, Stranger>(round, random, random.below(3), k_workers, 4);
 
   round.exchange.empty([&](Item item) {
     if (!item.shared || open(round, item)) let_go(round, item);
   });
   SharedPool& pool = *round.pool;
-  const pool::CheckResult check = pool.check();
-  if (!check.ok) course.fail(std::string("check after the round: ") + check.invariant + " " + check.text);
+  expect_whole(course, pool, " after the round");
   pool.trim();
   const shared::Stats stats = pool.stats();
   course.expect(stats.common.current_bytes == 0 && stats.common.current_count == 0, "blocks are alive that nobody has");
@@ -311,12 +259,7 @@ void play(Course& course, std::uint64_t seed) {
   pool.drop_reference();
 }
 
-TEST(Stress, SharedPool) {
-  Course course("shared");
-  std::uint64_t seed = 0;
-  while (course.next_round(&seed)) play(course, seed);
-  course.finish(seed);
-}
+TEST(Stress, SharedPool) { Course::run("shared", play); }
 
 }  // namespace
 }  // namespace rtpool::stress

@@ -62,30 +62,7 @@ void let_go(Round& round, const Held& held) {
 }
 
 Held make(Round& round, Pool& pool, Random& random, Counts& counts) {
-  Held held{{nullptr, some_size(round, random), random.next()}, &pool, false};
-  const bool zeroed = random.one_in(5);
-  void* const block = zeroed ? pool.allocate_zeroed(held.filled.size) : pool.allocate(held.filled.size);
-  held.filled.block = static_cast<unsigned char*>(block);
-  if (held.filled.block == nullptr) {
-    ++counts.refusals;
-    return held;
-  }
-  if (zeroed) round.course->expect(all_zero(held.filled.block, held.filled.size), "a block asked for as zeroed is not");
-  fill(held.filled);
-  return held;
-}
-
-void resize(Round& round, Held& held, Random& random, Counts& counts) {
-  const std::size_t size = some_size(round, random);
-  void* const moved = held.pool->resize(held.filled.block, size);
-  if (moved == nullptr) {
-    ++counts.refusals;
-    return;
-  }
-  held.filled.block = static_cast<unsigned char*>(moved);
-  round.course->expect(intact(held.filled, std::min(size, held.filled.size)), "a block was damaged by or before resizing");
-  held.filled = {held.filled.block, size, random.next()};
-  fill(held.filled);
+  return {make_filled(*round.course, pool, some_size(round, random), random, counts), &pool, false};
 }
 
 // --- workers ----------------------------------------------------------------------------------------------------------
@@ -95,10 +72,7 @@ class Worker {
   Worker(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
 
   void live() {
-    arm(random_.next());
-    work();
-    ++counts_.threads;
-    round_.course->add(counts_);
+    live_through(round_, random_, counts_, [this] { work(); });
   }
   void work() {
     for (std::uint64_t left = 100 + random_.below(1500); left != 0 && !round_.course->failed(); --left) act();
@@ -114,7 +88,8 @@ class Worker {
     } else if (action < 60) {
       let_go(round_, take_one());
     } else if (action < 70) {
-      resize(round_, own_[random_.below(own_.size())], random_, counts_);
+      Held& held = own_[random_.below(own_.size())];
+      resize_filled(*round_.course, *held.pool, some_size(round_, random_), held.filled, random_, counts_);
     } else if (action < 84) {
       const Held held = take_one();
       if (!round_.exchange.put(held, random_)) own_.push_back(held);
@@ -158,21 +133,15 @@ class Stranger {
   Stranger(Round& round, std::uint64_t seed) : round_(round), random_{seed} {}
 
   void live() {
-    arm(random_.next());
-    const std::uint64_t pause = std::uint64_t{1} << random_.below(13);
-    while (!round_.over.load(std::memory_order_acquire)) {
-      act();
-      std::this_thread::sleep_for(std::chrono::microseconds(random_.below(2 * pause)));
-    }
-    if (learns_) end_learning();
-    if (frozen_) round_.pool->unfreeze();
-    ++counts_.threads;
-    round_.course->add(counts_);
+    live_through(round_, random_, counts_, [this] {
+      act_until_over(round_, random_, counts_, [this] { act(); });
+      if (learns_) end_learning();
+      if (frozen_) round_.pool->unfreeze();
+    });
   }
 
  private:
   void act() {
-    ++counts_.operations;
     Pool& pool = *round_.pool;
     switch (random_.below(14)) {
       case 0:
@@ -186,7 +155,7 @@ class Stranger {
       case 8:
       case 9: toggle_freezing(); break;
       case 10: ask_for_everything(pool); break;
-      case 11: fork_once(pool); break;
+      case 11: fork_with_a_block(pool); break;
       case 12: another_pool(); break;
       default: use_and_forget(pool); break;
     }
@@ -194,8 +163,7 @@ class Stranger {
 
   void check(Pool& pool) {
     ++counts_.checks;
-    const pool::CheckResult result = pool.check();
-    if (!result.ok) round_.course->fail(std::string("check: ") + result.invariant + " " + result.text);
+    expect_whole(*round_.course, pool, "");
   }
 
   void look(Pool& pool) {
@@ -259,22 +227,14 @@ class Stranger {
   }
 
   // Only the forking thread lives in the child, whatever the others were doing.
-  void fork_once(Pool& pool) {
+  void fork_with_a_block(Pool& pool) {
     if (!k_forks) return;
     const Held held = make(round_, pool, random_, counts_);
-    std::fflush(stdout);
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(live_as_child(pool, held));
-    round_.course->expect(child > 0, "no fork");
-    ++counts_.forks;
-    int status = 0;
-    round_.course->expect(::waitpid(child, &status, 0) == child, "the child cannot be waited for");
-    if (status != 0) round_.course->fail("a child ended with " + std::to_string(status));
+    fork_once(*round_.course, counts_, [&] { return live_as_child(pool, held); }, [] {});
     if (held.filled.block != nullptr) let_go(round_, held);
   }
   // It takes nothing from the exchange: what others write while they fork is not in the child in the order of its writing.
   int live_as_child(Pool& pool, const Held& inherited) {
-    ::alarm(60);
     if (!pool.check().ok) return 1;
     Round own;
     own.course = round_.course;
@@ -322,28 +282,10 @@ void play(Course& course, std::uint64_t seed, unsigned strangers) {
   const pool::CreateResult made = Pool::create(options);
   if (made.pool == nullptr) return course.fail("no pool could be made");
   round.pool = made.pool;
-
-  std::vector<std::thread> others;
-  for (unsigned i = 0; i < strangers; ++i) {
-    others.emplace_back([&round, from = random.next()] { Stranger(round, from).live(); });
-  }
-  // Each place is taken by one thread after the other.
-  std::vector<std::thread> places;
-  for (unsigned i = 0; i < k_workers; ++i) {
-    places.emplace_back([&round, from = random.next()] {
-      Random lives{from};
-      for (std::uint64_t left = 1 + lives.below(5); left != 0 && !round.course->failed(); --left) {
-        std::thread([&round, next = lives.next()] { Worker(round, next).live(); }).join();
-      }
-    });
-  }
-  for (std::thread& place : places) place.join();
-  round.over.store(true, std::memory_order_release);
-  for (std::thread& other : others) other.join();
+  run_threads<Worker, Stranger>(round, random, strangers, k_workers, 5);
 
   round.exchange.empty([&](const Held& held) { let_go(round, held); });
-  const pool::CheckResult check = round.pool->check();
-  if (!check.ok) course.fail(std::string("check after the round: ") + check.invariant + " " + check.text);
+  expect_whole(course, *round.pool, " after the round");
   round.pool->trim();
   const pool::Stats stats = round.pool->stats();
   course.expect(round.pool->live_blocks() == 0, "blocks are alive that nobody has");
@@ -357,10 +299,7 @@ void play(Course& course, std::uint64_t seed, unsigned strangers) {
 }
 
 void run(const char* name, unsigned strangers) {
-  Course course(name);
-  std::uint64_t seed = 0;
-  while (course.next_round(&seed)) play(course, seed, strangers);
-  course.finish(seed);
+  Course::run(name, [strangers](Course& course, std::uint64_t seed) { play(course, seed, strangers); });
 }
 
 // What the core itself orders is all there is between the threads.

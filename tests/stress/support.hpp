@@ -1,5 +1,5 @@
 // What the stress tests have in common: the seed and the time they get, blocks filled with a pattern of their own, places
-// where threads hand them to each other, what went wrong, what was done. Include after the standard library and delayed.hpp.
+// where threads hand them to each other, what they all do, what went wrong, what was done. Include after the standard library and delayed.hpp.
 #pragma once
 
 #include "random.hpp"
@@ -158,6 +158,14 @@ class Course {
     const std::scoped_lock guard(mutex_);
     counts_.add(counts);
   }
+  // Rounds of `play(course, seed)` until the time is over, and what they came to.
+  template <class Play>
+  static void run(const char* name, Play&& play) {
+    Course course(name);
+    std::uint64_t seed = 0;
+    while (course.next_round(&seed)) play(course, seed);
+    course.finish(seed);
+  }
   // The line for people, and one for long_run.py.
   void finish(std::uint64_t round_seed) {
     EXPECT_EQ(failures_.load(), 0) << first_ << " in the round with RTPOOL_STRESS_SEED=" << round_seed;
@@ -190,5 +198,100 @@ class Course {
   std::string first_;
   Counts counts_;
 };
+
+// --- what threads of every test do --------------------------------------------------------------------------------------
+// A Round has a `course`, a `pool` and `over`; the pool may be private or shared.
+
+template <class Pool>
+void expect_whole(Course& course, Pool& pool, const char* when) {
+  const auto result = pool.check();
+  if (!result.ok) course.fail(std::string("check") + when + ": " + result.invariant + " " + result.text);
+}
+
+// Without a block where the pool refused.
+template <class Pool>
+Filled make_filled(Course& course, Pool& pool, std::size_t size, Random& random, Counts& counts) {
+  Filled filled{nullptr, size, random.next()};
+  const bool zeroed = random.one_in(5);
+  filled.block = static_cast<unsigned char*>(zeroed ? pool.allocate_zeroed(size) : pool.allocate(size));
+  if (filled.block == nullptr) {
+    ++counts.refusals;
+    return filled;
+  }
+  if (zeroed) course.expect(all_zero(filled.block, size), "a block asked for as zeroed is not");
+  fill(filled);
+  return filled;
+}
+
+template <class Pool>
+void resize_filled(Course& course, Pool& pool, std::size_t size, Filled& filled, Random& random, Counts& counts) {
+  void* const moved = pool.resize(filled.block, size);
+  if (moved == nullptr) {
+    ++counts.refusals;
+    return;
+  }
+  filled.block = static_cast<unsigned char*>(moved);
+  course.expect(intact(filled, std::min(size, filled.size)), "a block was damaged by or before resizing");
+  filled = {filled.block, size, random.next()};
+  fill(filled);
+}
+
+// A thread's life: delayed from here on, its counts added up at the end.
+template <class Round, class Work>
+void live_through(Round& round, Random& random, Counts& counts, Work&& work) {
+  arm(random.next());
+  work();
+  ++counts.threads;
+  round.course->add(counts);
+}
+
+// Until the round is over, with pauses.
+template <class Round, class Act>
+void act_until_over(Round& round, Random& random, Counts& counts, Act&& act) {
+  const std::uint64_t pause = std::uint64_t{1} << random.below(13);
+  while (!round.over.load(std::memory_order_acquire)) {
+    ++counts.operations;
+    act();
+    std::this_thread::sleep_for(std::chrono::microseconds(random.below(2 * pause)));
+  }
+}
+
+// `child()` in a child, which ends with what that returns; `meanwhile()` here.
+template <class Child, class Meanwhile>
+void fork_once(Course& course, Counts& counts, Child&& child, Meanwhile&& meanwhile) {
+  std::fflush(stdout);
+  const pid_t forked = ::fork();
+  if (forked == 0) {
+    ::alarm(60);
+    ::_exit(child());
+  }
+  course.expect(forked > 0, "no fork");
+  ++counts.forks;
+  meanwhile();
+  int status = 0;
+  course.expect(::waitpid(forked, &status, 0) == forked, "the child cannot be waited for");
+  if (status != 0) course.fail("a child ended with " + std::to_string(status));
+}
+
+// Strangers, and workers of which each place is taken by up to `most_lives` one after the other.
+template <class Worker, class Stranger, class Round>
+void run_threads(Round& round, Random& random, std::uint64_t strangers, unsigned workers, unsigned most_lives) {
+  std::vector<std::thread> others;
+  for (std::uint64_t left = strangers; left != 0; --left) {
+    others.emplace_back([&round, from = random.next()] { Stranger(round, from).live(); });
+  }
+  std::vector<std::thread> places;
+  for (unsigned i = 0; i < workers; ++i) {
+    places.emplace_back([&round, most_lives, from = random.next()] {
+      Random lives{from};
+      for (std::uint64_t left = 1 + lives.below(most_lives); left != 0 && !round.course->failed(); --left) {
+        std::thread([&round, next = lives.next()] { Worker(round, next).live(); }).join();
+      }
+    });
+  }
+  for (std::thread& place : places) place.join();
+  round.over.store(true, std::memory_order_release);
+  for (std::thread& other : others) other.join();
+}
 
 }  // namespace rtpool::stress
