@@ -164,7 +164,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             flag(lock_process, "lock_process"),
             arguments.latency(cpu_latency),
             0 if priority is None else arguments.whole(priority, "priority", 1, 99),
-            arguments.flag(inherit, "inherit"),
+            flag(inherit, "inherit"),
         )
         self._entered = False
         self._undo: list[Callable[[], object]] = []
