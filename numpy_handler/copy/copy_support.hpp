@@ -20,9 +20,6 @@ inline constexpr std::size_t k_release_gil_bytes = std::size_t{64} << 10;
 // types of the same kind and byte order, and structures of such without gaps. False for objects.
 bool same_bytes(PyArray_Descr* dst, PyArray_Descr* src) noexcept;
 
-// NumPy's private mark on results of `broadcast_arrays` and the like: writing to them warns.
-inline constexpr int k_warns_on_write = static_cast<int>(1U << 31);
-
 // An array that may be written without a word from NumPy.
 inline bool is_plainly_writeable(PyArrayObject* array) noexcept {
   return (PyArray_FLAGS(array) & (NPY_ARRAY_WRITEABLE | k_warns_on_write)) == NPY_ARRAY_WRITEABLE;

@@ -51,12 +51,24 @@ pool::Pool* find_pool(const void* address) noexcept {
   return nullptr;
 }
 
+// AC-2 for everything else.
+PyDataMemAllocator allocator_of(const void* block) noexcept {
+  PyDataMemAllocator owner = original.allocator;
+  (void)find_allocator(block, &owner);
+  return owner;
+}
+
+// Where blocks come from while no core pool is the target.
+const PyDataMemAllocator& other_source() noexcept {
+  const PyDataMem_Handler* target = target_handler.load(std::memory_order_acquire);
+  return target != nullptr ? target->allocator : original.allocator;
+}
+
 void* default_malloc(void*, size_t size) {
   if (pool::Pool* pool = target_pool.load(std::memory_order_acquire); RTPOOL_LIKELY(pool != nullptr)) {
     return pool->allocate(size);
   }
-  const PyDataMem_Handler* other = target_handler.load(std::memory_order_acquire);
-  const PyDataMemAllocator& from = other != nullptr ? other->allocator : original.allocator;
+  const PyDataMemAllocator& from = other_source();
   return from.malloc(from.ctx, size);
 }
 
@@ -66,16 +78,14 @@ void* default_calloc(void*, size_t count, size_t size) {
     if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
     return pool->allocate_zeroed(bytes);
   }
-  const PyDataMem_Handler* other = target_handler.load(std::memory_order_acquire);
-  const PyDataMemAllocator& from = other != nullptr ? other->allocator : original.allocator;
+  const PyDataMemAllocator& from = other_source();
   return from.calloc(from.ctx, count, size);
 }
 
 void* default_realloc(void* context, void* block, size_t size) {
   if (block == nullptr) return default_malloc(context, size);
   if (pool::Pool* pool = find_pool(block); pool != nullptr) return pool->resize(block, size);
-  const PyDataMem_Handler* other = find_handler(block);
-  const PyDataMemAllocator& owner = other != nullptr ? other->allocator : original.allocator;
+  const PyDataMemAllocator owner = allocator_of(block);
   return owner.realloc(owner.ctx, block, size);
 }
 
@@ -84,8 +94,7 @@ void default_free(void*, void* block, size_t size) {
     pool->release(block);
     return;
   }
-  const PyDataMem_Handler* other = find_handler(block);
-  const PyDataMemAllocator& owner = other != nullptr ? other->allocator : original.allocator;
+  const PyDataMemAllocator owner = allocator_of(block);
   owner.free(owner.ctx, block, size);
 }
 

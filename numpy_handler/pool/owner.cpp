@@ -8,7 +8,7 @@
 namespace rtpool::binding {
 namespace {
 
-std::atomic<FindHandler> address_finders[k_max_address_finders];
+std::atomic<FindAllocator> address_finders[k_max_address_finders];
 
 // Asks the finders of other kinds of pools in the order they were added. A new reference; None when no one knows it.
 PyObject* ask_finders(PyObject* finders, void* address) noexcept {
@@ -54,21 +54,21 @@ PyMethodDef functions[] = {
 
 }  // namespace
 
-bool add_address_finder(FindHandler finder) noexcept {
+bool add_address_finder(FindAllocator finder) noexcept {
   for (auto& slot : address_finders) {
-    FindHandler empty = nullptr;
+    FindAllocator empty = nullptr;
     if (slot.compare_exchange_strong(empty, finder, std::memory_order_acq_rel)) return true;
   }
   return false;
 }
 
-PyDataMem_Handler* find_handler(const void* address) noexcept {
+bool find_allocator(const void* address, PyDataMemAllocator* out) noexcept {
   for (const auto& slot : address_finders) {
-    const FindHandler finder = slot.load(std::memory_order_acquire);
+    const FindAllocator finder = slot.load(std::memory_order_acquire);
     if (finder == nullptr) break;
-    if (PyDataMem_Handler* handler = finder(address); handler != nullptr) return handler;
+    if (finder(address, out)) return true;
   }
-  return nullptr;
+  return false;
 }
 
 int register_owner(PyObject* module) {

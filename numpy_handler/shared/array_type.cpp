@@ -15,10 +15,6 @@ using shared::BlockRange;
 using shared::BlockRef;
 using shared::SharedPool;
 
-// NPY_ARRAY_WARN_ON_WRITE of NumPy's private headers, since 1.17: what np.broadcast_arrays gives is writeable with a warning.
-// A place written through it is many elements, so it counts as read-only here.
-constexpr int k_warn_on_write = static_cast<int>(1U << 31);
-
 // One hold of a block for as long as an array looks at it.
 struct SharedBlockObject {
   PyObject_HEAD
@@ -316,7 +312,7 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
     std::memcpy(layout.extents + dimensions, PyArray_STRIDES(array), half);
   }
   layout.dimensions = dimensions;
-  layout.writeable = PyArray_ISWRITEABLE(array) && (PyArray_FLAGS(array) & k_warn_on_write) == 0;
+  layout.writeable = PyArray_ISWRITEABLE(array) && (PyArray_FLAGS(array) & k_warns_on_write) == 0;
   self->dtype = PyArray_DESCR(array);
   Py_INCREF(reinterpret_cast<PyObject*>(self->dtype));
   core->add_reference();

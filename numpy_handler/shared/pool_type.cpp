@@ -14,13 +14,11 @@ namespace {
 using shared::SharedPool;
 
 // For blocks that come to NumPy's default handler after an activation: the pool that has them lives, so its address
-// range is in the table. Filled anew at each call, one for each thread.
-PyDataMem_Handler* find_shared_handler(const void* address) noexcept {
+// range is in the table.
+bool find_shared(const void* address, PyDataMemAllocator* out) noexcept {
   SharedPool* core = SharedPool::find_block(address);
-  if (core == nullptr) return nullptr;
-  thread_local PyDataMem_Handler handler;
-  HandlerOver<SharedPool>::fill(&handler, core);
-  return &handler;
+  if (core != nullptr) *out = HandlerOver<SharedPool>::allocator(core);
+  return core != nullptr;
 }
 
 // SharedPool.__new__(cls, how, where, size, prefault, lock, huge_pages, fall_back, strict), all by position and already
@@ -185,7 +183,7 @@ int register_shared(PyObject* module) {
   if (!type) return -1;
   state->shared_pool_type = reinterpret_cast<PyTypeObject*>(type.release());
   if (PyModule_AddType(module, state->shared_pool_type) < 0) return -1;
-  if (!add_address_finder(find_shared_handler)) {
+  if (!add_address_finder(find_shared)) {
     PyErr_SetString(PyExc_ImportError, "no room for another kind of pool in the default handler");
     return -1;
   }

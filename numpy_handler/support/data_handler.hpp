@@ -15,10 +15,8 @@ inline constexpr const char* k_handler_name = "rtpool";
 
 template <class CorePool>
 struct HandlerOver {
-  static void fill(PyDataMem_Handler* handler, CorePool* core) noexcept {
-    std::strcpy(handler->name, k_handler_name);
-    handler->version = 1;
-    handler->allocator = {core, data_malloc, data_calloc, data_realloc, data_free};
+  static PyDataMemAllocator allocator(CorePool* core) noexcept {
+    return {core, data_malloc, data_calloc, data_realloc, data_free};
   }
 
   // A new capsule, or nullptr with an exception. Takes over one reference to the pool, also when it fails.
@@ -28,7 +26,9 @@ struct HandlerOver {
       core->drop_reference();
       return PyErr_NoMemory();
     }
-    fill(handler, core);
+    std::strcpy(handler->name, k_handler_name);
+    handler->version = 1;
+    handler->allocator = allocator(core);
     PyObject* capsule = PyCapsule_New(handler, k_handler_capsule_name, destroy_capsule);
     if (capsule == nullptr) {
       PyMem_RawFree(handler);

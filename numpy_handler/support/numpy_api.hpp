@@ -17,4 +17,7 @@ namespace rtpool::binding {
 // The name NumPy gives the capsules that hold a PyDataMem_Handler.
 inline constexpr const char* k_handler_capsule_name = "mem_handler";
 
+// NumPy's private mark on results of `broadcast_arrays` and the like: writing to them warns.
+inline constexpr int k_warns_on_write = static_cast<int>(1U << 31);
+
 }  // namespace rtpool::binding
