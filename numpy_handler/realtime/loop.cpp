@@ -60,7 +60,10 @@ bool tell_left(LoopObject* self) noexcept {
 // and more for a watch. Sections do it before the blocks of the plan pass through the caches.
 void make_ready(LoopObject* self) noexcept {
   realtime::Recorder& recorder = self->state->recorder;
-  if (!recorder.watching() && self->watch_error == 0) self->watch_error = recorder.watch();
+  if (!recorder.watching() && self->watch_error == 0) {
+    if (!self->state->mappings_before.taken()) self->state->mappings_before.take();
+    self->watch_error = recorder.watch();
+  }
   if (self->warm_left > 0 || self->rehearsed) return;
   recorder.rehearse();
   recorder.start(self->state->clock.now());

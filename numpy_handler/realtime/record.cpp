@@ -247,6 +247,7 @@ PyMethodDef k_loop_record_methods[] = {
     {"lateness", loop_lateness, METH_NOARGS, nullptr},   {"slowest", loop_slowest, METH_NOARGS, nullptr},
     {"first", loop_first, METH_NOARGS, nullptr},         {"timeline", loop_timeline, METH_NOARGS, nullptr},
     {"warmup_left", loop_warmup_left, METH_NOARGS, nullptr},
+    {"faults", loop_faults, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -11,6 +11,7 @@
 
 #include "numpy_handler/support/state.hpp"
 #include "os/clock.hpp"
+#include "os/mappings.hpp"
 #include "pool/pool.hpp"
 #include "realtime/histogram.hpp"
 #include "realtime/idle_work.hpp"
@@ -45,6 +46,7 @@ struct LoopState {
   realtime::Timer timer;
   realtime::Recorder recorder;
   realtime::IdleWork idle;
+  os::Mappings mappings_before;  // what was mapped when the watch began
   std::atomic<bool> stop{false};
 };
 
@@ -78,7 +80,10 @@ inline LoopObject* loop_object(PyObject* object) noexcept { return reinterpret_c
 // A copy of a histogram as a `_core.Histogram`; nullptr with an exception.
 PyObject* make_histogram(PyTypeObject* type, const realtime::Histogram& source) noexcept;
 
-// Methods of `_core.Loop` that read the record (realtime_record.cpp), ended by an empty entry.
+// Loop.faults (faults.cpp).
+PyObject* loop_faults(PyObject* object, PyObject*);
+
+// Methods of `_core.Loop` that read the record (record.cpp), ended by an empty entry.
 extern PyMethodDef k_loop_record_methods[];
 
 }  // namespace rtpool::binding

@@ -12,6 +12,7 @@ RawFailure = tuple[int, int, int, int]  # step, errno, asked, got
 RawEffective = tuple[int, int, bool, bool, int, tuple[RawFailure, ...]]
 RawOptions = tuple[int, int, str, bool, bool, int, int, bool, bool, bool]
 RawLiveBlock = tuple[int, int, int, int, str]  # address, size, number, age in ns, call site
+FaultKind = Literal["pool", "objects", "libc", "stack", "file", "other"]
 CopyMode = Literal["auto", "cached", "stream"]
 RawPlanEntry = tuple[int, int, int, int, int]  # size, requested, most alive, allocations, zeroed
 
@@ -161,6 +162,8 @@ def copy_settings() -> tuple[str, int, int]: ...  # kernel, bytes from which "au
 def force_copy_kernel(name: str | None, /) -> None: ...
 
 RawUsage = tuple[int, int, int, int]  # minor and major faults, voluntary and involuntary switches
+RawFault = tuple[FaultKind, str, str, int, int]  # kind, where, function, count, first iteration
+RawFaults = tuple[list[RawFault], int, int, int, str]  # faults, overruns, throttled, unplaced, scope
 RawIteration = tuple[int, int, int, int, RawUsage, int, int, bool]
 
 @final
@@ -220,6 +223,7 @@ class Loop:
     def durations(self) -> Histogram: ...
     def lateness(self) -> Histogram: ...
     def slowest(self) -> list[RawIteration]: ...
+    def faults(self) -> RawFaults: ...
     def first(self) -> list[int]: ...
     def timeline(self) -> list[tuple[int, int, int, int]]: ...
 

@@ -28,7 +28,8 @@ struct UsageEvents {
   std::uint64_t faults = 0;
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
-  std::uint64_t lost = 0;       // records that found no room in the ring
+  std::uint64_t overruns = 0;   // times the ring ran over: what came then, until the next poll, is lost
+  std::uint64_t lost = 0;       // how many records, as far as the kernel has told: it does with the first one after them
   std::uint64_t throttled = 0;  // times the kernel stopped the watch until the next tick
 };
 

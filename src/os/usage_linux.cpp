@@ -11,6 +11,7 @@
 #include <cstring>
 #include <new>
 
+#include "os/kernel_pages.hpp"
 #include "os/usage.hpp"
 
 namespace rtpool::os {
@@ -18,14 +19,11 @@ namespace {
 
 // 5,400 faults between two polls. The kernel allows a user 516 KiB of rings a processor (perf_event_mlock_kb) and counts
 // what is more against RLIMIT_MEMLOCK: where many sections run at once the later ones get smaller rings.
+// Counted in the kernel's pages: a power of two of them, and one in front.
 constexpr std::size_t k_ring_wanted = std::size_t{128} << 10;
 constexpr std::size_t k_ring_least = std::size_t{8} << 10;
 
-// Rings are counted in the kernel's pages, a power of two of them and one in front.
-std::size_t kernel_page() noexcept {
-  static const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  return page;
-}
+constexpr std::size_t k_usual_record = 128;
 
 struct SampleRecord {  // PERF_RECORD_SAMPLE with IP and ADDR
   perf_event_header header;
@@ -91,7 +89,7 @@ class LinuxUsage final : public Usage {
       file_ = -1;
       return error;
     }
-    const std::size_t page = kernel_page();
+    const std::size_t page = page_size();
     page_ = static_cast<perf_event_mmap_page*>(mapped);
     ring_ = static_cast<const unsigned char*>(mapped) + page;
     // Touched now, so that reading the ring never faults by itself.
@@ -99,6 +97,7 @@ class LinuxUsage final : public Usage {
     for (std::size_t i = 0; i < ring_bytes_; i += page) (void)touch[i];
     __atomic_store_n(&page_->data_tail, 0, __ATOMIC_RELEASE);  // and nor does handing room back
     events_ = {};
+    was_full_ = false;
     tail_ = 0;
     forks_ = g_forks.load(std::memory_order_relaxed);
     return 0;
@@ -106,7 +105,7 @@ class LinuxUsage final : public Usage {
 
   void unwatch() noexcept override {
     if (page_ == nullptr) return;
-    if (watching()) ::munmap(page_, kernel_page() + ring_bytes_);
+    if (watching()) ::munmap(page_, page_size() + ring_bytes_);
     ::close(file_);
     page_ = nullptr;
     file_ = -1;
@@ -153,7 +152,7 @@ class LinuxUsage final : public Usage {
 
   // nullptr with errno. Sets `ring_bytes_`.
   void* map_ring() noexcept {
-    const std::size_t page = kernel_page();
+    const std::size_t page = page_size();
     for (std::size_t wanted = k_ring_wanted;; wanted /= 2) {
       ring_bytes_ = wanted > page ? wanted : page;
       void* const mapped = ::mmap(nullptr, page + ring_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
@@ -172,7 +171,9 @@ class LinuxUsage final : public Usage {
 
   // Counts the records up to `head` and hands their room back; false if the kernel says that some were lost.
   bool consume(std::uint64_t head, WatchListener* listener) noexcept {
-    bool complete = true;
+    // No room for one more record of a usual length: there may have been one.
+    const bool full = ring_bytes_ - (head - tail_) < k_usual_record;
+    bool complete = !full;
     while (tail_ < head) {
       perf_event_header record;
       // Records are multiples of 8 bytes, so a header never wraps around the ring's end.
@@ -201,6 +202,9 @@ class LinuxUsage final : public Usage {
           LostRecord lost;
           copy_out(tail_, &lost, sizeof lost);
           events_.lost += lost.lost;
+          // Told already if the ring was seen full.
+          if (!was_full_) ++events_.overruns;
+          was_full_ = true;
           complete = false;
           break;
         }
@@ -215,6 +219,8 @@ class LinuxUsage final : public Usage {
       tail_ += record.size;
     }
     __atomic_store_n(&page_->data_tail, tail_, __ATOMIC_RELEASE);
+    if (full) ++events_.overruns;
+    was_full_ = full;
     return complete;
   }
 
@@ -224,8 +230,8 @@ class LinuxUsage final : public Usage {
     const std::size_t length = bytes - sizeof(MappedRecord) < sizeof name ? bytes - sizeof(MappedRecord) : sizeof name;
     copy_out(tail_ + sizeof(MappedRecord), name, length);
     name[length - 1] = '\0';
-    // "//anon", "[heap]" and their like are no files.
-    if (name[0] != '/' || name[1] == '/') return;
+    // "//anon", "[heap]" and their like are no files, nor is what nameless shared memory is called.
+    if (name[0] != '/' || name[1] == '/' || std::strncmp(name, "/dev/zero", 9) == 0) return;
     MappedRecord record;
     copy_out(tail_, &record, sizeof record);
     const auto begin = static_cast<std::uintptr_t>(record.address);
@@ -238,6 +244,7 @@ class LinuxUsage final : public Usage {
   std::size_t ring_bytes_ = 0;
   std::uint64_t tail_ = 0;
   WatchScope scope_ = WatchScope::none;
+  bool was_full_ = false;  // at the poll before
   UsageEvents events_;
   std::uint32_t forks_ = 0;
 };

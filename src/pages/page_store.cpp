@@ -83,6 +83,32 @@ std::size_t PageStore::free_bytes() noexcept {
   return runs_.free_pages() * os::k_page_size;
 }
 
+PageStore::Part PageStore::part_at(const void* address) const noexcept {
+  const auto* const byte = static_cast<const char*>(address);
+  if (static_cast<std::size_t>(byte - descs_.base()) < descs_.reserved()) return Part::descriptors;
+  if (static_cast<std::size_t>(byte - records_.base()) < records_.reserved()) return Part::records;
+  const auto offset = static_cast<std::size_t>(byte - view_.base);
+  if (offset >= reserved_) return Part::foreign;
+  if (offset >= view_.committed.load(std::memory_order_acquire)) return Part::not_ready;
+  // Only the first page of a run says what it is (PD-1).
+  for (std::size_t page = offset / os::k_page_size;; --page) {
+    switch (view_.descs[page].state()) {
+      case RunState::free_first:
+      case RunState::free_last:
+      case RunState::pending: return Part::free_pages;
+      case RunState::slab: return Part::slab;
+      case RunState::object_arena:
+      case RunState::in_object_arena: return Part::object_arena;
+      case RunState::none:
+        if (page == 0) return Part::free_pages;
+        break;
+      case RunState::taken:
+      case RunState::heap:
+      case RunState::remote: return Part::run;
+    }
+  }
+}
+
 const char* PageStore::validate() noexcept {
   const std::lock_guard grow(growth_lock_);
   const std::lock_guard guard(run_lock_);

@@ -93,6 +93,9 @@ class PageStore {
   int lock_error() const noexcept { return lock_error_.load(std::memory_order_relaxed); }
   int huge_error() const noexcept { return huge_error_.load(std::memory_order_relaxed); }
 
+  // What lies at an address of the store's: for reports, as it was a moment ago. O(pages of the run).
+  enum class Part : std::uint8_t { foreign, not_ready, free_pages, run, slab, object_arena, descriptors, records };
+  Part part_at(const void* address) const noexcept;
   // nullptr or the id of a broken invariant. Takes both locks.
   const char* validate() noexcept;
   // For a consistent fork: both locks held across it.

@@ -139,6 +139,24 @@ struct LiveBlock {
   const char* made_at = nullptr;  // the call site; lives as long as the pool
 };
 
+// What of a pool lies at an address.
+enum class PoolPart : std::uint8_t {
+  block,         // a large block: handed out, or kept for the next request of its size
+  small_blocks,  // a slab
+  object_arena,  // that an allocator of small objects cuts up, or kept for it
+  free_pages,
+  not_ready,     // of the arena, not taken from the kernel yet
+  descriptors,   // out-of-band descriptions of pages
+  records,       // of slabs and heaps
+  control,       // the pool's own state
+};
+
+struct PoolPlace {
+  char name[k_name_capacity] = {};
+  std::uint64_t id = 0;
+  PoolPart part = PoolPart::control;
+};
+
 // Writes where the calling thread stands in the program, as text without an end of line, and returns its length; 0 if it
 // cannot say. Called on every allocation and free of a debug pool, from any thread, with none of the pool's locks held.
 using CallSite = std::size_t (*)(char* text, std::size_t capacity) noexcept;
@@ -183,6 +201,9 @@ class Pool {
   bool is_fallback_block(const void* block) noexcept;
   // The pool whose arena contains the address, or nullptr. O(number of pools).
   static Pool* find(const void* address) noexcept;
+  // Whose memory of a pool, metadata included, the address is in: false if no pool's. For reports: it looks at what other
+  // threads may just change, so the part is what it was a moment ago. O(number of pools + pages of the run).
+  static bool locate(const void* address, PoolPlace* out) noexcept;
 
   Stats stats() noexcept;
   void reset_peak() noexcept;

@@ -92,6 +92,15 @@ PoolImpl* registry_find(const void* address) noexcept {
   return nullptr;
 }
 
+bool registry_visit(bool (*visit)(PoolImpl& pool, void* context) noexcept, void* context) noexcept {
+  const std::lock_guard guard(g_lock);
+  for (std::uint32_t i = 0; i < g_high.load(std::memory_order_relaxed); ++i) {
+    PoolImpl* const pool = g_slots[i].pool.load(std::memory_order_relaxed);
+    if (pool != nullptr && visit(*pool, context)) return true;
+  }
+  return false;
+}
+
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {
   const std::lock_guard guard(g_lock);
   if (registry_has(slot, id)) g_slots[slot].pool.load(std::memory_order_relaxed)->abandon(heap);

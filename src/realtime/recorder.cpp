@@ -38,7 +38,7 @@ void Recorder::start(os::Nanoseconds now) noexcept {
   read_usage(false);
   base_ = last_;
   faults_.clear();
-  lost_ = 0;
+  overruns_ = 0;
   throttled_ = 0;
 }
 
@@ -71,7 +71,7 @@ Recorder::Mark Recorder::mark(bool keep) noexcept {
   if (!watching_) return mark;
   faults_.expect(totals_.iterations, keep);
   mark.known = usage_->poll(&mark.events, &faults_);
-  if (keep && mark.events.lost > seen_.lost) lost_ += mark.events.lost - seen_.lost;
+  if (keep && mark.events.overruns > seen_.overruns) overruns_ += mark.events.overruns - seen_.overruns;
   if (keep && mark.events.throttled > seen_.throttled) throttled_ += mark.events.throttled - seen_.throttled;
   seen_ = mark.events;
   return mark;

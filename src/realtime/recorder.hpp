@@ -93,8 +93,9 @@ class Recorder {
   bool watching() const noexcept { return watching_; }
   // What a watch saw of the recording, or sees; `none` if there was none.
   os::WatchScope watched() const noexcept { return watched_; }
-  // Records that the watch lost during the recording, and times it was throttled.
-  std::uint64_t lost() const noexcept { return lost_; }
+  // Times during the recording that the watch lost events as there were too many between two looks, and that the kernel
+  // throttled it.
+  std::uint64_t overruns() const noexcept { return overruns_; }
   std::uint64_t throttled() const noexcept { return throttled_; }
   // Where the faults of the recording happened, as far as the watch saw them; up to date after `totals`.
   const FaultLog& faults() const noexcept { return faults_; }
@@ -140,7 +141,7 @@ class Recorder {
   std::uint64_t last_index_ = 0;    // iterations completed at the last reading
   Mark last_mark_;                  // at the last reading
   os::UsageEvents seen_;            // the watch's counts at the last mark
-  std::uint64_t lost_ = 0;
+  std::uint64_t overruns_ = 0;
   std::uint64_t throttled_ = 0;
   FaultLog faults_;
   std::atomic<std::uint64_t> collections_{0};

@@ -61,6 +61,14 @@ class Segment {
   int advice_error() const noexcept { return advice_error_; }
   bool intact() const noexcept { return same_header(&header().made, header_copy_); }
 
+  // Whether an address is in either mapping, data or tables.
+  bool covers(const void* address) const noexcept {
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    const auto other = reinterpret_cast<std::uintptr_t>(read_only_base());
+    return at - reinterpret_cast<std::uintptr_t>(base_) < geometry_.file_bytes ||
+           (other != 0 && at - other < geometry_.file_bytes);
+  }
+
   // Offset of an address of either mapping in the data; false for any other address.
   bool offset_of(const void* address, std::uint64_t* offset) const noexcept {
     const auto at = reinterpret_cast<std::uintptr_t>(address);

@@ -76,7 +76,10 @@ class SharedPool {
   static SharedPool* find(const os::SegmentId& id) noexcept;
   // The open pool whose memory holds the address, without a reference, or nullptr.
   static SharedPool* find(const void* address) noexcept;
-  // As that, for a block that is alive: takes no lock and looks at writable memory only.
+  // Whose memory, tables included, the address is in: its name ("" without one) and whether it lies in the tables. False if
+  // no open pool's. For reports; O(open pools).
+  static bool locate(const void* address, char* name, std::size_t capacity, bool* tables) noexcept;
+  // As `find`, for a block that is alive: takes no lock and looks at writable memory only.
   static SharedPool* find_block(const void* address) noexcept;
 
   // The last reference dropped leaves the pool and unmaps it: no address in it may be used after. References stand for

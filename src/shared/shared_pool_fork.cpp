@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <cstdio>
 
 #include "base/check.hpp"
 #include "shared/registry.hpp"
@@ -87,6 +88,17 @@ SharedPool* Registry::find(const void* address) noexcept {
     if (pool->contains(address)) return pool;
   }
   return nullptr;
+}
+
+bool SharedPool::locate(const void* address, char* name, std::size_t capacity, bool* tables) noexcept {
+  const Registry::Lock registry;
+  for (const SharedPool* pool = Registry::first(); pool != nullptr; pool = Registry::next(pool)) {
+    if (!pool->segment_.covers(address)) continue;
+    std::snprintf(name, capacity, "%s", pool->name());
+    *tables = !pool->contains(address);
+    return true;
+  }
+  return false;
 }
 
 SharedPool* Registry::find_block(const void* address) noexcept {

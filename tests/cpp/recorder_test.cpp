@@ -165,23 +165,23 @@ TEST_F(RecorderTest, AFaultBelongsToTheIterationItFellInto) {
 TEST_F(RecorderTest, WhatAWatchLostIsTold) {
   recorder->start(0);
   recorder->watch();
-  usage.events.lost = 5;
+  usage.events.overruns = 5;
   iterate(10);
   recorder->start(0);
-  EXPECT_EQ(recorder->lost(), 0U);
-  usage.events.lost = 12;
+  EXPECT_EQ(recorder->overruns(), 0U);
+  usage.events.overruns = 12;
   usage.events.throttled = 2;
   iterate(10);
   recorder->finish(1);
-  EXPECT_EQ(recorder->lost(), 7U);
+  EXPECT_EQ(recorder->overruns(), 7U);
   EXPECT_EQ(recorder->throttled(), 2U);
   usage.events = {};  // another watch counts anew
   recorder->watch();
   recorder->resume(2);
-  usage.events.lost = 1;
+  usage.events.overruns = 1;
   iterate(10);
   recorder->finish(3);
-  EXPECT_EQ(recorder->lost(), 8U);
+  EXPECT_EQ(recorder->overruns(), 8U);
 }
 
 TEST_F(RecorderTest, FaultsBetweenTwoPassesAreNobodys) {

@@ -105,6 +105,7 @@ TEST(Usage, AnOverrunRingSaysSoOnceAndGoesOn) {
   complete = usage->poll(&events, nullptr) && complete;
   EXPECT_FALSE(complete);
   EXPECT_GT(events.lost, 0U);
+  EXPECT_EQ(events.overruns, 1U);
   // What was lost and what was seen is all there was; a fault or two belong to this test.
   EXPECT_NEAR(static_cast<double>(events.faults + events.lost), 10'001.0, 250.0);
   const std::uint64_t faults = events.faults;

@@ -126,7 +126,7 @@ def read_environment(
         governor="/".join(sorted(machine.governors())) or "none",
         clock_source=machine.text("sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown",
         virtual=machine.is_virtual(),
-        watch="exact" if watched else _why_unwatched(watch_error, machine),
+        watch="exact" if watched else f"counters read where it was slow ({why_unwatched(watch_error, machine)})",
         processor=machine.processor(),
         python=platform.python_version(),
         numpy=np.__version__,
@@ -134,12 +134,13 @@ def read_environment(
     )
 
 
-def _why_unwatched(error: int, machine: Machine) -> str:
+def why_unwatched(error: int, machine: Machine | None = None) -> str:
+    """Why the kernel does not let a section watch its thread, and what would make it."""
     name = errno.errorcode.get(error, str(error))
-    level = machine.number("proc/sys/kernel/perf_event_paranoid")
+    level = (machine or Machine()).number("proc/sys/kernel/perf_event_paranoid")
     if level is not None and level > 2:
-        return f"counters read where it was slow ({name}: sysctl -w kernel.perf_event_paranoid=2 lets it watch)"
-    return f"counters read where it was slow ({name}: the container or kernel does not permit perf_event_open)"
+        return f"{name}: sysctl -w kernel.perf_event_paranoid=2 lets it watch"
+    return f"{name}: the container or kernel does not permit perf_event_open"
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from .render import span
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORK, LATE, LIMIT = "#1f5fa8", "#c8791b", "#b3261e"
+WORK, LATE, LIMIT, FAULT = "#1f5fa8", "#c8791b", "#b3261e", "#6a3d9a"
 BINS_PER_DECADE = 40
 FLOOR = 1e-8  # seconds; where a logarithmic axis begins for spans of 0
 
@@ -28,6 +28,7 @@ def draw(report: Record) -> Figure:
     over_time, histogram = figure.subplots(2, 1)
     _draw_timeline(over_time, report)
     _draw_histogram(histogram, report)
+    _draw_origins(figure, over_time, report)
     figure.suptitle(_title(report), fontsize=11)
     return figure
 
@@ -36,6 +37,21 @@ def _title(report: Record) -> str:
     faults = f"{report.minor_faults:,} faults, {report.misses:,} misses"
     paced = f"{report.overruns:,} overruns, " if report.period is not None else ""
     return f"{report.iterations:,} iterations: {paced}longest {span(report.max_duration)}, {faults}"
+
+
+def _draw_origins(figure: Figure, over_time: Any, report: Record) -> None:
+    """Name where most faults came from below, and mark the iterations in which each began."""
+    from .render import origins
+
+    if not report.fault_origins:
+        return
+    began = [origin.first for origin in report.fault_origins if origin.first is not None]
+    if began:
+        at = [min(first + 0.5, report.iterations) / report.iterations * report.elapsed for first in began]
+        zeros = [0.0] * len(at)
+        over_time.plot(at, zeros, ls="", marker="^", color=FAULT, clip_on=False, label="first page faults of a place")
+        over_time.legend(loc="upper right", fontsize=8)
+    figure.supxlabel("\n".join(["page faults came from:", *origins(report)]), fontsize=7, x=0.01, ha="left")
 
 
 def _draw_timeline(axes: Any, report: Record) -> None:

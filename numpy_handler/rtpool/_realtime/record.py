@@ -10,6 +10,7 @@ from .. import _core
 from .._pool.effective import Degradation
 from .._pool.stats import Stats
 from .environment import Environment
+from .faults import FaultOrigin
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
 NANOSECOND = 1e-9
@@ -113,6 +114,7 @@ class Record(NamedTuple):
     major_faults: int
     voluntary_switches: int
     involuntary_switches: int
+    fault_origins: tuple[FaultOrigin, ...]
     misses: int
     deviations: Mapping[int, int]
     kernel_calls: int

@@ -11,6 +11,7 @@ from .record import Distribution, Record, SlowIteration
 MOST_BINS = 10_000
 SHOWN_SLOWEST = 8
 SHOWN_DEVIATIONS = 8
+SHOWN_ORIGINS = 5
 
 _COLUMNS = ("min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 
@@ -52,8 +53,9 @@ def _headline(report: Record) -> str:
 
 
 def _events(report: Record) -> list[tuple[str, str]]:
+    faulted = report.minor_faults + report.major_faults > 0
     rows = [
-        ("page faults", f"{report.minor_faults:,} minor, {report.major_faults:,} major"),
+        ("page faults", f"{report.minor_faults:,} minor, {report.major_faults:,} major" if faulted else "none"),
         ("switches", f"{report.voluntary_switches:,} voluntary, {report.involuntary_switches:,} involuntary"),
         ("pool", f"{report.kernel_calls:,} kernel calls, {report.misses:,} misses"
                  f"{f', {format_size(report.zeroed_ahead)} zeroed ahead' if report.zeroed_ahead else ''}"),
@@ -69,6 +71,15 @@ def _deviations(report: Record) -> list[str]:
     lines = [f"{count:,} x {size:,} B ({format_size(size)})" for size, count in worst]
     if len(report.deviations) > len(worst):
         lines.append(f"and {len(report.deviations) - len(worst)} other sizes")
+    return lines
+
+
+def origins(report: Record, most: int = SHOWN_ORIGINS) -> list[str]:
+    """Where most page faults came from, a line each."""
+    lines = [str(origin) for origin in report.fault_origins[:most]]
+    left = report.fault_origins[most:]
+    if left:
+        lines.append(f"{sum(origin.count for origin in left):,} x from {len(left):,} other places")
     return lines
 
 
@@ -90,6 +101,9 @@ def text(report: Record) -> str:
     lines += columns([["", *_COLUMNS], *([name, *cells] for name, cells in _times(report))])
     lines.append("")
     lines += [f"{name:<12} {value}" for name, value in _events(report)]
+    if report.fault_origins:
+        lines += ["", "page faults came from:"]
+        lines += [f"  {line}" for line in origins(report)]
     if report.deviations:
         lines += ["", "not in the plan (learn again, or let the warm-up see them):"]
         lines += [f"  {line}" for line in _deviations(report)]
@@ -116,6 +130,12 @@ def html(report: Record) -> str:
     parts = [f"<p><b>{markup.escape(_headline(report))}</b></p>"]
     parts.append(table(["", *_COLUMNS], [[name, *cells] for name, cells in _times(report)]))
     parts.append(table(["", ""], [list(pair) for pair in _events(report)]))
+    if report.fault_origins:
+        rows = [
+            [f"{one.count:,}", one.kind, one.where, one.function, "" if one.first is None else f"{one.first:,}"]
+            for one in report.fault_origins
+        ]
+        parts.append(table(["page faults", "kind", "where", "by", "first in iteration"], rows))
     if report.deviations:
         parts.append(table(["not in the plan"], [[line] for line in _deviations(report)]))
     if report.degradations:

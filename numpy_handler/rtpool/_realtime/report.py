@@ -11,7 +11,8 @@ from .._pool.effective import Degradation
 from .._pool.pool import Pool
 from .._pool.stats import Stats
 from . import render
-from .environment import RunsAt, read_environment
+from .environment import RunsAt, read_environment, why_unwatched
+from .faults import read_origins
 from .machine import Wanted
 from .process import Misses
 from .record import NANOSECOND, Distribution, Record, SlowIteration, Stretch
@@ -45,6 +46,9 @@ class Report(Record):
     minor_faults, major_faults, voluntary_switches, involuntary_switches : int
         Of the section's thread from the first measured iteration to the end, waits included: each wait is one
         voluntary switch.
+    fault_origins : tuple of FaultOrigin
+        Where the page faults came from, most faults first: `kind`, `where`, `count`, `first` iteration, `function`.
+        What the kernel did not tell stands there too, with the reason: all faults are accounted for. Empty: none.
     misses : int
         Requests that the frozen pool could not serve.
     deviations : Mapping[int, int]
@@ -91,6 +95,7 @@ class Report(Record):
         values["duration"] = self.duration._as_dict()
         values["lateness"] = self.lateness._as_dict()
         values["deviations"] = [{"requested": size, "count": count} for size, count in self.deviations.items()]
+        values["fault_origins"] = [asdict(origin) for origin in self.fault_origins]
         values["slowest"] = [asdict(iteration) for iteration in self.slowest]
         values["timeline"] = [list(astuple(stretch)) for stretch in self.timeline]
         values["first"] = list(self.first)
@@ -145,6 +150,7 @@ def make_report(
     loop: _core.Loop,
     pool: Pool,
     *,
+    faults: _core.RawFaults | None,
     period: int,
     change: Stats,
     deviations: Misses,
@@ -153,8 +159,16 @@ def make_report(
     wanted: Wanted,
     degradations: tuple[Degradation, ...],
 ) -> Report:
-    """Read everything a loop of that period (nanoseconds) has recorded; the rest is what its section knows."""
+    """Read everything a loop of that period (nanoseconds) has recorded; the rest is what its section knows.
+
+    `faults`: what the loop told of them when the section ended, `None` while it runs.
+    """
     iterations, overruns, skipped, collections, elapsed, zeroed, usage, watched, watch_error = loop.totals()
+    origins = read_origins(
+        loop.faults() if faults is None else faults,
+        usage[0] + usage[1],
+        "" if watched else f"the kernel did not let the section watch ({why_unwatched(watch_error)})",
+    )
     duration, lateness = Distribution(loop.durations()), Distribution(loop.lateness())
     return Report(
         overruns=overruns,
@@ -171,6 +185,7 @@ def make_report(
         major_faults=usage[1],
         voluntary_switches=usage[2],
         involuntary_switches=usage[3],
+        fault_origins=origins,
         misses=sum(deviations.values()),
         deviations=dict(sorted(deviations.items())),
         kernel_calls=change.kernel_calls,

@@ -118,7 +118,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     """
 
     __slots__ = (
-        "_entered", "_errors", "_freeze", "_gc", "_interrupt", "_learning", "_loop", "_malloc", "_misses",
+        "_entered", "_errors", "_faults", "_freeze", "_gc", "_interrupt", "_learning", "_loop", "_malloc", "_misses",
         "_on_interrupt", "_on_miss", "_pacing", "_plan", "_pool", "_report", "_runs_at", "_settings", "_stats_after",
         "_stats_before", "_strict", "_undo", "_wanted", "_zero_ahead", "_zeroed_missing", "_given_plan", "_given_pool",
     )  # fmt: skip
@@ -176,6 +176,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._pool: Pool | None = None
         self._plan = self._given_plan
         self._errors: tuple[Degradation, ...] = ()
+        self._faults: _core.RawFaults | None = None
         self._learning: Learning | None = None
         self._freeze: Freeze | None = None
         self._interrupt: Interrupt | None = None
@@ -318,6 +319,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         if self._loop is not None:
             try:
                 self._loop.finish()
+                # Now, while what the loop used is still there to be looked at.
+                self._faults = self._loop.faults()
             except BaseException as error:
                 failure = error
         while self._undo:
@@ -401,6 +404,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         return make_report(
             loop,
             pool,
+            faults=self._faults,
             period=self._pacing.period,
             change=Stats() if self._stats_before is None else after - self._stats_before,
             deviations=self._misses if self._freeze is None else self._freeze.misses(),

@@ -1,0 +1,162 @@
+// Promises of os/mappings.hpp: each kind of memory made on purpose and named right, live and from an earlier snapshot.
+#include "os/mappings.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+namespace rtpool::os {
+namespace {
+
+std::uintptr_t at(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
+
+int g_variable = 1;
+char g_zeros[100'000];
+const char g_table[] = "read only";
+
+class MappingsTest : public ::testing::Test {
+ protected:
+  Place now(const void* address) {
+    Mappings mappings;
+    EXPECT_EQ(mappings.take(), 0);
+    return mappings.find(at(address), true);
+  }
+};
+
+TEST_F(MappingsTest, TheProgramsOwnCodeAndData) {
+  const Place code = find_loaded(at(reinterpret_cast<const void*>(&find_loaded)));
+  EXPECT_EQ(code.region, Region::code);
+  EXPECT_NE(std::string(code.name).find("_test"), std::string::npos) << code.name;
+  EXPECT_EQ(find_loaded(at(&g_variable)).region, Region::data);
+  EXPECT_EQ(find_loaded(at(&g_zeros[50'000])).region, Region::data);
+  EXPECT_EQ(find_loaded(at(g_table)).region, Region::data);
+  int local = 0;
+  EXPECT_EQ(find_loaded(at(&local)).region, Region::nothing);
+}
+
+TEST_F(MappingsTest, ALibrarysCode) {
+  const Place code = find_loaded(at(reinterpret_cast<const void*>(&::malloc_usable_size)));
+  EXPECT_EQ(code.region, Region::code);
+  EXPECT_NE(std::string(code.name).find(".so"), std::string::npos) << code.name;
+}
+
+TEST_F(MappingsTest, StacksOfThisThreadAndOfAnotherOne) {
+  int local = 0;
+  EXPECT_EQ(now(&local).region, Region::stack);
+  std::atomic<const void*> theirs{nullptr};
+  std::atomic<bool> leave{false};
+  std::thread other([&] {
+    char mine[64] = {};
+    theirs.store(mine);
+    theirs.notify_all();
+    leave.wait(false);
+  });
+  theirs.wait(nullptr);
+  Place place;
+  // Its stack pointer is known once it waits.
+  while ((place = now(theirs.load())).region != Region::stack) ::sched_yield();
+  EXPECT_NE(place.thread, 0);
+  EXPECT_NE(place.thread, ::gettid());
+  leave.store(true);
+  leave.notify_all();
+  other.join();
+  std::thread third([&] {
+    int mine = 0;
+    const Place own = now(&mine);
+    EXPECT_EQ(own.region, Region::stack);
+    EXPECT_EQ(own.thread, ::gettid());
+  });
+  third.join();
+}
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_F(MappingsTest, LibcsHeapsAndMappedBlocks) {
+  void* const small = std::calloc(1, 1000);
+  Place place = now(small);
+  EXPECT_EQ(place.region, Region::libc_heap);
+  EXPECT_TRUE(place.whole_heap);
+  void* const first = std::malloc(5 << 20);
+  void* const second = std::malloc(3 << 20);
+  EXPECT_EQ(now(static_cast<char*>(first) + (4 << 20)).region, Region::libc_heap);
+  EXPECT_EQ(now(static_cast<char*>(second) + (2 << 20)).region, Region::libc_heap);
+  std::free(small);
+  std::free(first);
+  std::free(second);
+  std::thread other([&] {
+    void* const theirs = std::calloc(1, 1000);
+    const Place there = now(theirs);
+    EXPECT_EQ(there.region, Region::libc_heap);
+    EXPECT_FALSE(there.whole_heap);
+    std::free(theirs);
+  });
+  other.join();
+}
+#endif
+
+TEST_F(MappingsTest, FilesSharedMemoryAndNameless) {
+  const long page = ::sysconf(_SC_PAGESIZE);
+  const auto bytes = static_cast<std::size_t>(page);
+  char path[] = "/tmp/rtpool-mappings-XXXXXX";
+  const int file = ::mkstemp(path);
+  ASSERT_GE(file, 0);
+  ASSERT_EQ(::ftruncate(file, page), 0);
+  void* const view = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+  EXPECT_EQ(now(view).region, Region::file);
+  EXPECT_STREQ(now(view).name, path);
+  const int memory = ::memfd_create("rtpool-test", 0);
+  ASSERT_EQ(::ftruncate(memory, page), 0);
+  void* const shared = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+  EXPECT_EQ(now(shared).region, Region::shared);
+  void* const nameless = ::mmap(nullptr, 16 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_EQ(now(nameless).region, Region::anonymous);
+  constexpr int k_set_vma = 0x53564d61;
+  if (::prctl(k_set_vma, 0, nameless, 16 * bytes, "somebody's") == 0) {
+    EXPECT_EQ(now(nameless).region, Region::anonymous);
+    EXPECT_STREQ(now(nameless).name, "somebody's");
+    ASSERT_EQ(::prctl(k_set_vma, 0, nameless, 16 * bytes, " glibc: malloc arena"), 0);
+    EXPECT_EQ(now(nameless).region, Region::libc_heap);
+  }
+  Mappings before;
+  ASSERT_EQ(before.take(), 0);
+  ::munmap(view, bytes);
+  ::munmap(shared, bytes);
+  ::munmap(nameless, 16 * bytes);
+  EXPECT_EQ(now(nameless).region, Region::nothing);
+  // What lay there is told by the snapshot that was taken then.
+  EXPECT_EQ(before.find(at(view), false).region, Region::file);
+  EXPECT_EQ(before.find(at(shared), false).region, Region::shared);
+  ::close(file);
+  ::close(memory);
+  ::unlink(path);
+}
+
+TEST_F(MappingsTest, NothingAtAll) {
+  Mappings mappings;
+  EXPECT_FALSE(mappings.taken());
+  EXPECT_EQ(mappings.find(0x1000, true).region, Region::nothing);
+  ASSERT_EQ(mappings.take(), 0);
+  EXPECT_TRUE(mappings.taken());
+  EXPECT_EQ(mappings.find(0, true).region, Region::nothing);
+  EXPECT_EQ(mappings.find(1, true).region, Region::nothing);
+  EXPECT_EQ(mappings.find(UINTPTR_MAX >> 1, true).region, Region::nothing);
+}
+
+TEST_F(MappingsTest, PeekNeverFaults) {
+  std::uintptr_t word = 0;
+  EXPECT_FALSE(peek(8, &word, sizeof word));
+  const std::uintptr_t value = 42;
+  if (!peek(at(&value), &word, sizeof word)) GTEST_SKIP() << "process_vm_readv is not permitted";
+  EXPECT_EQ(word, 42U);
+}
+
+}  // namespace
+}  // namespace rtpool::os
