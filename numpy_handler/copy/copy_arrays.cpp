@@ -1,5 +1,7 @@
 // rtpool.copyto, and what tests and reports need of the copier. Everything that is not bytes moved as they are (other
 // types, casting, overlap, scalars, errors) is NumPy's own copyto, so that it is right in the same words.
+#include <utility>
+
 #include "copy/kernel.hpp"
 #include "numpy_handler/copy/copy_support.hpp"
 #include "numpy_handler/copy/register.hpp"
@@ -61,44 +63,90 @@ bool copy_fast(PyObject* dst_object, PyObject* src_object, const copy::Request& 
   copy::Block block;
   if (!block_of(dst, src, &block) || copy::may_overlap(block)) return false;
   if (!has_long_rows(block, static_cast<std::size_t>(PyArray_ITEMSIZE(dst)))) return false;
-  copy_planned(&block, 1, block.bytes(), block.row_bytes, request);
+  copy_into(dst, &block, 1, block.bytes(), block.row_bytes, request);
   return true;
 }
 
-// copyto(dst, src, *, mode="auto", threads=None) -> None
-PyObject* copyto(PyObject* module, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
-  PyObject* dst = count > 0 ? arguments[0] : nullptr;
-  PyObject* src = count > 1 ? arguments[1] : nullptr;
-  if (count > 2) {
-    return PyErr_Format(PyExc_TypeError, "copyto() takes 2 positional arguments but %zd were given", count);
-  }
-  copy::Request request;
-  if (names != nullptr) {
-    PyObject* mode = nullptr;
-    PyObject* threads = nullptr;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-      PyObject* const name = PyTuple_GET_ITEM(names, i);
-      PyObject** target = nullptr;
-      if (PyUnicode_CompareWithASCIIString(name, "mode") == 0) target = &mode;
-      if (PyUnicode_CompareWithASCIIString(name, "threads") == 0) target = &threads;
-      if (PyUnicode_CompareWithASCIIString(name, "dst") == 0) target = &dst;
-      if (PyUnicode_CompareWithASCIIString(name, "src") == 0) target = &src;
-      if (target == nullptr) {
-        return PyErr_Format(PyExc_TypeError, "copyto() got an unexpected keyword argument %R", name);
-      }
-      if (*target != nullptr) {
-        return PyErr_Format(PyExc_TypeError, "copyto() got multiple values for argument %R", name);
-      }
-      *target = arguments[count + i];
+// What `copyto` was given by keyword, or nullptr.
+struct Keywords {
+  PyObject* dst = nullptr;
+  PyObject* src = nullptr;
+  PyObject* casting = nullptr;
+  PyObject* where = nullptr;
+  PyObject* mode = nullptr;
+  PyObject* threads = nullptr;
+};
+
+// False with TypeError. `arguments` are those that `names` stands for.
+bool parse_keywords(PyObject* names, PyObject* const* arguments, Keywords* out) noexcept {
+  const struct {
+    const char* name;
+    PyObject** target;
+  } known[] = {{"dst", &out->dst},     {"src", &out->src},   {"casting", &out->casting},
+               {"where", &out->where}, {"mode", &out->mode}, {"threads", &out->threads}};
+  for (Py_ssize_t i = 0; names != nullptr && i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(names, i);
+    PyObject** target = nullptr;
+    for (const auto& keyword : known) {
+      if (PyUnicode_CompareWithASCIIString(name, keyword.name) == 0) target = keyword.target;
     }
-    if (!parse_request(mode, threads, &request)) return nullptr;
+    if (target == nullptr) {
+      PyErr_Format(PyExc_TypeError, "copyto() got an unexpected keyword argument %R", name);
+      return false;
+    }
+    if (*target != nullptr) {
+      PyErr_Format(PyExc_TypeError, "copyto() got multiple values for argument %R", name);
+      return false;
+    }
+    *target = arguments[i];
   }
-  if (dst == nullptr || src == nullptr) {
-    return PyErr_Format(PyExc_TypeError, "copyto() missing required argument '%s'", dst == nullptr ? "dst" : "src");
+  return true;
+}
+
+// True where every rule of casting lets equal types pass: all that NumPy knows. Others are for NumPy to refuse.
+bool is_casting(PyObject* casting) noexcept {
+  if (casting == nullptr) return true;
+  if (!PyUnicode_Check(casting)) return false;
+  for (const char* known : {"no", "equiv", "safe", "same_kind", "unsafe"}) {
+    if (PyUnicode_CompareWithASCIIString(casting, known) == 0) return true;
   }
-  if (copy_fast(dst, src, request)) Py_RETURN_NONE;
-  PyObject* const both[] = {dst, src};
-  return PyObject_Vectorcall(state_of(module)->numpy_copyto, both, 2, nullptr);
+  return false;
+}
+
+PyObject* copy_by_numpy(PyObject* module, const Keywords& given) noexcept {
+  PyObject* values[4] = {given.dst, given.src};
+  Reference names(PyTuple_New((given.casting != nullptr) + (given.where != nullptr)));
+  if (!names) return nullptr;
+  Py_ssize_t options = 0;
+  for (const auto& [text, value] : {std::pair{"casting", given.casting}, std::pair{"where", given.where}}) {
+    if (value == nullptr) continue;
+    PyObject* const name = PyUnicode_InternFromString(text);
+    if (name == nullptr) return nullptr;
+    PyTuple_SET_ITEM(names.get(), options, name);
+    values[2 + options++] = value;
+  }
+  return PyObject_Vectorcall(state_of(module)->numpy_copyto, values, 2, names.get());
+}
+
+// copyto(dst, src, casting="same_kind", where=True, *, mode="auto", threads=None) -> None
+PyObject* copyto(PyObject* module, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
+  if (count > 4) {
+    return PyErr_Format(PyExc_TypeError, "copyto() takes from 2 to 4 positional arguments but %zd were given", count);
+  }
+  Keywords given;
+  PyObject** const in_order[] = {&given.dst, &given.src, &given.casting, &given.where};
+  for (Py_ssize_t i = 0; i < count; ++i) *in_order[i] = arguments[i];
+  copy::Request request;
+  if (!parse_keywords(names, arguments + count, &given) || !parse_request(given.mode, given.threads, &request)) {
+    return nullptr;
+  }
+  if (given.dst == nullptr || given.src == nullptr) {
+    return PyErr_Format(PyExc_TypeError, "copyto() missing required argument '%s'",
+                        given.dst == nullptr ? "dst" : "src");
+  }
+  const bool is_whole = given.where == nullptr || given.where == Py_True;
+  if (is_whole && is_casting(given.casting) && copy_fast(given.dst, given.src, request)) Py_RETURN_NONE;
+  return copy_by_numpy(module, given);
 }
 
 // copy_kernels() -> ((name, supported), ...), best first
@@ -136,13 +184,13 @@ PyObject* force_copy_kernel(PyObject*, PyObject* name) {
   Py_RETURN_NONE;
 }
 
-constexpr const char* k_copyto_doc = R"(copyto(dst, src, *, mode='auto', threads=None)
+constexpr const char* k_copyto_doc = R"(copyto(dst, src, casting='same_kind', where=True, *, mode='auto', threads=None)
 --
 
 Copy the values of `src` into `dst`, past the processor's caches where that is faster.
 
-Like ``numpy.copyto(dst, src)``: `src` is broadcast to the shape of `dst` and cast by the rule
-``'same_kind'``, overlapping arrays are right, and errors are NumPy's. Arrays of the same type that
+Takes the place of ``numpy.copyto``: `src` is broadcast to the shape of `dst` and cast by the rule
+of `casting`, overlapping arrays are right, and errors are NumPy's. Arrays of the same type that
 consist of contiguous rows (whole arrays, slices and tiles of images, also with reversed or repeated
 rows) are copied by rtpool, everything else by NumPy, where `mode` and `threads` have no meaning.
 
@@ -152,12 +200,17 @@ dst : numpy.ndarray
     Where the values go.
 src : array_like
     Where they come from.
+casting : {'no', 'equiv', 'safe', 'same_kind', 'unsafe'}
+    As in ``numpy.copyto``.
+where : array_like of bool, default True
+    As in ``numpy.copyto``, which does what it leaves out.
 mode : {'auto', 'cached', 'stream'}
     ``'stream'`` writes whole cache lines straight to memory without reading them first. It moves a
     third less data, leaves the caches to the program and is up to twice as fast for large copies; it
     loses when the copy would have fitted in the cache and is read again soon. ``'cached'`` copies
     through the caches. ``'auto'`` streams what is at least half as large as the last-level cache, if
-    its rows are 256 bytes or longer.
+    its rows are 256 bytes or longer. It also streams smaller pieces, from 64 KiB on, into an array of
+    that size that is being filled call by call, unless the pieces are read as soon as they are written.
 threads : int, optional
     At most so many threads copy, each at least 2 MiB. By default one below 128 MiB, and from there on
     as many as the calling thread has cores, up to 4. The helpers are started at the first large

@@ -172,7 +172,7 @@ PyObject* join_arrays(PyObject*, PyObject* const* arguments, Py_ssize_t count) n
   if (!fill_blocks(arrays.get(), stacked, joined.axis, target, blocks.get(), &bytes, &shortest_row)) {
     Py_RETURN_NONE;
   }
-  copy_planned(blocks.get(), static_cast<std::size_t>(parts), bytes, shortest_row, request);
+  copy_into(target, blocks.get(), static_cast<std::size_t>(parts), bytes, shortest_row, request);
   return result.release();
 }
 

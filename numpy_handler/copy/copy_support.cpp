@@ -31,6 +31,15 @@ bool is_plain_bytes(PyArray_Descr* type) noexcept {
   return !PyDataType_HASFIELDS(type) || has_no_gaps(type);
 }
 
+// The array that `array` is a view of, as far as arrays go: whoever owns the memory behind that one keeps it for it.
+copy::Owner owner_of(PyArrayObject* array) noexcept {
+  for (PyObject* base = PyArray_BASE(array); base != nullptr && PyArray_Check(base); base = PyArray_BASE(array)) {
+    array = reinterpret_cast<PyArrayObject*>(base);
+  }
+  const MemoryRange range = memory_range(array);
+  return {reinterpret_cast<std::uintptr_t>(range.begin), static_cast<std::size_t>(range.end - range.begin)};
+}
+
 }  // namespace
 
 bool same_bytes(PyArray_Descr* dst, PyArray_Descr* src) noexcept {
@@ -86,14 +95,15 @@ bool parse_request(PyObject* mode, PyObject* threads, copy::Request* out) noexce
   return true;
 }
 
-void copy_planned(const copy::Block* blocks, std::size_t count, std::size_t bytes, std::size_t shortest_row,
-                  const copy::Request& request) noexcept {
+void copy_into(PyArrayObject* dst, const copy::Block* blocks, std::size_t count, std::size_t bytes,
+               std::size_t shortest_row, const copy::Request& request) noexcept {
   if (bytes < k_release_gil_bytes) {
-    copy::copy_blocks(blocks, count, copy::make_plan(bytes, shortest_row, request));
+    copy::copy_call(blocks, count, bytes, shortest_row, request, {});
     return;
   }
+  const copy::Owner owner = owner_of(dst);
   const WithoutGil released;
-  copy::copy_blocks(blocks, count, copy::make_plan(bytes, shortest_row, request));
+  copy::copy_call(blocks, count, bytes, shortest_row, request, owner);
 }
 
 }  // namespace rtpool::binding

@@ -37,9 +37,9 @@ MemoryRange memory_range(PyArrayObject* array) noexcept;
 // ValueError.
 bool parse_request(PyObject* mode, PyObject* threads, copy::Request* out) noexcept;
 
-// Copies the blocks by the plan for them, without the GIL if they are large. Never fails.
-void copy_planned(const copy::Block* blocks, std::size_t count, std::size_t bytes, std::size_t shortest_row,
-                  const copy::Request& request) noexcept;
+// Copies the blocks, whose destinations lie in `dst`, without the GIL if they are large. Never fails.
+void copy_into(PyArrayObject* dst, const copy::Block* blocks, std::size_t count, std::size_t bytes,
+               std::size_t shortest_row, const copy::Request& request) noexcept;
 
 // _core.join_arrays, in copy_join.cpp.
 PyObject* join_arrays(PyObject* module, PyObject* const* arguments, Py_ssize_t count) noexcept;

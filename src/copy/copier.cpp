@@ -63,6 +63,21 @@ Plan make_plan(std::size_t bytes, std::size_t row_bytes, const Request& request)
   return plan;
 }
 
+void copy_call(const Block* blocks, std::size_t count, std::size_t bytes, std::size_t row_bytes, const Request& request,
+               const Owner& owner) noexcept {
+  Plan plan = make_plan(bytes, row_bytes, request);
+  const bool may_fill = !plan.stream && request.mode == Mode::automatic && count != 0 && row_bytes >= k_min_stream_row &&
+                        active_kernel().streams;
+  if (!may_fill || !fill_history().begin(owner, blocks[0], bytes, stream_threshold())) {
+    copy_blocks(blocks, count, plan);
+    return;
+  }
+  plan.stream = true;
+  const os::Nanoseconds began = os::clock().now();
+  copy_blocks(blocks, count, plan);
+  fill_history().streamed(owner, blocks[0], bytes, began);
+}
+
 void copy_blocks(const Block* blocks, std::size_t count, const Plan& plan) noexcept {
   const Kernel& kernel = active_kernel();
   const CopyRows copy_rows = plan.stream ? kernel.stream : kernel.cached;

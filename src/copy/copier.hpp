@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "copy/block.hpp"
+#include "copy/fill_history.hpp"
 
 namespace rtpool::copy {
 
@@ -41,6 +42,11 @@ std::size_t stream_threshold() noexcept;
 
 // `bytes` in all, in rows of at least `row_bytes`. A kernel call only where several threads are worth it.
 Plan make_plan(std::size_t bytes, std::size_t row_bytes, const Request& request) noexcept;
+
+// Copies all blocks of one call, `bytes` in all, in rows of at least `row_bytes`: by the plan for them, and in automatic
+// mode also past the cache where the calls before it tell that `owner` is being filled (fill_history.hpp).
+void copy_call(const Block* blocks, std::size_t count, std::size_t bytes, std::size_t row_bytes, const Request& request,
+               const Owner& owner) noexcept;
 
 // Copies all blocks. Their destinations must not overlap one another nor any source. Each thread owns a range of
 // destination addresses that begins and ends on a line, so no two write to the same one.

@@ -225,9 +225,36 @@ def test_options_are_checked_also_where_numpy_copies(options: Any, error: type[E
         assert str(caught.value) == text
 
 
+@pytest.mark.parametrize("casting", ["no", "equiv", "safe", "same_kind", "unsafe", "odd", 3])
+@pytest.mark.parametrize("where", [True, False, [True, False, True, False], "x"])
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f8", "i4"])
+def test_casting_and_where_are_numpys(casting: Any, where: Any, dtype: str) -> None:
+    source = np.arange(8, dtype=dtype).reshape(2, 4) + 1
+    expected, target = np.zeros((2, 4)), np.zeros((2, 4))
+    for rules in ((casting, where), (casting,)):
+        raised: list[BaseException | None] = []
+        for copy, array in ((np.copyto, expected), (rtpool.copyto, target)):
+            try:
+                copy(array, source, *rules)
+                raised.append(None)
+            except Exception as error:
+                raised.append(error)
+        assert type(raised[0]) is type(raised[1]) and str(raised[0]) == str(raised[1])
+        assert (target == expected).all()
+    target[...] = 0
+    rtpool.copyto(src=source, dst=target, where=[[True], [False]], casting="unsafe", mode="stream")
+    assert (target[0] == source[0]).all() and not target[1].any()
+
+
 def test_copyto_refuses_other_arguments() -> None:
     copyto: Any = rtpool.copyto
     a = np.zeros(3)
-    for arguments, options in [((), {}), ((a,), {}), ((a, a, a), {}), ((a, a), {"where": True}), ((a, a), {"dst": a})]:
+    for arguments, options in [
+        ((), {}),
+        ((a,), {}),
+        ((a, a, a, a, a), {}),
+        ((a, a), {"were": True}),
+        ((a, a), {"dst": a}),
+    ]:
         with pytest.raises(TypeError):
             copyto(*arguments, **options)
