@@ -8,6 +8,7 @@
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
 #include "os/program_pages.hpp"
+#include "os/thread_stack.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -53,6 +54,13 @@ PyObject* touch_malloc(PyObject*, PyObject* arg) {
   if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
   os::touch_libc_heap(bytes);
   Py_RETURN_NONE;
+}
+
+// touch_stack(size) -> bytes, see os/thread_stack.hpp
+PyObject* touch_stack(PyObject*, PyObject* arg) {
+  const std::size_t bytes = PyLong_AsSize_t(arg);
+  if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred()) return nullptr;
+  return PyLong_FromSize_t(os::touch_stack(bytes));
 }
 
 #ifdef Py_GIL_DISABLED
@@ -128,6 +136,7 @@ PyMethodDef functions[] = {
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
     {"touch_malloc", touch_malloc, METH_O, nullptr},
+    {"touch_stack", touch_stack, METH_O, nullptr},
     {"make_program_resident", make_program_resident, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

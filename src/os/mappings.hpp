@@ -78,9 +78,6 @@ class Mappings {
 // Region::nothing for anything else. Some microseconds; takes the loader's lock.
 Place find_loaded(std::uintptr_t address) noexcept;
 
-// The calling thread's stack, the lowest address it may reach and the end; false if libc does not say.
-bool own_stack(std::uintptr_t* lowest, std::uintptr_t* end) noexcept;
-
 // Copies memory of this process that may not be there; false then, and where the kernel does not permit it.
 bool peek(std::uintptr_t address, void* out, std::size_t bytes) noexcept;
 

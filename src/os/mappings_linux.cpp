@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <link.h>
-#include <pthread.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 
 #include "os/mappings.hpp"
 #include "os/text_file.hpp"
+#include "os/thread_stack.hpp"
 
 namespace rtpool::os {
 namespace {
@@ -109,18 +109,6 @@ bool peek(std::uintptr_t address, void* out, std::size_t bytes) noexcept {
   const bool copied = ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) == static_cast<ssize_t>(bytes);
   errno = saved;
   return copied;
-}
-
-bool own_stack(std::uintptr_t* lowest, std::uintptr_t* end) noexcept {
-  pthread_attr_t attributes;
-  if (::pthread_getattr_np(::pthread_self(), &attributes) != 0) return false;
-  void* begin = nullptr;
-  std::size_t bytes = 0;
-  const bool known = ::pthread_attr_getstack(&attributes, &begin, &bytes) == 0;
-  ::pthread_attr_destroy(&attributes);
-  *lowest = reinterpret_cast<std::uintptr_t>(begin);
-  *end = *lowest + bytes;
-  return known;
 }
 
 Place find_loaded(std::uintptr_t address) noexcept {

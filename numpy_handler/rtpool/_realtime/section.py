@@ -23,6 +23,7 @@ from .._support.options import flag, word
 from . import arguments, machine
 from .environment import RunsAt
 from .interrupt import Interrupt
+from .prepare import prepare_thread
 from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider
 from .report import Report, make_report
 
@@ -42,6 +43,11 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     millisecond, `report` says how it went. Everything is restored at the end, also after an exception. Sections nest,
     and threads may each have one of their own; a section belongs to the thread that enters it, and may be entered
     again.
+
+    With a warm-up or a plan it also touches what the loop would touch for the first time: code and data of all
+    libraries that are loaded, up to 5 MiB of the thread's stack, BLAS's buffers (by a matrix product, once a thread).
+    Not covered: libraries imported in the loop, stacks of threads started in it, files it maps. `report` names what
+    faulted.
 
     Parameters
     ----------
@@ -205,6 +211,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         return self
 
     def _enter(self, pool: Pool) -> None:
+        if self._given_plan is not None or self._pacing.warmup:
+            prepare_thread()
         self._apply_settings()
         loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
         loop.start(threading.get_ident() == threading.main_thread().ident)
