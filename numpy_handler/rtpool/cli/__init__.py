@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = [arguments[0]] if arguments and arguments[0] in names else names
     parsed = _parser(asked).parse_args(arguments)
     command: Command = parsed.command
+    if command.becomes_the_program:
+        return command.run(parsed)
     try:
         return command.run(parsed)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from .._realtime.checkup import Finding, examine
+from .._startup.in_force import start_up
 from .._support.durations import parse_seconds
 from ._command import Command
 
@@ -34,7 +35,7 @@ class Doctor(Command):
         if not 0 <= arguments.seconds <= 3600:
             print(f"--seconds must be from 0 to 3600, not {arguments.seconds:g}")
             return 2
-        findings = examine(seconds=arguments.seconds)
+        findings = [*examine(seconds=arguments.seconds), _children()]
         bad = {"warn", "fail"} if arguments.strict else {"fail"}
         fit = not any(finding.verdict in bad for finding in findings)
         if arguments.json:
@@ -42,6 +43,16 @@ class Doctor(Command):
         else:
             print(as_text(findings))
         return 0 if fit else 1
+
+
+def _children() -> Finding:
+    """Whether child processes can be activated from outside."""
+    there = start_up()
+    asked = f"RTPOOL_ACTIVATE={there.asked}" if there.asked else "RTPOOL_ACTIVATE is not set"
+    if there.in_force:
+        return Finding("start-up file", f"{there.where} is in force; {asked}", "ok")
+    fix = "install rtpool into site-packages (pip install), and start Python without -S; or call rtpool.activate()"
+    return Finding("start-up file", f"not in force: {there.why_not}; {asked}", "warn", fix)
 
 
 def as_text(findings: list[Finding]) -> str:

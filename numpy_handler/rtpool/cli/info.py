@@ -10,6 +10,7 @@ from typing import Any
 import rtpool
 from rtpool import _core
 
+from .._startup.in_force import start_up
 from . import _machine
 from ._command import Command
 
@@ -39,6 +40,7 @@ class Info(Command):
             "copy_kernel": kernel,
             "copy_kernels_supported": supported,
             "variables": variables,
+            "start_up": _start_up(),
             "debug": pool.debug,
         }
         if arguments.json:
@@ -52,6 +54,12 @@ class Info(Command):
                 print(f"{name.replace('_', ' '):<24}{_shown(value)}")
             print(f"\ndefault pool\n{effective}")
         return 0 if effective.as_asked else 1
+
+
+def _start_up() -> dict[str, Any]:
+    there = start_up()
+    told = {"in_force": there.in_force, "file": there.where}
+    return told if there.in_force else told | {"why_not": there.why_not}
 
 
 def _shown(value: object) -> str:
