@@ -1,0 +1,194 @@
+"""Six loops at 100 Hz, watched from outside: does any thread of the process still fault or ask the kernel for memory?
+
+    python bench/steady.py                                   60 s of each loop for every contestant, some 27 minutes in all
+    python bench/steady.py --seconds 5 --only rtpool --dry   counters only, less than a minute
+    python bench/steady.py --loops lists --keep              one loop; the others' figures stay as the results have them
+
+The loops (bench/steady_loops.py) are whole programs over Python's objects, pandas, OpenCV, SciPy, filterpy and threads. Each
+contestant is a process of its own, which warms up and then says so; from then on the kernel counts for --seconds what all of
+its threads do: mmap, munmap, brk, mremap, madvise (perf's tracepoints, or strace), and page faults (/proc/PID/stat). All
+contestants use the same timer, the same recorder and the same rule for garbage collection. Times are of the loop's body; what
+does not fit into 10 ms overruns, and the periods left out are counted.
+
+Results go to bench/results/steady.json and steady.txt. Exits with 1 if rtpool's loops make a memory call or fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import contestants
+from steady_loops import LOOPS, NEEDS
+
+from rtpool.cli import _machine
+
+HERE = Path(__file__).resolve().parent
+CALLS = ("mmap", "munmap", "brk", "mremap", "madvise")
+PERIOD = 0.01
+# Iterations until a contestant says `warm`, and seconds from there until it is watched: it is as warm as it gets.
+WARMUP = 200
+SETTLE = 1.0
+TITLES = {
+    "python": "Python as it is",
+    "tcmalloc": "tcmalloc by LD_PRELOAD",
+    "tuned": "PYTHONMALLOC=malloc, glibc tuned",
+    "rtpool": 'activate(malloc="tune") and realtime("100 Hz")',
+}
+
+
+def environments() -> dict[str, dict[str, str] | str]:
+    """Each contestant's environment, or why it cannot take part."""
+    known = {one.name: one for one in contestants.everyone()}
+    tcmalloc = known["tcmalloc"]
+    return {
+        "python": {},
+        "tcmalloc": tcmalloc.missing or tcmalloc.environment,
+        "tuned": {"PYTHONMALLOC": "malloc", **known["tuned"].environment},
+        "rtpool": {},
+    }
+
+
+def missing(loop: str) -> str:
+    """Why a loop cannot run here, or nothing."""
+    lacks = [name for name in NEEDS.get(loop, ()) if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacks)} not installed" if lacks else ""
+
+
+def faults_of(pid: int) -> int:
+    """Page faults of all threads of a process, those that have ended included."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return int(fields[7]) + int(fields[9])
+
+
+def count_by_perf(pid: int, seconds: float) -> dict[str, int]:
+    events = ",".join(f"syscalls:sys_enter_{call}" for call in CALLS)
+    command = ["perf", "stat", "-x", ";", "-e", events, "-p", str(pid), "--", "sleep", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split(";") for line in done.stderr.splitlines() if "sys_enter_" in line]
+    counts = {fields[2].rpartition("_")[2]: int(fields[0]) for fields in lines}
+    assert set(counts) == set(CALLS), done.stderr
+    return counts
+
+
+def count_by_strace(pid: int, seconds: float) -> dict[str, int]:
+    command = ["strace", "-f", "-qq", "-e", f"trace={','.join(CALLS)}", "-p", str(pid)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+        time.sleep(seconds)
+        tracer.send_signal(signal.SIGINT)
+        text = tracer.communicate()[1]
+    lines = [line for line in text.splitlines() if "resumed>" not in line]
+    return {call: sum(f"{call}(" in line for line in lines) for call in CALLS}
+
+
+def tracer() -> str:
+    """Which tool counts here: perf does not disturb the loop; empty where there is none."""
+    for name, command in (
+        ("perf", ["perf", "stat", "-e", "syscalls:sys_enter_mmap", "true"]),
+        ("strace", ["strace", "-f", "-o", os.devnull, "true"]),
+    ):
+        if shutil.which(name) and subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return name
+    return ""
+
+
+def watch(loop: str, contestant: str, environment: dict[str, str], seconds: float, by: str) -> dict[str, Any]:
+    """Run one contestant's loop and count what its process does."""
+    lasts = seconds + SETTLE + 2.0
+    command = [sys.executable, str(HERE / "steady_loops.py"), loop, contestant, str(PERIOD), str(lasts), str(WARMUP)]
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("RTPOOL_", "MALLOC_", "PYTHONMALLOC"))}
+    with subprocess.Popen(
+        command, env=variables | one_thread | environment, stdout=subprocess.PIPE, text=True, cwd=HERE
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "warm\n":
+            process.kill()
+            raise RuntimeError(f"{loop} of {contestant} did not begin")
+        time.sleep(SETTLE)
+        before = faults_of(process.pid)
+        counts = (count_by_perf if by == "perf" else count_by_strace)(process.pid, seconds)
+        faults = faults_of(process.pid) - before
+        figures: dict[str, Any] = json.loads(process.stdout.readline())
+    return {"calls": counts, "faults": faults, **figures}
+
+
+def rows(results: dict[str, Any]) -> list[str]:
+    """The table of one run."""
+    head = f"{'':12} {'':34} {'p50':>8} {'p99':>8} {'p99.9':>8} {'max':>8} {'late':>7} {'faults':>9} {'calls':>7} {'over':>6} {'RSS':>6}"
+    lines = [head]
+    for loop, by_name in results["loops"].items():
+        if isinstance(by_name, str):
+            lines.append(f"{loop:12} {by_name}")
+            continue
+        for name, one in by_name.items():
+            if isinstance(one, str):
+                lines.append(f"{loop:12} {TITLES[name]:34} {one}")
+                continue
+            work = [f"{one['work'][key] * 1e3:8.3f}" for key in ("p50", "p99", "p99.9", "max")]
+            calls = sum(one["calls"].values())
+            lines.append(
+                f"{loop:12} {TITLES[name][:34]:34} {' '.join(work)} {one['late']['max'] * 1e3:7.2f} {one['faults']:9,}"
+                f" {calls:7,} {one['overruns']:6,} {one['peak_kib'] // 1024:6,}"
+            )
+            loop = ""
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each process is watched")
+    parser.add_argument("--loops", nargs="*", choices=list(LOOPS), default=list(LOOPS))
+    parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(TITLES))
+    parser.add_argument("--keep", action="store_true", help="keep the other loops' figures of the results")
+    parser.add_argument("--dry", action="store_true", help="write nothing; print the figures as JSON")
+    arguments = parser.parse_args()
+    by = tracer()
+    if not by:
+        print("steady: neither perf nor strace can watch a process here", file=sys.stderr)
+        return 2
+    path = HERE / "results" / "steady.json"
+    results: dict[str, Any] = {"machine": _machine.describe(), "command": sys.argv[1:], "seconds": {}, "loops": {}}
+    if arguments.keep and path.exists():
+        results = json.loads(path.read_text(encoding="utf-8"))
+    clean = True
+    for loop in arguments.loops:
+        problem = missing(loop)
+        results["loops"][loop] = problem or {}
+        if problem:
+            continue
+        results["seconds"][loop] = arguments.seconds
+        for name, environment in environments().items():
+            if name not in arguments.only:
+                continue
+            if isinstance(environment, str):
+                results["loops"][loop][name] = environment
+                continue
+            print(f"{loop}: {TITLES[name]}", file=sys.stderr, flush=True)
+            one = watch(loop, name, environment, arguments.seconds, by)
+            results["loops"][loop][name] = one
+            if name == "rtpool":
+                clean = clean and not one["faults"] and not any(one["calls"].values())
+    results["loops"] = {name: results["loops"][name] for name in LOOPS if name in results["loops"]}
+    results["tracer"] = by
+    text = "\n".join(rows(results)) + "\n"
+    if arguments.dry:
+        print(json.dumps(results["loops"], indent=1))
+    else:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        path.with_suffix(".txt").write_text(text, encoding="utf-8")
+    print(text, file=sys.stderr)
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
