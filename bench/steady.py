@@ -1,14 +1,14 @@
 """Six loops at 100 Hz, watched from outside: does any thread of the process still fault or ask the kernel for memory?
 
-    python bench/steady.py                                   60 s of each loop for every contestant, some 27 minutes in all
-    python bench/steady.py --seconds 5 --only rtpool --dry   counters only, less than a minute
+    python bench/steady.py                                   60 s of each loop for every contestant, 27 minutes in all
+    python bench/steady.py --seconds 5 --only rtpool --dry   counters only, a minute
     python bench/steady.py --loops lists --keep              one loop; the others' figures stay as the results have them
 
-The loops (bench/steady_loops.py) are whole programs over Python's objects, pandas, OpenCV, SciPy, filterpy and threads. Each
-contestant is a process of its own, which warms up and then says so; from then on the kernel counts for --seconds what all of
-its threads do: mmap, munmap, brk, mremap, madvise (perf's tracepoints, or strace), and page faults (/proc/PID/stat). All
-contestants use the same timer, the same recorder and the same rule for garbage collection. Times are of the loop's body; what
-does not fit into 10 ms overruns, and the periods left out are counted.
+The loops (bench/steady_loops.py) are programs over Python's objects, pandas, OpenCV, SciPy, filterpy and threads. Each
+contestant is a process of its own, which warms up and then says so; from then on the kernel counts for --seconds what
+all of its threads do: mmap, munmap, brk, mremap, madvise (perf's tracepoints, or strace), and page faults
+(/proc/PID/stat). All contestants use the same timer, the same recorder and the same rule for garbage collection. Times
+are of the loop's body; what does not fit into 10 ms overruns, and the periods left out are counted.
 
 Results go to bench/results/steady.json and steady.txt. Exits with 1 if rtpool's loops make a memory call or fault.
 """
@@ -35,8 +35,7 @@ from rtpool.cli import _machine
 HERE = Path(__file__).resolve().parent
 CALLS = ("mmap", "munmap", "brk", "mremap", "madvise")
 PERIOD = 0.01
-# Iterations until a contestant says `warm`, and seconds from there until it is watched: it is as warm as it gets.
-WARMUP = 200
+# Seconds from the first measured iteration until a process is watched.
 SETTLE = 1.0
 TITLES = {
     "python": "Python as it is",
@@ -101,12 +100,15 @@ def tracer() -> str:
     return ""
 
 
-def watch(loop: str, contestant: str, environment: dict[str, str], seconds: float, by: str) -> dict[str, Any]:
+def watch(
+    loop: str, contestant: str, environment: dict[str, str], *, seconds: float, warmup: int, by: str
+) -> dict[str, Any]:
     """Run one contestant's loop and count what its process does."""
     lasts = seconds + SETTLE + 2.0
-    command = [sys.executable, str(HERE / "steady_loops.py"), loop, contestant, str(PERIOD), str(lasts), str(WARMUP)]
+    command = [sys.executable, str(HERE / "steady_loops.py"), loop, contestant, str(PERIOD), str(lasts), str(warmup)]
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("RTPOOL_", "MALLOC_", "PYTHONMALLOC"))}
+    ours = ("RTPOOL_", "MALLOC_", "PYTHONMALLOC")
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     with subprocess.Popen(
         command, env=variables | one_thread | environment, stdout=subprocess.PIPE, text=True, cwd=HERE
     ) as process:
@@ -124,29 +126,34 @@ def watch(loop: str, contestant: str, environment: dict[str, str], seconds: floa
 
 def rows(results: dict[str, Any]) -> list[str]:
     """The table of one run."""
-    head = f"{'':12} {'':34} {'p50':>8} {'p99':>8} {'p99.9':>8} {'max':>8} {'late':>7} {'faults':>9} {'calls':>7} {'over':>6} {'RSS':>6}"
-    lines = [head]
+    machine = results["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['processors']} processors",
+        f"Python {machine['python']}, NumPy {machine['numpy']}, rtpool {machine['rtpool']}",
+        f"{PERIOD * 1e3:g} ms, each process watched for so many seconds by {results['tracer']}: {results['seconds']}",
+        "times in ms; faults and calls (mmap, munmap, brk, mremap, madvise) of all threads; over: of how many",
+        "",
+    ]
+    lines.append(f"{'':47} {'p50':>7} {'p99':>7} {'p99.9':>7} {'max':>7}    faults   calls        over   MiB")
     for loop, by_name in results["loops"].items():
-        if isinstance(by_name, str):
-            lines.append(f"{loop:12} {by_name}")
-            continue
-        for name, one in by_name.items():
+        lines.append(f"{loop}: {by_name if isinstance(by_name, str) else LOOPS[loop].__doc__}")
+        for name, one in {} if isinstance(by_name, str) else by_name.items():
             if isinstance(one, str):
-                lines.append(f"{loop:12} {TITLES[name]:34} {one}")
+                lines.append(f"  {TITLES[name]:45} {one}")
                 continue
-            work = [f"{one['work'][key] * 1e3:8.3f}" for key in ("p50", "p99", "p99.9", "max")]
-            calls = sum(one["calls"].values())
+            work = " ".join(f"{one['work'][key] * 1e3:7.3f}" for key in ("p50", "p99", "p99.9", "max"))
+            over = f"{one['overruns']:,}/{one['iterations']:,}"
             lines.append(
-                f"{loop:12} {TITLES[name][:34]:34} {' '.join(work)} {one['late']['max'] * 1e3:7.2f} {one['faults']:9,}"
-                f" {calls:7,} {one['overruns']:6,} {one['peak_kib'] // 1024:6,}"
+                f"  {TITLES[name]:45} {work} {one['faults']:9,} {sum(one['calls'].values()):7,} {over:>11}"
+                f" {one['peak_kib'] // 1024:5,}"
             )
-            loop = ""
     return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each process is watched")
+    parser.add_argument("--warmup", type=int, default=200, help="iterations of a process before it is watched")
     parser.add_argument("--loops", nargs="*", choices=list(LOOPS), default=list(LOOPS))
     parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--keep", action="store_true", help="keep the other loops' figures of the results")
@@ -174,7 +181,7 @@ def main() -> int:
                 results["loops"][loop][name] = environment
                 continue
             print(f"{loop}: {TITLES[name]}", file=sys.stderr, flush=True)
-            one = watch(loop, name, environment, arguments.seconds, by)
+            one = watch(loop, name, environment, seconds=arguments.seconds, warmup=arguments.warmup, by=by)
             results["loops"][loop][name] = one
             if name == "rtpool":
                 clean = clean and not one["faults"] and not any(one["calls"].values())

@@ -4,6 +4,7 @@
 
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/support/state.hpp"
+#include "os/blas_buffers.hpp"
 #include "os/kernel_pages.hpp"
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
@@ -117,12 +118,14 @@ void touch_object_arenas() noexcept {
 }
 #endif
 
-// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and Python's arenas for small objects
+// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and Python's arenas for small objects, and what
+// BLAS works in
 PyObject* make_program_resident(PyObject*, PyObject*) {
   os::ProgramPages pages;
   {
     const WithoutGil others_run;
     pages = os::make_program_resident();
+    os::make_blas_buffers_ready();
   }
   touch_object_arenas();
   return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);

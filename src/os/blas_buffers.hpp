@@ -1,0 +1,22 @@
+// The OS contract for what OpenBLAS works in: a buffer for each thread that is in one of its routines at that moment.
+//
+// OpenBLAS maps one the first time that so many threads are inside at once, which may come hours into a program, and keeps
+// it. A program that has used one of them knows how much of each it needs.
+#pragma once
+
+#include <cstddef>
+
+namespace rtpool::os {
+
+struct BlasBuffers {
+  std::size_t libraries = 0;  // loaded copies of OpenBLAS
+  std::size_t buffers = 0;    // ready in each of them
+  std::size_t bytes = 0;      // made resident now
+};
+
+// Has every loaded OpenBLAS map buffers for as many callers at once as the process has threads, at most 32, and makes as
+// much of each resident as any of them has been used so far. Any thread. Nothing with one thread. Costs the faults that
+// would have come later, and some 50 us a buffer.
+BlasBuffers make_blas_buffers_ready() noexcept;
+
+}  // namespace rtpool::os
