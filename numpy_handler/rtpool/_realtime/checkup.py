@@ -187,7 +187,10 @@ def _watching(machine: Machine) -> Finding:
         pass
     loop.finish()
     if loop.totals()[7]:
-        return Finding("per-iteration counts", "the kernel lets sections watch faults and switches", "ok")
+        found = "the kernel lets sections watch switches and faults, and where these come from"
+        if loop.faults()[4] == "user":
+            found += "; not those it takes in calls (sysctl -w kernel.perf_event_paranoid=1 shows them)"
+        return Finding("per-iteration counts", found, "ok")
     level = machine.number("proc/sys/kernel/perf_event_paranoid")
     fix = (
         "sysctl -w kernel.perf_event_paranoid=2"
