@@ -87,7 +87,7 @@ bool Heap::refill(unsigned size_class) noexcept {
   return magazine.top != cls.bottom;
 }
 
-bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept {
+bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure, std::size_t most) noexcept {
   const std::uint32_t count = slab_pages(size_class);
   void* const record = store_->take_record(Slab::record_bytes(size_class), may_grow);
   if (record == nullptr) {
@@ -95,7 +95,7 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
     return false;
   }
   pages::PageRuns::Taken run = store_->take(count);
-  if (run.first == k_no_page && may_grow) run = store_->take_or_grow(count, failure);
+  if (run.first == k_no_page && may_grow) run = store_->take_or_grow(count, failure, most);
   if (run.first == k_no_page) {
     store_->give_record(record, Slab::record_bytes(size_class));
     return false;

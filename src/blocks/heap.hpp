@@ -9,6 +9,11 @@
 // back to the page store, where they coalesce, and the kernel is asked for memory only where idle bins do not help. A loop
 // that has all of its sizes does not miss, so the hand stands still; a program whose sizes wander keeps what it uses.
 //
+// Frugality: where growth would make the pool hold more than a quarter more than was ever alive in it, a heap first gives all of
+// its idle runs back. Only a loop whose sizes add up to more than that would miss for ever then, and is told from wandering
+// sizes by what it asks for: sizes that it has asked for before. Bytes of growth that was held back are weighed, those for known
+// sizes against twice those for new ones; when a peak's worth has come together the heap keeps what it uses.
+//
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
@@ -103,8 +108,9 @@ class alignas(64) Heap {
   // --- small blocks ---
   // Fills the magazine from slabs with free blocks; false if there are none.
   bool refill(unsigned size_class) noexcept;
-  // Adds a slab; false if the store has no run (or no record) for it; `failure` says why the kernel refused.
-  bool add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure) noexcept;
+  // Adds a slab; false if the store has no run (or no record) for it; `failure` says why the kernel refused. `most`: as for
+  // PageStore::take_or_grow.
+  bool add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure, std::size_t most = SIZE_MAX) noexcept;
   // Frees a block of this heap whose state is live: spills the magazine if it is full, then pushes. Accounts.
   void free_small(Slab& slab, unsigned unit) noexcept;
 
@@ -134,6 +140,10 @@ class alignas(64) Heap {
   bool keeps_too_much() const noexcept { return owned_bytes_ - live_bytes() > k_idle_kept; }
   // Gives idle bins back until `runs` runs are given or the table is through; returns the runs. O(512 + runs).
   unsigned reclaim(unsigned runs) noexcept;
+  // Gives all idle runs and empty slabs back; true if there were any. O(512 + runs), on the way to the kernel only.
+  bool give_idle() noexcept;
+  // Growth by `bytes` was held back, for a size that the heap knows or not. True: the heap repeats its sizes and may grow.
+  bool weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
   // Gives everything back that is free. O(free blocks): never on an allocation's way but before refusing it.
   void flush() noexcept;
 
@@ -236,6 +246,7 @@ class alignas(64) Heap {
   ClassState classes_[k_classes];
   std::uint64_t owned_bytes_ = 0;
   base::Counter moves_;  // of bins between ways, counted before and after
+  std::uint64_t repeated_bytes_ = 0;  // evidence of a loop
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed

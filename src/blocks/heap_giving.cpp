@@ -57,17 +57,33 @@ unsigned Heap::reclaim(unsigned runs) noexcept {
   return given;
 }
 
-void Heap::flush() noexcept {
-  while (drain(k_drain_blocks)) {
-  }
+bool Heap::give_idle() noexcept {
+  const std::uint64_t owned = owned_bytes_;
   for (unsigned set = 0; set < k_bin_sets; ++set) {
     give_runs(bins_[set], ~0U);
     for (RunBin& bin : more_bins_[set]) give_runs(bin, ~0U);
   }
-  for (unsigned cls = 1; cls < k_classes; ++cls) {
-    spill(cls, ~0U);
-    while (classes_[cls].empty != nullptr) release_slab(*classes_[cls].empty);
+  for (ClassState& cls : classes_) {
+    while (cls.empty != nullptr) release_slab(*cls.empty);
   }
+  return owned_bytes_ != owned;
+}
+
+bool Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept {
+  if (known) {
+    repeated_bytes_ += bytes;
+    if (repeated_bytes_ > 2 * peak) repeated_bytes_ = 2 * peak;
+  } else {
+    repeated_bytes_ -= 2 * bytes < repeated_bytes_ ? 2 * bytes : repeated_bytes_;
+  }
+  return repeated_bytes_ > peak;
+}
+
+void Heap::flush() noexcept {
+  while (drain(k_drain_blocks)) {
+  }
+  for (unsigned cls = 1; cls < k_classes; ++cls) spill(cls, ~0U);
+  give_idle();
 }
 
 std::size_t Heap::largest_cached() const noexcept {

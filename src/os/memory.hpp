@@ -63,6 +63,8 @@ class Memory {
   virtual std::size_t physical_memory() noexcept = 0;
   // Bytes the kernel believes can still be had without swapping (MemAvailable, bounded by the cgroup). 0 if unknown.
   virtual std::size_t available_memory() noexcept = 0;
+  // RLIMIT_AS of this process in bytes; SIZE_MAX for unlimited.
+  virtual std::size_t address_space() noexcept = 0;
   // RLIMIT_MEMLOCK of this process in bytes; SIZE_MAX for unlimited (or CAP_IPC_LOCK).
   virtual std::size_t lockable_memory() noexcept = 0;
   // Transparent huge pages of 2 MiB: 'a'lways, 'm'advise, 'n'ever, '?' the kernel has none of that size.

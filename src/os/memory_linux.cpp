@@ -251,6 +251,13 @@ class LinuxMemory final : public Memory {
     return available;
   }
 
+  std::size_t address_space() noexcept override {
+    const KeepErrno keep;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+    return static_cast<std::size_t>(limit.rlim_cur);
+  }
+
   std::size_t lockable_memory() noexcept override {
     const KeepErrno keep;
     rlimit limit{};

@@ -1,8 +1,8 @@
 // What the pool knows of a page, kept apart from the pages themselves (out of band): 16 bytes a page.
 //
-// A *page run* is a row of whole pages with one owner. Only its first and, for a free run, its last page carry a
-// meaningful descriptor; a *slab* (a run cut into small blocks) and an *object arena* mark every page, because what lies in
-// them starts anywhere.
+// A *page run* is a row of whole pages with one owner. A free run is resident or *absent*: without memory behind it. Only
+// a run's first and, for a free run, its last page carry a meaningful descriptor; a *slab* (a run cut into small blocks) and an
+// *object arena* mark every page, because what lies in them starts anywhere.
 //
 //   PD-1  the descriptor of a page strictly inside a run that is neither slab nor object arena has state `none`
 //   PD-2  desc[last].pages == desc[first].pages for a free run
@@ -34,7 +34,7 @@ enum class RunState : std::uint8_t {
 };
 
 inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
-inline constexpr std::uint32_t k_trimmed_flag = 1U << 9;  // in head of a free run: no memory behind it
+inline constexpr std::uint32_t k_absent_flag = 1U << 9;  // in head of a free run or of a window's part: no memory behind it
 inline constexpr std::uint16_t k_slack_mask = 0xFFF;       // in slack of a live run: granted minus requested bytes
 inline constexpr std::uint16_t k_slack_zero = 0x8000;      // in slack of a run not alive: every byte is known to be 0
 

@@ -6,7 +6,7 @@
 namespace rtpool::pages {
 namespace {
 
-constexpr unsigned set_of(std::uint32_t flags) noexcept { return (flags & k_trimmed_flag) != 0 ? 1 : 0; }
+constexpr unsigned set_of(std::uint32_t flags) noexcept { return (flags & k_absent_flag) != 0 ? 1 : 0; }
 
 }  // namespace
 
@@ -45,7 +45,7 @@ void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) n
   heads_[set][list] = first;
   first_level_[set] |= 1U << (list >> 4);
   second_level_[set][list >> 4] = static_cast<std::uint16_t>(second_level_[set][list >> 4] | 1U << (list & 15));
-  (set == 0 ? free_pages_ : trimmed_pages_) += pages;
+  (set == 0 ? free_pages_ : absent_pages_) += pages;
 }
 
 void PageRuns::remove(PageIndex first) noexcept {
@@ -65,7 +65,7 @@ void PageRuns::remove(PageIndex first) noexcept {
       if (bits == 0) first_level_[set] &= ~(1U << (list >> 4));
     }
   }
-  (set == 0 ? free_pages_ : trimmed_pages_) -= start.pages;
+  (set == 0 ? free_pages_ : absent_pages_) -= start.pages;
   descs_[first + start.pages - 1].set(RunState::none);
   start.set(RunState::none);
 }
@@ -91,7 +91,7 @@ PageIndex PageRuns::fitting(unsigned set, std::uint32_t pages) const noexcept {
 }
 
 PageRuns::Taken PageRuns::cut(PageIndex first, std::uint32_t pages) noexcept {
-  const std::uint32_t flags = descs_[first].head.load(std::memory_order_relaxed) & (k_zero_flag | k_trimmed_flag);
+  const std::uint32_t flags = descs_[first].head.load(std::memory_order_relaxed) & (k_zero_flag | k_absent_flag);
   const std::uint32_t rest = descs_[first].pages - pages;
   remove(first);
   if (rest != 0) push(first + pages, rest, flags);
@@ -106,21 +106,15 @@ PageRuns::Taken PageRuns::take(std::uint32_t pages) noexcept {
   return first == k_no_page ? Taken{} : cut(first, pages);
 }
 
-PageRuns::Taken PageRuns::take_trimmed(std::uint32_t pages) noexcept {
-  const auto frames = static_cast<std::uint32_t>(base::align_up(pages, k_frame_pages));
-  const PageIndex first = fitting(1, frames);
-  return first == k_no_page ? Taken{} : cut(first, frames);
-}
-
 void PageRuns::take_whole(PageIndex first) noexcept {
   remove(first);
   descs_[first].set(RunState::taken);
 }
 
-void PageRuns::give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool trimmed) noexcept {
+void PageRuns::give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool absent) noexcept {
   RTPOOL_ASSERT(pages != 0 && first + pages <= committed);
-  std::uint32_t flags = (zero ? k_zero_flag : 0) | (trimmed ? k_trimmed_flag : 0);
-  const auto joins = [&](std::uint32_t head) { return ((head ^ flags) & k_trimmed_flag) == 0; };
+  std::uint32_t flags = absent ? k_zero_flag | k_absent_flag : zero ? k_zero_flag : 0;
+  const auto joins = [&](std::uint32_t head) { return ((head ^ flags) & k_absent_flag) == 0; };
   descs_[first].set(RunState::none);
   if (first != 0) {
     const std::uint32_t head = descs_[first - 1].head.load(std::memory_order_relaxed);
@@ -150,27 +144,22 @@ bool PageRuns::take_right_neighbour(PageIndex first, std::uint32_t pages, std::u
   const PageIndex right = first + pages;
   if (right >= committed) return false;
   const std::uint32_t head = descs_[right].head.load(std::memory_order_relaxed);
-  if (state_of(head) != RunState::free_first || (head & k_trimmed_flag) != 0 || descs_[right].pages < more) return false;
+  if (state_of(head) != RunState::free_first || (head & k_absent_flag) != 0 || descs_[right].pages < more) return false;
   cut(right, more);
   descs_[right].set(RunState::none);
   descs_[first].pages = pages + more;
   return true;
 }
 
-std::uint32_t PageRuns::tail_pages(PageIndex committed) const noexcept {
-  if (committed == 0) return 0;
-  const std::uint32_t head = descs_[committed - 1].head.load(std::memory_order_relaxed);
-  const RunState state = state_of(head);
-  const bool ends = state == RunState::free_last || (state == RunState::free_first && descs_[committed - 1].pages == 1);
-  return ends && (head & k_trimmed_flag) == 0 ? descs_[committed - 1].pages : 0;
+PageIndex PageRuns::topmost() const noexcept {
+  if (first_level_[0] == 0) return k_no_page;
+  const unsigned level = base::log2_floor(first_level_[0]);
+  return heads_[0][level * 16 + base::log2_floor(second_level_[0][level])];
 }
 
 std::uint32_t PageRuns::largest() const noexcept {
-  if (first_level_[0] == 0) return 0;
-  const unsigned level = base::log2_floor(first_level_[0]);
-  const unsigned list = level * 16 + base::log2_floor(second_level_[0][level]);
   std::uint32_t most = 0;
-  for (PageIndex p = heads_[0][list]; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
+  for (PageIndex p = topmost(); p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
     if (descs_[p].pages > most) most = descs_[p].pages;
   }
   return most;
@@ -192,7 +181,7 @@ const char* PageRuns::validate(PageIndex committed) const noexcept {
         if (start.run.prev != prev) return "PR-1";
         if (start.pages > committed - p) return "PD-3";
         if (descs_[p + start.pages - 1].pages != start.pages) return "PD-2";
-        if (set == 1 && (p % k_frame_pages != 0 || start.pages % k_frame_pages != 0)) return "PR-4";
+        if (set == 1 && (head & k_zero_flag) == 0) return "PR-4";
         for (PageIndex inner = p + 1; inner + 1 < p + start.pages; ++inner) {
           if (descs_[inner].state() != RunState::none) return "PD-1";
         }
@@ -204,7 +193,7 @@ const char* PageRuns::validate(PageIndex committed) const noexcept {
       }
     }
   }
-  return sums[0] == free_pages_ && sums[1] == trimmed_pages_ ? nullptr : "PR-2";
+  return sums[0] == free_pages_ && sums[1] == absent_pages_ ? nullptr : "PR-2";
 }
 
 }  // namespace rtpool::pages

@@ -8,10 +8,14 @@
 //   before      | free A | given | free C |     the four cases: neither, left, right, both
 //   after       |       one free run      |
 //
+// Absent runs, those without memory behind them, are kept apart, so that `take` finds resident ones only. A *window* is what
+// growth makes ready: free pages in a row, resident and absent runs side by side, that together are long enough. Resident
+// and absent neighbours are so one piece for whoever needs it whole.
+//
 //   PR-1  every run in list b has b == list_of(run.pages); the bitmaps name exactly the lists that are not empty
-//   PR-2  free_pages == sum of the pages in the lists of resident runs, trimmed_pages of the trimmed ones
+//   PR-2  free_pages == sum of the pages in the lists of resident runs, absent_pages of the absent ones
 //   PR-3  no two free runs of the same residency are adjacent
-//   PR-4  a trimmed run starts and ends on a 2 MiB frame
+//   PR-4  an absent run is known to be zero
 //
 // Thread rule: the caller holds the store's lock. Cost: O(1) but where said. No function fails or enters the kernel.
 #pragma once
@@ -33,23 +37,45 @@ class PageRuns {
     PageIndex first = k_no_page;
     bool zero = false;
   };
-  // A run of exactly `pages` pages with state `taken`; first == k_no_page if no resident run is long enough.
+  // A run of exactly `pages` pages with state `taken`; first == k_no_page if no resident run is long enough. May miss one
+  // that is less than a sixteenth too long.
   Taken take(std::uint32_t pages) noexcept;
-  // A trimmed run of at least `pages` pages, cut to a whole number of frames (`descs[first].pages` says how many).
-  Taken take_trimmed(std::uint32_t pages) noexcept;
   // A run that is in no list comes (back) to the lists. `committed` bounds the look to the right.
-  void give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool trimmed = false) noexcept;
-  // Lengthens a run in place if the free run to its right has the `more` pages; false leaves all as it was.
+  void give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool absent = false) noexcept;
+  // Lengthens a run in place if the free run to its right is resident and has the `more` pages; false leaves all as it was.
   bool take_right_neighbour(PageIndex first, std::uint32_t pages, std::uint32_t more, PageIndex committed) noexcept;
-  // Pages of the resident free run that ends at `committed`, 0 if there is none.
-  std::uint32_t tail_pages(PageIndex committed) const noexcept;
   // Takes the free run that starts at `first` out of its list whole; its state becomes `taken`.
   void take_whole(PageIndex first) noexcept;
 
+  // --- windows ---
+  struct Window {
+    PageIndex first = k_no_page;
+    std::uint32_t pages = 0;
+    std::uint32_t absent = 0;     // of `pages`
+    PageIndex holder = k_no_page;  // the free run that holds the first page
+  };
+  // Free pages in a row, at least `pages` of them, with as few absent ones as some looks can find. O(k_looks * k_parts).
+  Window find_window(std::uint32_t pages, PageIndex committed) const noexcept;
+  // The same if there is any at all, the first one met. O(free runs).
+  Window search_window(std::uint32_t pages, PageIndex committed) const noexcept;
+  // The free pages that end at `committed`, as far as k_parts runs go.
+  Window tail(PageIndex committed) const noexcept;
+  // The free run, resident or absent, that `page` begins; 0 pages: none does.
+  Window run_at(PageIndex page, PageIndex committed) const noexcept;
+  // The free run that ends before `page`.
+  Window run_before(PageIndex page) const noexcept;
+  // Takes a window out of the lists; the rests of runs at its ends stay in them. Inside, each part is a run of state `taken`
+  // with the flags it had: resident or absent, zero or not. Returns how many pages were absent. O(parts).
+  std::uint32_t take_window(const Window& window, PageIndex committed) noexcept;
+  // Makes one run of state `taken` out of the parts from `first` on, which end at first + pages; whether all were zero. O(parts).
+  bool join(PageIndex first, std::uint32_t pages) noexcept;
+
   std::uint64_t free_pages() const noexcept { return free_pages_; }
-  std::uint64_t trimmed_pages() const noexcept { return trimmed_pages_; }
+  std::uint64_t absent_pages() const noexcept { return absent_pages_; }
   // Pages of the longest resident free run. O(runs in the topmost list).
   std::uint32_t largest() const noexcept;
+  // One of the longest resident runs: the first of the topmost list. k_no_page: there is none.
+  PageIndex topmost() const noexcept;
   // First resident run of a list, for walks; follow `desc.run.next`.
   PageIndex first_in(unsigned list) const noexcept { return heads_[0][list]; }
 
@@ -60,6 +86,8 @@ class PageRuns {
   static constexpr unsigned k_lists = k_levels * 16;
   static unsigned list_of(std::uint32_t pages) noexcept;     // where a run of that size lives (rounds down)
   static unsigned list_above(std::uint32_t pages) noexcept;  // first list all of whose runs fit (rounds up)
+  static constexpr unsigned k_looks = 16;  // runs of each residency that find_window begins from, the longest first
+  static constexpr unsigned k_parts = 16;  // runs that a window is looked for in, to either side
 
  private:
   void push(PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept;
@@ -67,13 +95,14 @@ class PageRuns {
   PageIndex find(unsigned set, unsigned list) const noexcept;
   PageIndex fitting(unsigned set, std::uint32_t pages) const noexcept;
   Taken cut(PageIndex first, std::uint32_t pages) noexcept;
+  Window around(PageIndex run, std::uint32_t pages, PageIndex committed) const noexcept;
 
   PageDesc* descs_ = nullptr;
   std::uint64_t free_pages_ = 0;
-  std::uint64_t trimmed_pages_ = 0;
+  std::uint64_t absent_pages_ = 0;
   std::uint32_t first_level_[2] = {};
   std::uint16_t second_level_[2][k_levels] = {};
-  PageIndex heads_[2][k_lists];  // [0] resident, [1] trimmed
+  PageIndex heads_[2][k_lists];  // [0] resident, [1] absent
 };
 
 }  // namespace rtpool::pages

@@ -18,16 +18,26 @@ PageRuns::Taken PageStore::take(std::uint32_t pages) noexcept {
   return take_locked(pages);
 }
 
-void PageStore::give(PageIndex first, std::uint32_t pages, bool zero) noexcept {
-  const std::lock_guard guard(run_lock_);
+void PageStore::give_locked(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept {
+  auto* const epochs = reinterpret_cast<Epoch*>(frames_.base());
+  for (PageIndex frame = first / k_frame_pages; frame <= (first + pages - 1) / k_frame_pages; ++frame) {
+    if (epochs[frame] < used) epochs[frame] = used;
+  }
   runs_.give(first, pages, zero, committed_pages());
+}
+
+void PageStore::give(PageIndex first, std::uint32_t pages, bool zero) noexcept { give_idle(first, pages, zero, epoch()); }
+
+void PageStore::give_idle(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept {
+  const std::lock_guard guard(run_lock_);
+  give_locked(first, pages, zero, used);
   drain_pending_locked();
 }
 
 void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept {
   PageDesc& desc = view_.descs[first];
   if (run_lock_.try_lock()) {
-    runs_.give(first, pages, zero, committed_pages());
+    give_locked(first, pages, zero, epoch());
     drain_pending_locked();
     run_lock_.unlock();
     return;
@@ -44,12 +54,11 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
 void PageStore::drain_some_locked() noexcept {
   // Everything is taken at once (no ABA: nobody but the lock's holder ever takes), what exceeds the bound waits privately.
   if (drain_rest_ == k_no_page) drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);
-  const PageIndex committed = committed_pages();
   for (unsigned most = k_drain; drain_rest_ != k_no_page && most != 0; --most) {
     const PageIndex first = drain_rest_;
     const PageDesc& desc = view_.descs[first];
     drain_rest_ = desc.run.next.load(std::memory_order_relaxed);
-    runs_.give(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, committed);
+    give_locked(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, epoch());
   }
 }
 
@@ -61,7 +70,7 @@ bool PageStore::extend_run(PageIndex first, std::uint32_t pages, std::uint32_t m
 
 std::size_t PageStore::capacity() noexcept {
   const std::lock_guard guard(run_lock_);
-  return (committed_pages() - runs_.trimmed_pages()) * os::k_page_size;
+  return ready_locked();
 }
 
 std::size_t PageStore::resident() noexcept {
@@ -110,6 +119,7 @@ PageStore::Part PageStore::part_at(const void* address) const noexcept {
 }
 
 const char* PageStore::validate() noexcept {
+  const std::lock_guard giving(giving_lock_);
   const std::lock_guard grow(growth_lock_);
   const std::lock_guard guard(run_lock_);
   return runs_.validate(committed_pages());
@@ -117,6 +127,7 @@ const char* PageStore::validate() noexcept {
 
 void PageStore::lock_for_fork() noexcept {
   record_lock_.lock();
+  giving_lock_.lock();
   growth_lock_.lock();
   run_lock_.lock();
 }
@@ -125,11 +136,13 @@ void PageStore::unlock_after_fork(bool child) noexcept {
   if (child) {
     run_lock_.reset_after_fork();
     growth_lock_.reset_after_fork();
+    giving_lock_.reset_after_fork();
     record_lock_.reset_after_fork();
     return;
   }
   run_lock_.unlock();
   growth_lock_.unlock();
+  giving_lock_.unlock();
   record_lock_.unlock();
 }
 

@@ -1,9 +1,19 @@
-// The page store: where heaps get page runs from and give them back to. The arena, its free runs and its growth.
+// The page store: where heaps get page runs from and give them back to. The arena, its free runs, its growth, and what of it
+// goes back to the kernel.
 //
-// Thread rule: every function may be called by any thread. The *run lock* guards lists and is held for O(1) work only; the
-// *growth lock* is held while the kernel makes memory ready, outside of the run lock, so that requests that free runs can
-// serve are not held up by a growth; the *record lock* guards records. Order: growth lock before run lock, record lock alone.
-// Failure: k_no_page or an errno value; nothing is lost on failure.
+// Memory that is *ready*, resident as far as the pool prefaults, is what counts against the limit; addresses do not: several
+// times the limit of them is reserved. A free run whose memory went back is *absent* and keeps its place. Growth makes a
+// *window* ready, free pages in a row, and where the limit leaves no room for that gives back other free memory in exchange: a
+// request is refused only where what is not free leaves no room for it. Explicit huge pages stay where they are.
+//
+// *Epochs* say how long memory has been free: `begin_epoch` is called now and then, each frame notes the epoch in which a page
+// of it was last given back, and what has been free since before an epoch can be asked for.
+//
+// Thread rule: every function may be called by any thread. The *run lock* guards lists and is held for O(1) work only (giving
+// notes a run's frames: one store for 2 MiB); the *growth lock* is held while the kernel makes memory ready, outside of the run
+// lock, so that requests that free runs can serve are not held up by a growth; the *giving lock* while memory goes back that
+// nobody waits for, so that a growth about to be refused can wait for it; the *record lock* guards records. Order: giving lock,
+// growth lock, run lock; record lock alone. Failure: k_no_page or an errno value; nothing is lost on failure.
 #pragma once
 
 #include <atomic>
@@ -43,34 +53,46 @@ struct ArenaView {
   PageDesc* descs = nullptr;
 };
 
+using Epoch = std::uint32_t;
+
 class PageStore {
  public:
-  // Reserves address space for the limit (halving it down to 64 MiB when the kernel refuses) and nothing more.
+  // Reserves address space (several times the limit; where the kernel refuses less, down to 64 MiB) and nothing more.
   GrowthFailure initialise(os::Memory& memory, const GrowthOptions& options, std::uint64_t id) noexcept;
   void destroy() noexcept;
 
   // A run of `pages` pages out of what is ready. O(1), never enters the kernel.
   PageRuns::Taken take(std::uint32_t pages) noexcept;
-  // The same, growing where nothing ready fits. Enters the kernel then.
-  PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept;
+  // The same, growing where nothing ready fits. Enters the kernel then. Beyond `most` bytes ready, free memory that does not
+  // fit goes back in exchange, as far as there is any; beyond the limit always.
+  PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure, std::size_t most = SIZE_MAX) noexcept;
   // k_line_pages pages whose descriptors fill a cache line of their own, as by `take` or by `take_or_grow`.
-  PageRuns::Taken take_line(bool may_grow) noexcept;
+  PageRuns::Taken take_line(bool may_grow, std::size_t most = SIZE_MAX) noexcept;
   // A run whose address is a multiple of `unit` pages (a power of two, at most a frame). Where it has to grow it makes no
   // more ready than it needs, but for the rest of a frame: for requests that are large and seldom.
   PageRuns::Taken take_aligned(std::uint32_t pages, std::uint32_t unit, bool may_grow, GrowthFailure* failure) noexcept;
-  // Makes `pages` more pages ready.
+  // Makes `pages` pages ready in one piece.
   GrowthFailure grow(std::uint32_t pages) noexcept;
   // Growth from now on leaves so many bytes of the machine's available memory alone.
   void set_spare(std::size_t bytes) noexcept { spare_.store(bytes, std::memory_order_relaxed); }
   std::size_t spare() const noexcept { return spare_.load(std::memory_order_relaxed); }
   // Back to the free runs. `give` waits for the run lock; `give_soon` never does: it leaves the run on a lock-free list
   // that the next holders of the lock drain, at most k_drain each.
+  // `give_idle` says in which epoch the run was last used.
   void give(PageIndex first, std::uint32_t pages, bool zero) noexcept;
+  void give_idle(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
   void give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept;
   // Lengthens a run in place by `more` pages if its right neighbour is free. O(1).
   bool extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept;
-  // Gives whole free frames back to the kernel; returns the bytes. O(free runs); the run lock is held for O(1) pieces.
-  std::size_t trim() noexcept;
+  // Gives whole frames back to the kernel that have been free since before epoch `before` began, at most `at_once` frames a
+  // kernel call; returns the bytes. O(free runs + their frames); the run lock is held for one run's frames at a time.
+  std::size_t trim(Epoch before = k_all_epochs, std::uint32_t at_once = 64) noexcept;
+  // The present epoch, and the begin of the next.
+  Epoch epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
+  void begin_epoch() noexcept { epoch_.fetch_add(1, std::memory_order_relaxed); }
+  static constexpr Epoch k_all_epochs = ~Epoch{0};
+  // Whether a whole free frame is left that `trim` could give back. O(long free runs).
+  bool has_free_frames() noexcept;
 
   // Records: memory for slabs and heaps, resident, 64-byte aligned, never returned to the kernel before `destroy`.
   // nullptr when not in reserve and `may_grow` is false, or when the kernel refuses.
@@ -82,11 +104,12 @@ class PageStore {
   const ArenaView& view() const noexcept { return view_; }
   PageIndex committed_pages() const noexcept { return static_cast<PageIndex>(view_.committed.load(std::memory_order_acquire) / os::k_page_size); }
   std::size_t reserved() const noexcept { return reserved_; }
-  std::size_t capacity() noexcept;  // bytes ready: committed less trimmed
+  std::size_t capacity() noexcept;  // bytes ready: committed less absent
   std::size_t resident() noexcept;  // of capacity, in physical memory; asks the kernel for pools that do not prefault
   std::size_t largest_free() noexcept;
   std::size_t free_bytes() noexcept;
   std::uint64_t growths() const noexcept { return growths_.load(std::memory_order_relaxed); }
+  std::uint64_t returned_bytes() const noexcept { return returned_.load(std::memory_order_relaxed); }  // to the kernel, ever
   std::uint64_t kernel_calls() const noexcept { return kernel_calls_.load(std::memory_order_relaxed); }
   void count_kernel_call() noexcept { kernel_calls_.fetch_add(1, std::memory_order_relaxed); }
   const GrowthOptions& options() const noexcept { return options_; }
@@ -115,11 +138,41 @@ class PageStore {
     if (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_some_locked();
   }
   void drain_some_locked() noexcept;
-  bool revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noexcept;
-  GrowthFailure extend(std::uint32_t need, Ahead ahead) noexcept;
+  // A window taken out of the lists, with what is made ready beside it: begin <= first, first + pages <= end.
+  struct Piece {
+    PageIndex begin, first, end;
+    std::uint32_t pages;
+    std::uint32_t absent;  // pages between begin and end that have no memory yet
+  };
+  bool may_ever_fit(std::uint32_t pages) noexcept;
+  // What growth is for: pages in a row from a multiple of `unit` on, and how much may be ready (`take_or_grow`).
+  struct Request {
+    std::uint32_t pages;
+    std::uint32_t unit;
+    Ahead ahead;
+    std::size_t most;
+  };
+  PageRuns::Taken grow_for(const Request& request, GrowthFailure* failure) noexcept;
+  bool choose(const Request& request, Piece* piece, GrowthFailure* failure) noexcept;
+  void widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std::size_t most) noexcept;
+  void narrow(Piece* piece) noexcept;
+  void mark_part(PageIndex first, std::uint32_t pages) noexcept;
+  bool make_room(const Piece& piece, std::size_t most) noexcept;
+  bool prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept;
+  void put_back(PageIndex begin, PageIndex end) noexcept;
+  std::uint32_t exchange(std::uint32_t pages) noexcept;
+  void out_of_lists(PageIndex first, PageIndex start, PageIndex end) noexcept;
+  bool discard(PageIndex start, PageIndex end) noexcept;
+  GrowthFailure commit(std::uint32_t need, Ahead ahead, std::uint32_t* step_pages) noexcept;
   std::size_t step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept;
-  bool has_room_for(std::size_t needed, std::size_t* step) noexcept;
+  bool has_room_for(std::size_t needed) noexcept;
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
+  bool gives_back() const noexcept { return !has_explicit_pages_; }
+  void give_locked(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
+  std::size_t ready_locked() const noexcept { return (committed_pages() - runs_.absent_pages()) * os::k_page_size; }
+  // Pages of a page of the kernel: what has memory or none is a multiple of it.
+  std::uint32_t grain() const noexcept { return static_cast<std::uint32_t>(memory_->page_size() / os::k_page_size); }
+  char* address_of(PageIndex page) const noexcept { return view_.base + std::size_t{page} * os::k_page_size; }
   void count_calls(unsigned n) noexcept { kernel_calls_.fetch_add(n, std::memory_order_relaxed); }
 
   alignas(64) ArenaView view_;
@@ -127,6 +180,7 @@ class PageStore {
   std::size_t reserved_ = 0;
   GrowthOptions options_;
   Region descs_;
+  Region frames_;  // an Epoch for each frame: when a page of it was last given back
   Region records_;
   std::size_t records_used_ = 0;
   struct FreeRecord {
@@ -140,13 +194,17 @@ class PageStore {
   };
   RecordList record_lists_[k_record_kinds];
   os::PriorityLock record_lock_;
+  os::PriorityLock giving_lock_;
   os::PriorityLock growth_lock_;
+  bool has_explicit_pages_ = false;  // under the growth lock
   alignas(64) os::PriorityLock run_lock_;
   PageRuns runs_;
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};
   std::atomic<std::size_t> spare_{0};
-  std::size_t grown_unseen_ = 0;  // since available memory was looked at; under the growth lock
+  std::atomic<Epoch> epoch_{0};
+  std::atomic<std::uint64_t> returned_{0};
+  std::size_t unseen_growth_ = std::size_t{4} << 20;  // that may be before available memory is looked at again; under the growth lock
   std::atomic<std::uint64_t> growths_{0};
   std::atomic<std::uint64_t> kernel_calls_{0};
   std::atomic<int> lock_error_{0};

@@ -1,4 +1,4 @@
-// The part of the page store that speaks to the kernel: set-up, growth, trimming.
+// The part of the page store that takes memory from the kernel: set-up and growth.
 #include <cerrno>
 #include <mutex>
 
@@ -14,6 +14,18 @@ constexpr std::size_t k_smallest_reservation = std::size_t{64} << 20;
 constexpr std::size_t k_look_after = std::size_t{64} << 20;      // growth between two looks at available memory, at most
 constexpr std::size_t k_small_step = std::size_t{256} << 10;     // within the first frame: a small program pays for little
 constexpr std::size_t k_largest_extra_step = std::size_t{16} << 20;
+// Addresses are reserved for so many times the limit, so that holes between live blocks need not be closed; at most so many
+// bytes more, as a process has 128 TiB of them for all of its pools and files; and where addresses are rationed
+// (RLIMIT_AS) at most a sixteenth of the ration more.
+constexpr std::size_t k_reserved_limits = 8;
+constexpr std::size_t k_reserved_beyond = std::size_t{64} << 30;
+constexpr std::size_t k_reserved_share = 16;
+
+std::size_t addresses_for(std::size_t limit, std::size_t most, std::size_t ration) noexcept {
+  std::size_t beyond = limit < k_reserved_beyond / (k_reserved_limits - 1) ? limit * (k_reserved_limits - 1) : k_reserved_beyond;
+  if (beyond > ration / k_reserved_share) beyond = ration / k_reserved_share;
+  return limit < most && beyond < most - limit ? limit + beyond : most;
+}
 
 }  // namespace
 
@@ -22,37 +34,44 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   memory_ = &memory;
   options_ = options;
   const std::size_t unit = options.explicit_huge != 0 ? options.explicit_huge : os::k_huge_page_size;
-  const std::size_t most = std::size_t{k_max_pages} * os::k_page_size;
-  std::size_t bytes = base::align_up(options.limit < most - unit ? options.limit : most - unit, unit);
-  // Trimmed frames count no longer against the limit but keep their addresses: room for some fragmentation.
-  const std::size_t floor = bytes < k_smallest_reservation ? bytes : k_smallest_reservation;
+  const std::size_t most = base::align_down(std::size_t{k_max_pages} * os::k_page_size, unit) - unit;
+  const std::size_t limit = base::align_up(options.limit < most - unit ? options.limit : most - unit, unit);
+  std::size_t bytes = base::align_up(addresses_for(limit, most, memory.address_space()), unit);
+  const std::size_t floor = limit < k_smallest_reservation ? limit : k_smallest_reservation;
   for (;;) {
     void* base = nullptr;
     int error = memory.reserve(bytes, unit, &base);
     if (error == 0) error = descs_.reserve(memory, bytes / os::k_page_size * sizeof(PageDesc));
-    // Records: at worst every page is a page of slabs, 576 bytes for each 16 KiB; and heaps.
-    if (error == 0) error = records_.reserve(memory, bytes / 24 + (std::size_t{64} << 20));
+    if (error == 0) error = frames_.reserve(memory, (bytes / os::k_huge_page_size + 1) * sizeof(Epoch));
+    // Records: at worst every page that is ready is a page of slabs, 576 bytes for each 16 KiB; and heaps.
+    if (error == 0) error = records_.reserve(memory, (bytes < limit ? bytes : limit) / 24 + (std::size_t{64} << 20));
     if (error == 0) {
       view_.base = static_cast<char*>(base);
       break;
     }
     if (base != nullptr) memory.release(base, bytes);
     descs_.release(memory);
+    frames_.release(memory);
     records_.release(memory);
-    if (bytes / 2 < floor || bytes / 2 < unit) return {GrowthStep::reserve, error};
-    bytes = base::align_up(bytes / 2, unit);
+    std::size_t less = bytes / 2;
+    if (bytes > limit && less < limit) less = limit;
+    if (less < floor || less < unit) return {GrowthStep::reserve, error};
+    bytes = base::align_up(less, unit);
   }
   reserved_ = bytes;
   if (options_.limit > reserved_) options_.limit = reserved_;
   view_.descs = reinterpret_cast<PageDesc*>(descs_.base());
   runs_.attach(view_.descs);
-  count_calls(3);
+  count_calls(4);
   if (options_.explicit_huge == 0) {
     count_calls(1);
     const char mode = memory.transparent_huge_pages();
     if (options_.transparent_huge && (mode == 'n' || mode == '?')) huge_error_.store(ENOTSUP, std::memory_order_relaxed);
     const int error = memory.advise_huge(view_.base, reserved_, options_.transparent_huge);
     if (error != 0 && options_.transparent_huge) huge_error_.store(error, std::memory_order_relaxed);
+  } else if (options_.limit < options_.explicit_huge) {
+    if (options_.strict) return {GrowthStep::huge_pages, E2BIG};
+    huge_error_.store(E2BIG, std::memory_order_relaxed);
   }
   return {};
 }
@@ -60,12 +79,12 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
 void PageStore::destroy() noexcept {
   if (view_.base != nullptr) memory_->release(view_.base, reserved_);
   descs_.release(*memory_);
+  frames_.release(*memory_);
   records_.release(*memory_);
   view_.base = nullptr;
 }
 
 std::size_t PageStore::step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept {
-  if (options_.explicit_huge != 0 && huge_error() == 0) return base::align_up(need, options_.explicit_huge);
   if (committed + need < os::k_huge_page_size) {
     const std::size_t step = need > k_small_step ? base::align_up(need, std::size_t{64} << 10) : k_small_step;
     return committed + step > os::k_huge_page_size ? os::k_huge_page_size - committed : step;
@@ -91,116 +110,294 @@ GrowthFailure PageStore::make_ready(char* start, std::size_t bytes) noexcept {
   return {};
 }
 
-// A large step that physical memory cannot hold must fail here, where it can be reported, not in the OOM killer. May
-// shorten the step to what is needed.
-bool PageStore::has_room_for(std::size_t needed, std::size_t* step) noexcept {
+// A large step that physical memory cannot hold must fail here, where it can be reported, not in the OOM killer.
+bool PageStore::has_room_for(std::size_t needed) noexcept {
   if (!options_.prefault) return true;
   const std::size_t spare = this->spare();
   const std::size_t look_after = spare != 0 && spare / 4 < k_look_after ? spare / 4 : k_look_after;
-  if (spare != 0) grown_unseen_ += *step;
-  if (*step < look_after && grown_unseen_ < look_after) return true;
+  if (needed < look_after && (spare == 0 || needed < unseen_growth_)) {
+    unseen_growth_ -= spare != 0 ? needed : 0;
+    return true;
+  }
   const std::size_t available = memory_->available_memory();
   if (available == 0) return true;  // not known here
-  const std::size_t room = available > spare ? available - spare : 0;
-  if (needed > room) {
-    grown_unseen_ = spare != 0 ? look_after : 0;  // look again next time
-    return false;
+  std::size_t room = available > spare ? available - spare : 0;
+  if (needed > room && gives_back()) {
+    const auto lacking = static_cast<std::uint32_t>(base::divide_up(needed - room, os::k_page_size));
+    room += std::size_t{exchange(lacking)} * os::k_page_size;
   }
-  grown_unseen_ = 0;
-  if (*step > room) *step = needed;
-  return true;
+  const bool fits = needed <= room;
+  unseen_growth_ = !fits ? 0 : room - needed < look_after ? room - needed : look_after;
+  return fits;
 }
 
-GrowthFailure PageStore::extend(std::uint32_t need, Ahead ahead) noexcept {
+// More of the reserved range becomes free runs: absent, or of explicit huge pages.
+GrowthFailure PageStore::commit(std::uint32_t need, Ahead ahead, std::uint32_t* step_pages) noexcept {
   const std::size_t committed = view_.committed.load(std::memory_order_relaxed);
-  std::size_t ready = capacity();
-  const std::size_t room = options_.limit > ready ? options_.limit - ready : 0;
-  const std::size_t page = memory_->page_size();  // what the kernel gives is whole pages of its own
-  const std::size_t needed = base::align_up(std::size_t{need} * os::k_page_size, page);
-  if (needed > room || needed > reserved_ - committed) return {GrowthStep::limit, ENOMEM};
+  const std::size_t needed = base::align_up(std::size_t{need} * os::k_page_size, memory_->page_size());
+  if (needed > reserved_ - committed) return {GrowthStep::limit, ENOMEM};
   std::size_t step = step_for(needed, committed, ahead);
-  const std::size_t most = room < reserved_ - committed ? room : reserved_ - committed;
-  if (step > most) step = base::align_down(most, page);
-  if (!has_room_for(needed, &step)) return {GrowthStep::prefault, ENOMEM};
+  if (step > reserved_ - committed) step = reserved_ - committed;
+  bool huge = options_.explicit_huge != 0 && huge_error() == 0;
+  if (huge) {
+    const std::size_t ready = capacity();
+    const std::size_t room = options_.limit > ready ? options_.limit - ready : 0;
+    if (needed > room) return {GrowthStep::limit, ENOMEM};
+    const std::size_t whole = base::align_up(needed, options_.explicit_huge);
+    if (whole > room || whole > reserved_ - committed) {
+      if (options_.strict) return {GrowthStep::huge_pages, E2BIG};
+      huge_error_.store(E2BIG, std::memory_order_relaxed);
+      huge = false;
+    } else if (!has_room_for(whole)) {
+      return {GrowthStep::prefault, ENOMEM};
+    } else {
+      step = whole;
+    }
+  }
   unsigned calls = 0;
-  const int no_descs = descs_.extend(*memory_, (committed + step) / os::k_page_size * sizeof(PageDesc), options_.lock, &calls);
+  int error = descs_.extend(*memory_, (committed + step) / os::k_page_size * sizeof(PageDesc), options_.lock, &calls);
+  if (error == 0) {
+    error = frames_.extend(*memory_, ((committed + step) / os::k_huge_page_size + 1) * sizeof(Epoch), options_.lock, &calls);
+  }
   count_calls(calls);
-  if (no_descs != 0) return {GrowthStep::metadata, no_descs};
+  if (error != 0) return {GrowthStep::metadata, error};
 
   char* const start = view_.base + committed;
-  bool huge = options_.explicit_huge != 0 && huge_error() == 0 && step % options_.explicit_huge == 0;
   if (huge) {
     count_calls(1);
-    if (const int error = memory_->commit_huge(start, step, options_.explicit_huge); error != 0) {
-      if (options_.strict) return {GrowthStep::huge_pages, error};
-      huge_error_.store(error, std::memory_order_relaxed);
+    if (const int refused = memory_->commit_huge(start, step, options_.explicit_huge); refused != 0) {
+      if (options_.strict) return {GrowthStep::huge_pages, refused};
+      huge_error_.store(refused, std::memory_order_relaxed);
       huge = false;
+    } else if (const GrowthFailure failure = make_ready(start, step); failure.error != 0) {
+      memory_->decommit(start, step);
+      return failure;
     }
   }
   if (!huge) {
     count_calls(1);
-    if (const int error = memory_->commit(start, step); error != 0) return {GrowthStep::commit, error};
+    if (const int refused = memory_->commit(start, step); refused != 0) return {GrowthStep::commit, refused};
   }
-  if (const GrowthFailure failure = make_ready(start, step); failure.error != 0) {
-    memory_->decommit(start, step);
-    return failure;
+  if (huge) {
+    has_explicit_pages_ = true;
+    growths_.fetch_add(1, std::memory_order_relaxed);
   }
-  growths_.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard guard(run_lock_);
   view_.committed.store(committed + step, std::memory_order_release);
-  runs_.give(static_cast<PageIndex>(committed / os::k_page_size), static_cast<std::uint32_t>(step / os::k_page_size), true,
-             committed_pages());
+  *step_pages = static_cast<std::uint32_t>(step / os::k_page_size);
+  runs_.give(static_cast<PageIndex>(committed / os::k_page_size), *step_pages, true, committed_pages(), !huge);
   return {};
 }
 
-bool PageStore::revive_trimmed(std::uint32_t pages, GrowthFailure* failure) noexcept {
-  PageRuns::Taken run;
-  std::uint32_t length = 0;
+// Where the request is to become ready with the least new memory: among the free runs, or at the end of what is committed;
+// out of the lists. An aligned one is looked for as one that is as much longer as lets it begin anywhere.
+bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* failure) noexcept {
+  const std::uint32_t span = request.pages + request.unit - 1;
+  PageRuns::Window window;
+  PageRuns::Window tail;
   {
     const std::lock_guard guard(run_lock_);
-    run = runs_.take_trimmed(pages);
-    if (run.first == k_no_page) return false;
-    length = view_.descs[run.first].pages;
+    window = runs_.find_window(span, committed_pages());
+    tail = runs_.tail(committed_pages());
   }
-  char* const start = view_.base + std::size_t{run.first} * os::k_page_size;
-  const std::size_t bytes = std::size_t{length} * os::k_page_size;
-  // `capacity` no longer counts the run as trimmed: it is in no list.
-  std::size_t step = bytes;
-  const GrowthFailure result = capacity() > options_.limit     ? GrowthFailure{GrowthStep::limit, ENOMEM}
-                               : !has_room_for(bytes, &step) ? GrowthFailure{GrowthStep::prefault, ENOMEM}
-                                                              : make_ready(start, bytes);
+  std::uint32_t surplus = 0;
+  if (const std::uint32_t fresh = span > tail.pages ? span - tail.pages : 0;
+      fresh != 0 && (window.first == k_no_page || tail.absent + 2 * std::uint64_t{fresh} < window.absent)) {
+    std::uint32_t step = 0;
+    *failure = commit(fresh, request.ahead, &step);
+    if (failure->error == 0 && request.ahead == Ahead::yes) surplus = step - fresh;
+  }
   const std::lock_guard guard(run_lock_);
-  runs_.give(run.first, length, true, committed_pages(), result.error != 0);
-  if (result.error != 0) {
-    *failure = result;
+  const PageIndex committed = committed_pages();
+  window = runs_.find_window(span, committed);  // once more: others take and give meanwhile
+  if (window.first == k_no_page) window = runs_.search_window(span, committed);
+  if (window.first == k_no_page) {
+    if (failure->error == 0) *failure = {GrowthStep::limit, ENOMEM};
     return false;
   }
-  growths_.fetch_add(1, std::memory_order_relaxed);
+  *failure = {};
+  window.first = static_cast<PageIndex>(base::align_up(window.first, request.unit));
+  window.pages = request.pages;
+  for (PageRuns::Window run; run = runs_.run_at(window.holder, committed), run.first + run.pages <= window.first;) {
+    window.holder = run.first + run.pages;
+  }
+  const std::uint32_t absent = runs_.take_window(window, committed);
+  *piece = {window.first, window.first, window.first + request.pages, request.pages, absent};
+  widen(piece, window.holder, surplus, request.most);
   return true;
 }
 
-PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* failure) noexcept {
-  const std::lock_guard grow(growth_lock_);
-  // Another thread may take what this one made ready before it is taken here: try again, each time with more.
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    std::uint32_t tail = 0;
-    {
-      const std::lock_guard guard(run_lock_);
-      if (const PageRuns::Taken run = take_locked(pages); run.first != k_no_page) return run;
-      tail = runs_.tail_pages(committed_pages());
+// Memory comes in whole frames where a frame has no page yet, so that it can be one huge page, and what was committed
+// for more than the request comes with it, both where there is room; in whole pages of the kernel in any case. `holder`: where
+// the free run began that the piece's begin was in. Run lock held.
+void PageStore::widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std::size_t most) noexcept {
+  const PageIndex committed = committed_pages();
+  const auto room = [&](std::size_t bytes) {
+    const std::size_t ready = ready_locked();
+    return bytes > ready ? static_cast<std::uint32_t>((bytes - ready) / os::k_page_size) : 0;
+  };
+  const PageDesc& begin = view_.descs[piece->first];
+  if ((begin.head.load(std::memory_order_relaxed) & k_absent_flag) != 0 && holder < piece->first) {
+    const auto aligned = [&](std::uint32_t unit) {
+      const auto from = static_cast<PageIndex>(base::align_down(piece->first, unit));
+      return piece->first - (from > holder ? from : holder);
+    };
+    const std::uint32_t more = aligned(k_frame_pages) <= room(options_.limit) ? aligned(k_frame_pages) : aligned(grain());
+    if (more != 0) {
+      runs_.take_window({piece->first - more, more, more, holder}, committed);
+      piece->begin = piece->first - more;
+      piece->absent += more;
     }
-    *failure = {};
-    if (revive_trimmed(pages, failure)) continue;
-    *failure = extend(tail < pages ? pages - tail : pages, Ahead::yes);
-    if (failure->error != 0) return {};
   }
-  return {};
+  if (const PageRuns::Window right = runs_.run_at(piece->end, committed); right.absent != 0) {
+    const auto aligned = [&](std::uint32_t unit, std::uint32_t at_least) {
+      const auto more = static_cast<std::uint32_t>(base::align_up(piece->end + at_least, unit) - piece->end);
+      return more < right.pages ? more : right.pages;
+    };
+    const std::uint32_t spare = room(most < options_.limit ? most : options_.limit);
+    std::uint32_t more = aligned(k_frame_pages, surplus < spare ? surplus : spare);
+    if (more > room(options_.limit)) more = aligned(k_frame_pages, 0);
+    if (more > room(options_.limit)) more = aligned(grain(), 0);
+    if (more != 0) {
+      runs_.take_window({piece->end, more, more, piece->end}, committed);
+      piece->end += more;
+      piece->absent += more;
+    }
+  }
 }
 
-PageRuns::Taken PageStore::take_line(bool may_grow) noexcept {
+// Puts back what `widen` added, up to whole pages of the kernel.
+void PageStore::narrow(Piece* piece) noexcept {
+  const std::lock_guard guard(run_lock_);
+  auto begin = static_cast<PageIndex>(base::align_down(piece->first, grain()));
+  auto end = static_cast<PageIndex>(base::align_up(piece->first + piece->pages, grain()));
+  if (begin < piece->begin) begin = piece->begin;
+  if (end > piece->end) end = piece->end;
+  const auto put_back = [&](PageIndex from, PageIndex to) {
+    if (from != to) runs_.give(from, to - from, true, committed_pages(), true);
+    piece->absent -= to - from;
+  };
+  // Each side is one absent part.
+  if (begin != piece->begin) {
+    if (begin != piece->first) mark_part(begin, piece->first - begin);
+    put_back(piece->begin, begin);
+  }
+  if (end != piece->end) {
+    const PageIndex behind = piece->first + piece->pages;
+    if (end != behind) mark_part(behind, end - behind);
+    put_back(end, piece->end);
+  }
+  piece->begin = begin;
+  piece->end = end;
+}
+
+void PageStore::mark_part(PageIndex first, std::uint32_t pages) noexcept {
+  view_.descs[first].pages = pages;
+  view_.descs[first].head.store(run_head(RunState::taken) | k_zero_flag | k_absent_flag, std::memory_order_relaxed);
+}
+
+// Parts of a window, as they are, to the lists. Run lock held.
+void PageStore::put_back(PageIndex begin, PageIndex end) noexcept {
+  while (begin != end) {
+    const std::uint32_t flags = view_.descs[begin].head.load(std::memory_order_relaxed);
+    const std::uint32_t pages = view_.descs[begin].pages;
+    if ((flags & k_absent_flag) != 0) {
+      runs_.give(begin, pages, true, committed_pages(), true);
+    } else {
+      give_locked(begin, pages, (flags & k_zero_flag) != 0, epoch());
+    }
+    begin += pages;
+  }
+}
+
+// Whether what is ready, the piece counted, comes to at most the limit, and `most` if that can be; gives other free memory
+// back for it.
+bool PageStore::make_room(const Piece& piece, std::size_t most) noexcept {
+  if (piece.absent == 0) return true;
+  const auto excess = [&](std::size_t bytes) {
+    const std::size_t ready = capacity();
+    return ready > bytes ? static_cast<std::uint32_t>(base::divide_up(ready - bytes, os::k_page_size)) : 0;
+  };
+  const std::size_t target = most < options_.limit ? most : options_.limit;
+  if (const std::uint32_t pages = excess(target); pages != 0 && gives_back()) exchange(pages);
+  return excess(options_.limit) == 0;
+}
+
+// Absent parts side by side become ready in one: where they meet is no page of the kernel's.
+bool PageStore::prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept {
+  const auto absent = [&](PageIndex at) {
+    return at != piece.end && (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0;
+  };
+  for (PageIndex at = piece.begin; at != piece.end;) {
+    PageIndex end = at;
+    while (absent(end)) end += view_.descs[end].pages;
+    if (end == at) {
+      at += view_.descs[at].pages;
+      continue;
+    }
+    const std::size_t bytes = std::size_t{end - at} * os::k_page_size;
+    *failure = make_ready(address_of(at), bytes);
+    if (failure->error != 0) {
+      count_calls(1);
+      static_cast<void>(memory_->discard(address_of(at), bytes, options_.lock && lock_error() == 0));
+      return false;
+    }
+    for (; at != end; at += view_.descs[at].pages) view_.descs[at].head.fetch_and(~k_absent_flag, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+// Whether what is not free leaves room for `pages` pages.
+bool PageStore::may_ever_fit(std::uint32_t pages) noexcept {
+  const std::lock_guard guard(run_lock_);
+  while (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_pending_locked();
+  return ready_locked() + (std::size_t{pages} - runs_.free_pages()) * os::k_page_size <= options_.limit;
+}
+
+PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failure) noexcept {
+  for (unsigned attempt = 0;; ++attempt) {
+    {
+      const std::lock_guard grow(growth_lock_);
+      *failure = {};
+      {
+        const std::lock_guard guard(run_lock_);
+        if (const PageRuns::Taken run = take_aligned_locked(request.pages, request.unit); run.first != k_no_page) return run;
+      }
+      Piece piece;
+      if (!may_ever_fit(request.pages)) {
+        *failure = {GrowthStep::limit, ENOMEM};
+      } else if (choose(request, &piece, failure)) {
+        const auto memory_for = [&] { return piece.absent == 0 || has_room_for(std::size_t{piece.absent} * os::k_page_size); };
+        if (!make_room(piece, request.most)) {
+          *failure = {GrowthStep::limit, ENOMEM};
+        } else if (!memory_for() && (narrow(&piece), !memory_for())) {
+          *failure = {GrowthStep::prefault, ENOMEM};
+        } else if (prefault_parts(piece, failure) && piece.absent != 0) {
+          growths_.fetch_add(1, std::memory_order_relaxed);
+        }
+        const std::lock_guard guard(run_lock_);
+        if (failure->error == 0) {
+          put_back(piece.begin, piece.first);
+          put_back(piece.first + piece.pages, piece.end);
+          return {piece.first, runs_.join(piece.first, piece.pages)};
+        }
+        put_back(piece.begin, piece.end);
+      }
+    }
+    if (failure->step != GrowthStep::limit || attempt != 0) return {};
+    // What is on its way to the kernel still counts as held.
+    const std::lock_guard giving(giving_lock_);
+  }
+}
+
+PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* failure, std::size_t most) noexcept {
+  return grow_for({pages, 1, Ahead::yes, most}, failure);
+}
+
+PageRuns::Taken PageStore::take_line(bool may_grow, std::size_t most) noexcept {
   constexpr std::uint32_t k_enough = 2 * k_line_pages - 1;  // wherever they begin, there is a whole line among them
   GrowthFailure failure;
-  const PageRuns::Taken run = may_grow ? take_or_grow(k_enough, &failure) : take(k_enough);
+  const PageRuns::Taken run = may_grow ? take_or_grow(k_enough, &failure, most) : take(k_enough);
   if (run.first == k_no_page) return run;
   const std::lock_guard guard(run_lock_);
   return keep_aligned_locked(run, k_enough, k_line_pages, k_line_pages);
@@ -233,71 +430,13 @@ PageRuns::Taken PageStore::take_aligned(std::uint32_t pages, std::uint32_t unit,
     const PageRuns::Taken run = take_aligned_locked(pages, unit);
     if (run.first != k_no_page || !may_grow) return run;
   }
-  const std::lock_guard grow(growth_lock_);
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    std::uint32_t missing = 0;
-    {
-      const std::lock_guard guard(run_lock_);
-      if (const PageRuns::Taken run = take_aligned_locked(pages, unit); run.first != k_no_page) return run;
-      // As much as makes the free end of the arena long enough from its first aligned page on. If that is not what is found
-      // next, as much more as lets a run of any beginning do.
-      const PageIndex committed = committed_pages();
-      const std::uint32_t tail = runs_.tail_pages(committed);
-      const auto start = static_cast<PageIndex>(base::align_up(committed - tail, unit));
-      missing = attempt == 0 && start + pages > committed ? start + pages - committed : pages + unit - 1;
-    }
-    *failure = {};
-    if (revive_trimmed(pages, failure)) continue;
-    *failure = extend(missing, Ahead::no);
-    if (failure->error != 0) return {};
-  }
-  return {};
+  return grow_for({pages, unit, Ahead::no, SIZE_MAX}, failure);
 }
 
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {
-  const std::lock_guard grow(growth_lock_);
-  return extend(pages, Ahead::yes);
-}
-
-std::size_t PageStore::trim() noexcept {
-  const std::lock_guard grow(growth_lock_);
-  const bool locked = options_.lock && lock_error() == 0;
-  // Explicit huge pages belong to the pool: the kernel would not get them back as ordinary memory.
-  if (options_.explicit_huge != 0 && huge_error() == 0) return 0;
-  std::size_t given = 0;
-  for (unsigned list = PageRuns::list_of(k_frame_pages); list < PageRuns::k_lists; ++list) {
-    for (;;) {
-      PageIndex first = k_no_page;
-      std::uint32_t pages = 0;
-      PageIndex start = 0;
-      PageIndex end = 0;
-      {
-        // The run leaves the lists while the kernel works on it; ends that are no whole frames go back at once.
-        const std::lock_guard guard(run_lock_);
-        drain_pending_locked();
-        for (first = runs_.first_in(list); first != k_no_page; first = view_.descs[first].run.next.load(std::memory_order_relaxed)) {
-          pages = view_.descs[first].pages;
-          start = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
-          end = static_cast<PageIndex>(base::align_down(first + pages, k_frame_pages));
-          if (start < end) break;
-        }
-        if (first == k_no_page) break;
-        const bool zero = (view_.descs[first].head.load(std::memory_order_relaxed) & k_zero_flag) != 0;
-        runs_.take_whole(first);
-        view_.descs[start].set(RunState::taken);
-        if (start != first) runs_.give(first, start - first, zero, committed_pages());
-        if (end != first + pages) runs_.give(end, first + pages - end, zero, committed_pages());
-      }
-      const std::size_t bytes = std::size_t{end - start} * os::k_page_size;
-      count_calls(1);
-      const int error = memory_->discard(view_.base + std::size_t{start} * os::k_page_size, bytes, locked);
-      const std::lock_guard guard(run_lock_);
-      runs_.give(start, end - start, error == 0, committed_pages(), error == 0);
-      if (error != 0) return given;
-      given += bytes;
-    }
-  }
-  return given;
+  GrowthFailure failure;
+  if (const PageRuns::Taken run = take_or_grow(pages, &failure); run.first != k_no_page) give(run.first, pages, run.zero);
+  return failure;
 }
 
 }  // namespace rtpool::pages

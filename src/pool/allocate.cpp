@@ -92,6 +92,21 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
   return served;
 }
 
+PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes, bool known) noexcept {
+  std::uint64_t live = bytes + object_arenas_.held();
+  std::uint64_t peak = peak_live_.load(std::memory_order_relaxed);
+  for_each_heap([&](Heap& one) {
+    live += one.live_bytes();
+    if (one.stats.peak_bytes.get() > peak) peak = one.stats.peak_bytes.get();
+  });
+  if (live > peak) peak = live;
+  peak_live_.store(peak, std::memory_order_relaxed);
+  const std::size_t most = peak + (peak / 4 > blocks::k_idle_kept ? peak / 4 : blocks::k_idle_kept);
+  if (store_.capacity() + bytes <= most) return {most, false};
+  if (heap.weigh_growth(bytes, known, peak)) return {};
+  return {most, heap.give_idle()};
+}
+
 PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const Served served = size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
   if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
@@ -108,8 +123,13 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   }
   heap.decay();
   GrowthFailure failure;
-  if (heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
-      (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure)) || (may_grow && heap.add_slab(cls, true, &failure))) {
+  bool added = heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
+               (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure));
+  if (!added && may_grow) {
+    const Allowance allowance = allowance_for(heap, std::size_t{blocks::slab_pages(cls)} * os::k_page_size, true);
+    added = (allowance.gave && heap.add_slab(cls, false, &failure)) || heap.add_slab(cls, true, &failure, allowance.most);
+  }
+  if (added) {
     heap.stats.misses.add(1);
     heap.refill(cls);
     return heap.pop_small(size);
@@ -119,6 +139,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
 
 PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
+  const bool known = heap.find_bin(count) != nullptr;
   const auto at_hand = [&] { return heap.find_bin(count) != nullptr ? heap.pop_run(store_.view(), count, size) : Served{}; };
   if (const Served served = at_hand(); served.block != nullptr) return served;
   if (heap.drain(blocks::k_drain_blocks)) {
@@ -134,10 +155,12 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   pages::PageRuns::Taken run = look();
   if (run.first == k_no_page && reclaim_before_growth(heap, may_grow)) run = look();
   if (run.first == k_no_page && use_kept_arenas(may_grow)) run = look();
-  if (run.first == k_no_page && by_line) run = store_.take_line(true);
   if (run.first == k_no_page && may_grow) {
+    const Allowance allowance = allowance_for(heap, std::size_t{count} * os::k_page_size, known);
+    if (allowance.gave) run = look();
+    if (run.first == k_no_page && by_line) run = store_.take_line(true, allowance.most);
     GrowthFailure failure;
-    run = store_.take_or_grow(count, &failure);
+    if (run.first == k_no_page) run = store_.take_or_grow(count, &failure, allowance.most);
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);

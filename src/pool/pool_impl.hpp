@@ -49,6 +49,7 @@ struct PoolImpl : Pool {
   // --- switches and counters ---
   std::atomic<std::uint64_t> references_{1};  // of callers; and k_arena_reference for each object arena that is handed out
   std::atomic<Frozen> frozen_{Frozen::no};
+  std::atomic<std::uint64_t> peak_live_{0};  // most bytes alive at once, as far as growth has seen
   std::atomic<std::size_t> most_zeroed_{0};  // Restraint; its other half is the store's
   std::atomic<std::uint32_t> attention_{0};  // bits that new heaps start with
   std::atomic<std::uint64_t> fallbacks_{0};
@@ -85,13 +86,21 @@ struct PoolImpl : Pool {
   Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
+  // How much the pool may have ready when it grows by `bytes`, so that it holds at most a quarter (or what a heap may keep) more
+  // than was ever alive; `known`: the heap has asked for that size before. Where that is to be exceeded the heap's idle runs
+  // have been given back. O(heaps), on the way to the kernel only.
+  struct Allowance {
+    std::size_t most = SIZE_MAX;
+    bool gave = false;
+  };
+  Allowance allowance_for(blocks::Heap& heap, std::size_t bytes, bool known) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
   bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
   void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
-  std::size_t largest_request() const noexcept { return store_.reserved(); }
+  std::size_t largest_request() const noexcept { return store_.options().limit; }
   bool may_grow_for(std::size_t size, bool zeroed) const noexcept {
     if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return false;
     const std::size_t most = most_zeroed_.load(std::memory_order_relaxed);

@@ -26,6 +26,7 @@ class FakeMemory final : public os::Memory {
   int fail_any_at = -1;  // the call with this number fails, whatever its kind
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
+  std::size_t addresses = SIZE_MAX;  // RLIMIT_AS
   bool barrier = true;
   bool barrier_fails = false;  // it was there when asked, and is refused from now on
 
@@ -72,6 +73,7 @@ class FakeMemory final : public os::Memory {
   bool process_barrier_available() noexcept override { return barrier && real().process_barrier_available(); }
   std::size_t physical_memory() noexcept override { return physical; }
   std::size_t available_memory() noexcept override { return available; }
+  std::size_t address_space() noexcept override { return addresses; }
   std::size_t lockable_memory() noexcept override { return std::size_t{8} << 20; }
   char transparent_huge_pages() noexcept override { return 'm'; }
   std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }

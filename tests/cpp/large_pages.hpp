@@ -108,6 +108,7 @@ class LargePagesMemory final : public os::Memory {
   bool process_barrier_available() noexcept override { return real_.process_barrier_available(); }
   std::size_t physical_memory() noexcept override { return real_.physical_memory() / kernel_page() * kernel_page(); }
   std::size_t available_memory() noexcept override { return real_.available_memory(); }
+  std::size_t address_space() noexcept override { return os::memory().address_space(); }
   std::size_t lockable_memory() noexcept override { return real_.lockable_memory(); }
   char transparent_huge_pages() noexcept override { return real_.transparent_huge_pages(); }
   std::size_t free_huge_pages(std::size_t page) noexcept override { return real_.free_huge_pages(page); }

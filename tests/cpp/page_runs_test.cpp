@@ -53,16 +53,41 @@ TEST_F(PageRunsTest, TakesExactlyAndMergesBothSides) {
   EXPECT_FALSE(runs_.take(k_pages).zero);  // a run is known to be zero only if all of it is
 }
 
-TEST_F(PageRunsTest, TrimmedRunsKeepToThemselves) {
-  runs_.give(0, k_frame_pages, false, k_pages);
-  runs_.give(k_frame_pages, k_frame_pages, true, k_pages, true);
+TEST_F(PageRunsTest, AbsentRunsAreOutOfReachUntilAWindowTakesThem) {
+  runs_.give(0, 100, false, k_pages);
+  runs_.give(100, 200, true, k_pages, true);
+  runs_.give(300, 50, false, k_pages);
   expect_valid();
-  EXPECT_EQ(runs_.take(k_frame_pages + 1).first, k_no_page);
-  EXPECT_EQ(runs_.trimmed_pages(), k_frame_pages);
-  const auto run = runs_.take_trimmed(3);
-  EXPECT_EQ(run.first, k_frame_pages);
-  EXPECT_EQ(descs_[run.first].pages, k_frame_pages);
+  EXPECT_EQ(runs_.take(101).first, k_no_page);
+  EXPECT_EQ(runs_.absent_pages(), 200U);
+  // All three are one piece; of the windows the one with the fewest absent pages is found.
+  EXPECT_EQ(runs_.find_window(351, k_pages).first, k_no_page);
+  EXPECT_EQ(runs_.search_window(351, k_pages).first, k_no_page);
+  EXPECT_EQ(runs_.find_window(350, k_pages).first, 0U);
+  const PageRuns::Window window = runs_.find_window(150, k_pages);
+  EXPECT_EQ(window.first, 0U);
+  EXPECT_EQ(window.absent, 50U);
+  runs_.take_window(window, k_pages);
   expect_valid();
+  EXPECT_EQ(runs_.absent_pages(), 150U);
+  EXPECT_FALSE(runs_.join(0, 150));
+  EXPECT_EQ(descs_[0].pages, 150U);
+  expect_valid();
+  runs_.give(0, 150, false, k_pages);
+  expect_valid();
+}
+
+TEST_F(PageRunsTest, WindowsMayBeginInsideARun) {
+  runs_.give(0, 300, true, k_pages, true);
+  runs_.give(300, 50, false, k_pages);
+  const PageRuns::Window window = runs_.find_window(60, k_pages);
+  EXPECT_EQ(window.first, 290U);
+  EXPECT_EQ(window.absent, 10U);
+  EXPECT_EQ(window.holder, 0U);
+  runs_.take_window(window, k_pages);
+  expect_valid();
+  EXPECT_EQ(runs_.absent_pages(), 290U);
+  EXPECT_EQ(runs_.free_pages(), 0U);
 }
 
 TEST_F(PageRunsTest, GrowsARunIntoItsRightNeighbour) {

@@ -1,8 +1,9 @@
 // Free page runs and the page store, each against a model that knows who has every page.
 //
 // The first byte chooses which: PageRuns alone (all of its functions, a map of the pages), or PageStore on a kernel that
-// refuses the calls the input names (growth, revival of trimmed runs, trimming, pending frees, records). After every step:
-// PR-1..4 and PD-1..3, the sums, that runs do not overlap, and that memory called zero is zero.
+// refuses the calls the input names (growth, windows over absent runs, exchange, trimming, epochs, pending frees, records). After
+// every step: PR-1..4 and PD-1..3, the sums, that runs do not overlap, that memory called zero is zero; and that a store is
+// refused memory only by the kernel, or where what it has handed out leaves no room for it under the limit.
 #include <cstring>
 #include <vector>
 
@@ -52,7 +53,7 @@ class RunsGame {
   static constexpr PageIndex k_pages = 4 * k_frame_pages;
   static constexpr std::uint8_t k_outside = 0;  // beyond what is committed
   static constexpr std::uint8_t k_free = 1;
-  static constexpr std::uint8_t k_trimmed = 2;
+  static constexpr std::uint8_t k_absent = 2;
   static constexpr std::uint8_t k_held = 3;
 
   void act() {
@@ -61,7 +62,7 @@ class RunsGame {
       case 1:
       case 2:
       case 3: keep(runs_.take(asked_), asked_, k_free); break;
-      case 4: take_trimmed(); break;
+      case 4: take_window(); break;
       case 5:
       case 6: give(false); break;
       case 7: give(true); break;
@@ -96,23 +97,41 @@ class RunsGame {
     held_.push_back({taken.first, pages, 0});
   }
 
-  void take_trimmed() {
-    const PageRuns::Taken taken = runs_.take_trimmed(asked_);
-    if (taken.first == k_no_page) return;
-    FUZZ_EXPECT(descs_[taken.first].pages >= asked_ && descs_[taken.first].pages % k_frame_pages == 0);
-    keep(taken, descs_[taken.first].pages, k_trimmed);
+  // What a window is taken for becomes one run; its absent parts have been made ready.
+  void take_window() {
+    const bool search = input_.byte() % 4 == 0;
+    const PageRuns::Window window = search ? runs_.search_window(asked_, committed_) : runs_.find_window(asked_, committed_);
+    if (window.first == k_no_page) {
+      FUZZ_EXPECT(!search || longest_free() < asked_);
+      return;
+    }
+    FUZZ_EXPECT(window.pages == asked_ && window.first + asked_ <= committed_);
+    std::uint32_t absent = 0;
+    bool zero = true;
+    for (PageIndex p = window.first; p < window.first + asked_; ++p) {
+      FUZZ_EXPECT(owner_[p] == k_free || owner_[p] == k_absent);
+      absent += owner_[p] == k_absent ? 1 : 0;
+      zero = zero && zero_[p];
+    }
+    FUZZ_EXPECT(absent == window.absent);
+    runs_.take_window(window, committed_);
+    set(window.first, asked_, k_held, false);
+    verify();
+    const bool all_zero = runs_.join(window.first, asked_);
+    FUZZ_EXPECT(!all_zero || zero);
+    FUZZ_EXPECT(descs_[window.first].state() == RunState::taken && descs_[window.first].pages == asked_);
+    set(window.first, asked_, k_held, all_zero);
+    held_.push_back({window.first, asked_, 0});
   }
 
-  void give(bool trimmed) {
+  void give(bool absent) {
     if (held_.empty()) return;
     const std::size_t index = input_.below(held_.size());
     const Piece piece = held_[index];
-    const bool frames = piece.first % k_frame_pages == 0 && piece.pages % k_frame_pages == 0;
-    if (trimmed && !frames) return;
     held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
-    const bool zero = trimmed || input_.byte() % 2 == 0;
-    set(piece.first, piece.pages, trimmed ? k_trimmed : k_free, zero);
-    runs_.give(piece.first, piece.pages, zero, committed_, trimmed);
+    const bool zero = absent || input_.byte() % 2 == 0;
+    set(piece.first, piece.pages, absent ? k_absent : k_free, zero);
+    runs_.give(piece.first, piece.pages, zero, committed_, absent);
   }
 
   void lengthen() {
@@ -146,6 +165,16 @@ class RunsGame {
     return most;
   }
 
+  std::uint32_t longest_free() const {
+    std::uint32_t most = 0;
+    std::uint32_t run = 0;
+    for (PageIndex p = 0; p < committed_; ++p) {
+      run = owner_[p] == k_free || owner_[p] == k_absent ? run + 1 : 0;
+      most = std::max(most, run);
+    }
+    return most;
+  }
+
   void set(PageIndex first, std::uint32_t pages, std::uint8_t owner, bool zero) {
     for (PageIndex p = first; p < first + pages; ++p) {
       owner_[p] = owner;
@@ -156,15 +185,15 @@ class RunsGame {
   void verify() {
     if (const char* const id = runs_.validate(committed_)) broken(__FILE__, __LINE__, id, "");
     std::uint64_t free = 0;
-    std::uint64_t trimmed = 0;
-    std::uint32_t tail = 0;
+    std::uint64_t absent = 0;
     for (PageIndex p = 0; p < committed_; ++p) {
       free += owner_[p] == k_free ? 1 : 0;
-      trimmed += owner_[p] == k_trimmed ? 1 : 0;
-      tail = owner_[p] == k_free ? tail + 1 : 0;
+      absent += owner_[p] == k_absent ? 1 : 0;
     }
-    FUZZ_EXPECT(runs_.free_pages() == free && runs_.trimmed_pages() == trimmed);
-    FUZZ_EXPECT(runs_.tail_pages(committed_) == tail);
+    FUZZ_EXPECT(runs_.free_pages() == free && runs_.absent_pages() == absent);
+    const PageRuns::Window tail = runs_.tail(committed_);
+    FUZZ_EXPECT(tail.first + tail.pages == committed_);
+    for (PageIndex p = tail.first; p < committed_; ++p) FUZZ_EXPECT(owner_[p] == k_free || owner_[p] == k_absent);
     FUZZ_EXPECT(runs_.largest() == longest(k_free));
   }
 
@@ -193,6 +222,7 @@ class StoreGame {
     options.lock = (shape & 8) != 0;
     options.strict = (shape & 16) != 0;
     options.explicit_huge = (shape & 32) != 0 ? os::k_huge_page_size : 0;
+    gives_back_ = options.explicit_huge == 0;
     if ((shape & 64) != 0) memory_.fail_any_at = input_.byte() % 8;
     const GrowthFailure failure = store_.initialise(memory_, options, 1);
     if (failure.error == 0) {
@@ -212,15 +242,27 @@ class StoreGame {
   void act() {
     GrowthFailure failure;
     const unsigned code = input_.byte();
+    const std::size_t before = store_.capacity();
     switch (code % 16) {
       case 0:
       case 1: take(store_.take(asked_)); break;
       case 2:
       case 3:
       case 4: {
-        const PageRuns::Taken taken = held_.size() < k_most_pieces ? store_.take_or_grow(asked_, &failure) : PageRuns::Taken{};
-        FUZZ_EXPECT(taken.first == k_no_page || failure.error == 0);
+        if (held_.size() >= k_most_pieces) break;
+        const int refusals = memory_.refusals;
+        const std::size_t most = (code & 16) != 0 ? held_bytes() / 4 * 5 : SIZE_MAX;
+        const PageRuns::Taken taken = store_.take_or_grow(asked_, &failure, most);
+        FUZZ_EXPECT((taken.first == k_no_page) == (failure.error != 0));
+        // What fits is had, unless the kernel refuses.
+        const bool kernel = memory_.refusals != refusals || failure.step == GrowthStep::prefault;
+        if (taken.first == k_no_page && !kernel && gives_back_) {
+          FUZZ_EXPECT(held_bytes() + std::size_t{asked_} * os::k_page_size > store_.options().limit);
+        }
         take(taken);
+        if (taken.first != k_no_page && memory_.refusals == refusals && gives_back_ && most != SIZE_MAX) {
+          FUZZ_EXPECT(store_.capacity() <= std::max(std::max(most, held_bytes()) + 4 * os::k_huge_page_size, before));
+        }
         break;
       }
       case 5: (void)store_.grow(asked_); break;
@@ -229,7 +271,7 @@ class StoreGame {
       case 8: give(code); break;
       case 9: give_while_locked(); break;
       case 10: lengthen(); break;
-      case 11: (void)store_.trim(); break;
+      case 11: trim(code); break;
       case 12: records(); break;
       case 13: memory_.fail_any_at = memory_.all_calls + input_.byte() % 6; break;
       case 14: {
@@ -286,6 +328,25 @@ class StoreGame {
     store_.give(piece.first, piece.pages, zero);
   }
 
+  void trim(unsigned code) {
+    const std::uint64_t returned = store_.returned_bytes();
+    const std::size_t before = store_.capacity();
+    std::size_t given = 0;
+    if ((code & 32) != 0) {
+      given = store_.trim();
+    } else {
+      if ((code & 64) != 0) store_.begin_epoch();
+      given = store_.trim(store_.epoch() - std::min<Epoch>(store_.epoch(), code >> 7), 1);
+    }
+    FUZZ_EXPECT(store_.returned_bytes() - returned == given && before - store_.capacity() == given);
+  }
+
+  std::size_t held_bytes() const {
+    std::size_t bytes = 0;
+    for (const Piece& piece : held_) bytes += std::size_t{piece.pages} * os::k_page_size;
+    return bytes;
+  }
+
   // While somebody has the store's lock frees go to the pending list; whoever has it next drains it.
   void give_while_locked() {
     store_.lock_for_fork();
@@ -328,9 +389,7 @@ class StoreGame {
     if (const char* const id = store_.validate()) broken(__FILE__, __LINE__, id, "");
     FUZZ_EXPECT(store_.capacity() <= store_.options().limit);
     FUZZ_EXPECT(store_.largest_free() <= store_.free_bytes());
-    std::size_t held = 0;
-    for (const Piece& piece : held_) held += std::size_t{piece.pages} * os::k_page_size;
-    FUZZ_EXPECT(store_.free_bytes() + held == store_.capacity());  // `largest_free` has drained what was pending
+    FUZZ_EXPECT(store_.free_bytes() + held_bytes() == store_.capacity());  // `largest_free` has drained what was pending
   }
 
   void end() {
@@ -354,6 +413,7 @@ class StoreGame {
   PageStore store_;
   std::uint32_t asked_ = 1;
   std::uint8_t seed_ = 0;
+  bool gives_back_ = true;
   std::vector<Piece> held_;
   std::vector<Record> records_;
 };

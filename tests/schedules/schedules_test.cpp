@@ -267,6 +267,7 @@ class BarrierMemory final : public os::Memory {
   int resident(const void* a, std::size_t b, std::size_t* o) noexcept override { return under_.resident(a, b, o); }
   std::size_t physical_memory() noexcept override { return std::size_t{2} << 20; }
   std::size_t available_memory() noexcept override { return 0; }
+  std::size_t address_space() noexcept override { return SIZE_MAX; }
   std::size_t lockable_memory() noexcept override { return 0; }
   char transparent_huge_pages() noexcept override { return 'm'; }
   std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }

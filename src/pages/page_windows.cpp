@@ -1,0 +1,159 @@
+// Windows: free pages in a row, whatever is behind them.
+#include "base/bits.hpp"
+#include "base/check.hpp"
+#include "pages/page_runs.hpp"
+
+namespace rtpool::pages {
+
+PageRuns::Window PageRuns::run_at(PageIndex page, PageIndex committed) const noexcept {
+  if (page >= committed) return {};
+  const std::uint32_t head = descs_[page].head.load(std::memory_order_relaxed);
+  if (state_of(head) != RunState::free_first) return {};
+  const std::uint32_t pages = descs_[page].pages;
+  return {page, pages, (head & k_absent_flag) != 0 ? pages : 0, page};
+}
+
+PageRuns::Window PageRuns::run_before(PageIndex page) const noexcept {
+  if (page == 0) return {};
+  const std::uint32_t head = descs_[page - 1].head.load(std::memory_order_relaxed);
+  const RunState state = state_of(head);
+  const std::uint32_t pages = descs_[page - 1].pages;
+  if (state != RunState::free_last && (state != RunState::free_first || pages != 1)) return {};
+  return {page - pages, pages, (head & k_absent_flag) != 0 ? pages : 0, page - pages};
+}
+
+PageRuns::Window PageRuns::tail(PageIndex committed) const noexcept {
+  Window found{committed, 0, 0, committed};
+  for (unsigned i = 0; i < k_parts; ++i) {
+    const Window left = run_before(found.first);
+    if (left.pages == 0) break;
+    found = {left.first, found.pages + left.pages, found.absent + left.absent, left.first};
+  }
+  return found;
+}
+
+// The window with the fewest absent pages among those that begin or end with one of the runs around `run`.
+PageRuns::Window PageRuns::around(PageIndex run, std::uint32_t pages, PageIndex committed) const noexcept {
+  Window parts[2 * k_parts];
+  PageIndex first = run;
+  for (unsigned i = 0; i < k_parts; ++i) {
+    const Window left = run_before(first);
+    if (left.pages == 0) break;
+    first = left.first;
+  }
+  unsigned count = 0;
+  for (PageIndex at = first; count < 2 * k_parts; ++count) {
+    parts[count] = run_at(at, committed);
+    if (parts[count].pages == 0) break;
+    at += parts[count].pages;
+  }
+  Window best;
+  const auto consider = [&](PageIndex begin, std::uint32_t absent, PageIndex holder) {
+    if (best.first == k_no_page || absent < best.absent) best = {begin, pages, absent, holder};
+  };
+  for (unsigned i = 0; i < count; ++i) {
+    std::uint32_t got = 0;
+    std::uint32_t absent = 0;
+    for (unsigned k = i; k < count && got < pages; ++k) {  // to the right from part i
+      const std::uint32_t used = parts[k].pages < pages - got ? parts[k].pages : pages - got;
+      got += used;
+      if (parts[k].absent != 0) absent += used;
+    }
+    if (got == pages) consider(parts[i].first, absent, parts[i].first);
+    got = absent = 0;
+    PageIndex holder = k_no_page;
+    for (unsigned k = i + 1; k-- != 0 && got < pages;) {  // to the left up to part i
+      holder = parts[k].first;
+      const std::uint32_t used = parts[k].pages < pages - got ? parts[k].pages : pages - got;
+      got += used;
+      if (parts[k].absent != 0) absent += used;
+    }
+    if (got == pages) consider(parts[i].first + parts[i].pages - pages, absent, holder);
+  }
+  return best;
+}
+
+PageRuns::Window PageRuns::find_window(std::uint32_t pages, PageIndex committed) const noexcept {
+  Window best;
+  const auto look = [&](PageIndex run) {
+    const Window window = around(run, pages, committed);
+    if (window.first != k_no_page && (best.first == k_no_page || window.absent < best.absent)) best = window;
+  };
+  for (unsigned set = 0; set < 2; ++set) {
+    unsigned looks = k_looks;
+    for (std::uint32_t levels = first_level_[set]; levels != 0 && looks != 0;) {
+      const unsigned level = base::log2_floor(levels);
+      levels &= ~(1U << level);
+      for (std::uint32_t lists = second_level_[set][level]; lists != 0 && looks != 0;) {
+        const unsigned list = base::log2_floor(lists);
+        lists &= ~(1U << list);
+        for (PageIndex run = heads_[set][level * 16 + list]; run != k_no_page && looks != 0; --looks) {
+          look(run);
+          run = descs_[run].run.next.load(std::memory_order_relaxed);
+        }
+      }
+    }
+  }
+  if (const Window last = run_before(committed); last.pages != 0) look(last.first);
+  // Of the absent runs that fit by themselves the shortest: the long ones are for what is long.
+  if (const PageIndex run = fitting(1, pages); run != k_no_page) look(run);
+  return best;
+}
+
+PageRuns::Window PageRuns::search_window(std::uint32_t pages, PageIndex committed) const noexcept {
+  for (const auto& lists : heads_) {
+    for (const PageIndex head : lists) {
+      for (PageIndex run = head; run != k_no_page; run = descs_[run].run.next.load(std::memory_order_relaxed)) {
+        if (run_before(run).pages != 0) continue;  // met from its left end
+        Window window{run, 0, 0, run};
+        while (window.pages < pages) {
+          const Window part = run_at(run + window.pages, committed);
+          if (part.pages == 0) break;
+          const std::uint32_t used = part.pages < pages - window.pages ? part.pages : pages - window.pages;
+          window.pages += used;
+          if (part.absent != 0) window.absent += used;
+        }
+        if (window.pages == pages) return window;
+      }
+    }
+  }
+  return {};
+}
+
+std::uint32_t PageRuns::take_window(const Window& window, PageIndex committed) noexcept {
+  const PageIndex first = window.first;
+  const PageIndex end = first + window.pages;
+  std::uint32_t absent = 0;
+  Window part = run_at(window.holder, committed);
+  RTPOOL_ASSERT(end <= committed && part.pages != 0);
+  for (;;) {
+    const std::uint32_t flags = descs_[part.first].head.load(std::memory_order_relaxed) & (k_zero_flag | k_absent_flag);
+    const PageIndex part_end = part.first + part.pages;
+    const PageIndex from = part.first < first ? first : part.first;
+    const PageIndex to = part_end < end ? part_end : end;
+    remove(part.first);
+    if (part.first < from) push(part.first, from - part.first, flags);
+    if (to < part_end) push(to, part_end - to, flags);
+    descs_[from].pages = to - from;
+    descs_[from].head.store(run_head(RunState::taken) | flags, std::memory_order_relaxed);
+    if ((flags & k_absent_flag) != 0) absent += to - from;
+    if (to == end) return absent;
+    part = run_at(to, committed);
+    RTPOOL_ASSERT(part.pages != 0);
+  }
+}
+
+bool PageRuns::join(PageIndex first, std::uint32_t pages) noexcept {
+  bool zero = true;
+  for (PageIndex at = first; at != first + pages;) {
+    PageDesc& part = descs_[at];
+    zero = zero && (part.head.load(std::memory_order_relaxed) & k_zero_flag) != 0;
+    at += part.pages;
+    part.set(RunState::none);
+  }
+  descs_[first].pages = pages;
+  descs_[first].set(RunState::taken);
+  return zero;
+}
+
+}  // namespace rtpool::pages

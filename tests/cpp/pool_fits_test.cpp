@@ -1,0 +1,186 @@
+// What fits under the limit is had, whatever was made, dropped and trimmed before; and a pool holds at most a quarter more
+// than was ever alive in it, as long as sizes do not repeat.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "pool_fixture.hpp"
+
+namespace rtpool::pool {
+namespace {
+
+constexpr std::size_t k_page = 4096;
+
+// What a block keeps from others: pages of the kernel that it is in.
+std::size_t pinned(std::size_t size) { return (size + k_page - 1) / k_page * k_page + 2 * (test::kernel_page() - k_page); }
+
+class PoolFitsTest : public PoolTest {
+ protected:
+  Pool& limited(std::size_t limit) {
+    Options options;
+    options.limit = limit;
+    options.when_full = WhenFull::raise;
+    return make(options);
+  }
+};
+
+TEST_F(PoolFitsTest, AfterATrimAllOfTheLimitIsThere) {
+  Pool& pool = limited(256 * k_mib);
+  pool.release(pool.allocate(10 * k_mib));
+  pool.trim();
+  void* const most = pool.allocate(250 * k_mib);
+  ASSERT_NE(most, nullptr);
+  pool.release(most);
+  for (std::size_t size = 10; size < 256; size += 10) {
+    void* const wave = pool.allocate(size * k_mib);
+    ASSERT_NE(wave, nullptr) << size;
+    pool.release(wave);
+    pool.trim();
+  }
+  expect_ok(pool);
+}
+
+TEST_F(PoolFitsTest, ATrimmedRunAndAFreeOneBesideItAreOne) {
+  Pool& pool = limited(200 * k_mib);
+  void* const a = pool.allocate(100 * k_mib);
+  void* const b = pool.allocate(100 * k_mib);
+  pool.release(a);
+  pool.trim();
+  pool.release(b);
+  const std::uint64_t discards = memory_.dials[FakeMemory::k_discard].calls;
+  void* const both = pool.allocate(200 * k_mib);
+  EXPECT_NE(both, nullptr);
+  EXPECT_EQ(static_cast<std::uint64_t>(memory_.dials[FakeMemory::k_discard].calls), discards);  // nothing had to go elsewhere
+  pool.release(both);
+}
+
+// Holes that are too short for a request: their memory serves it in another place.
+TEST_F(PoolFitsTest, MemoryOfHolesServesElsewhere) {
+  Pool& pool = limited(64 * k_mib);
+  std::vector<void*> blocks;
+  const std::size_t size = 2 * test::kernel_page();
+  for (std::size_t i = 0; i < 64 * k_mib / size - 8; ++i) blocks.push_back(pool.allocate(size));
+  for (std::size_t i = 0; i < blocks.size(); i += 2) pool.release(blocks[i]);
+  void* const large = pool.allocate(28 * k_mib);
+  EXPECT_NE(large, nullptr);
+  EXPECT_LE(pool.stats().capacity_bytes, 64 * k_mib);
+  expect_ok(pool);
+  pool.release(large);
+  for (std::size_t i = 1; i < blocks.size(); i += 2) pool.release(blocks[i]);
+}
+
+// Random histories: a request is refused only where the live blocks leave no room for it.
+TEST_F(PoolFitsTest, OverAnyHistory) {
+  for (unsigned seed = 0; seed < 8; ++seed) {
+    const std::size_t limit = (8 + 24 * (seed % 4)) * k_mib;
+    Pool& pool = limited(limit);
+    std::mt19937_64 random(seed);
+    std::vector<std::pair<void*, std::size_t>> live;
+    std::size_t held = 0;
+    std::size_t refused = 0;
+    for (int step = 0; step < 2500; ++step) {
+      const unsigned action = random() % 100;
+      if (action < 62) {
+        const std::size_t most = std::size_t{1} << (13 + random() % 13);
+        const std::size_t size = 4096 + random() % most;
+        void* const block = pool.allocate(size);
+        if (block == nullptr) {
+          ++refused;
+          ASSERT_GT(held + pinned(size), limit) << "seed " << seed << " step " << step;
+          continue;
+        }
+        live.emplace_back(block, size);
+        held += pinned(size);
+      } else if (action < 90 && !live.empty()) {
+        std::swap(live[random() % live.size()], live.back());
+        pool.release(live.back().first);
+        held -= pinned(live.back().second);
+        live.pop_back();
+      } else if (action < 93) {
+        while (live.size() > 3) {
+          pool.release(live.back().first);
+          held -= pinned(live.back().second);
+          live.pop_back();
+        }
+      } else if (action < 96) {
+        pool.trim();
+      } else if (action == 96) {
+        pool.freeze(OnMiss::raise);
+        void* const block = pool.allocate(100 * k_kib);
+        pool.release(block);
+        pool.unfreeze();
+      }
+      ASSERT_LE(pool.stats().capacity_bytes, limit);
+    }
+    EXPECT_GT(refused, 10U);
+    expect_ok(pool);
+    for (const auto& [block, size] : live) pool.release(block);
+  }
+}
+
+// Sizes that wander: small and large, all of an order, ever larger.
+TEST_F(PoolFitsTest, WanderingSizesHoldAQuarterMoreThanTheirPeak) {
+  struct Kind {
+    const char* name;
+    std::size_t alive;
+    std::function<std::size_t(std::mt19937_64&, int)> size;
+  };
+  const auto uniform = [](std::size_t low, std::size_t high) {
+    return [=](std::mt19937_64& random, int) { return low + random() % (high - low); };
+  };
+  const auto by_octave = [](double low, double high) {
+    return [=](std::mt19937_64& random, int) {
+      return static_cast<std::size_t>(low * std::exp2(std::log2(high / low) * (static_cast<double>(random() % 100'000) / 1e5)));
+    };
+  };
+  const Kind kinds[] = {
+      {"64 B to 8 MiB", 64, uniform(64, 8 * k_mib)},
+      {"64 B to 8 MiB by octave", 64, by_octave(64, 8 << 20)},
+      {"4 KiB to 64 MiB", 40, uniform(4 * k_kib, 64 * k_mib)},
+      {"4 KiB to 64 MiB by octave", 40, by_octave(4096, 64 << 20)},
+      {"ever larger", 8, [](std::mt19937_64&, int step) { return static_cast<std::size_t>(step + 1) * 50'000; }},
+  };
+  memory_.physical = std::size_t{1} << 40;
+  for (const Kind& kind : kinds) {
+    Pool& pool = make();
+    std::mt19937_64 random(7);
+    std::vector<void*> live;
+    for (int step = 0; step < 1500; ++step) {
+      if (live.size() == kind.alive) {
+        std::swap(live[random() % live.size()], live.back());
+        pool.release(live.back());
+        live.pop_back();
+      }
+      live.push_back(pool.allocate(kind.size(random, step)));
+      const Stats stats = pool.stats();
+      const std::uint64_t more = std::max<std::uint64_t>(stats.peak_bytes / 4, 8 * k_mib);
+      ASSERT_LE(stats.capacity_bytes, stats.peak_bytes + more + 2 * k_mib) << kind.name << ", step " << step;
+    }
+    for (void* const block : live) pool.release(block);
+  }
+}
+
+// A loop whose sizes add up to far more than is ever alive in it at once settles.
+TEST_F(PoolFitsTest, LoopsSettleWithoutTheKernel) {
+  memory_.physical = std::size_t{1} << 40;
+  Pool& pool = make();
+  const auto iteration = [&] {
+    for (std::size_t i = 0; i < 24; ++i) {
+      void* const a = pool.allocate((20 + i) * k_mib);
+      void* const b = pool.allocate((3 + i * i) * 70'001);
+      pool.release(a);
+      pool.release(b);
+    }
+  };
+  for (int i = 0; i < 8; ++i) iteration();
+  const int calls = memory_.all_calls;
+  for (int i = 0; i < 20; ++i) iteration();
+  EXPECT_EQ(memory_.all_calls, calls);
+}
+
+}  // namespace
+}  // namespace rtpool::pool
