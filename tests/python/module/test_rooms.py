@@ -233,6 +233,21 @@ def test_tests_stand_beside_the_same_name() -> None:
     assert tested == rooms, f"rooms without tests, or tests without a room: {tested ^ rooms}"
 
 
+@pytest.mark.parametrize("readme", [BINDING / "README.md", CORE / "README.md"], ids=["binding", "core"])
+def test_the_walks_name_what_there_is(readme: Path) -> None:
+    """The sections that follow a call step by step name functions and files, which may move."""
+    text = readme.read_text(encoding="utf-8")
+    walks = re.findall(r"^## (?:A call|One) .+?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert walks
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources(CORE) + sources(BINDING))
+    for name in (name for walk in walks for name in names_in(walk)):
+        if "/" in name:
+            assert (readme.parent / name).exists(), f"{readme.relative_to(ROOT)} sends the reader to {name}"
+        elif re.fullmatch(r"[\w:]+(?:\(\w*\))?", name):
+            last = name.split("(")[0].split("::")[-1]
+            assert last in code, f"{readme.relative_to(ROOT)} names `{name}`, which is nowhere"
+
+
 def test_every_room_of_the_package_is_installed_without_byte_code() -> None:
     listed = re.search(r"foreach room : \[(.*?)\]", (BINDING / "meson.build").read_text(), re.DOTALL)
     assert listed is not None
