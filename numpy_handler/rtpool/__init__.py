@@ -87,6 +87,10 @@ _core._add_owner_finder(_shared_owner)
 
 
 def __getattr__(name: str) -> object:
+    if name == "dask":  # needs Dask, so that it is no name of __all__
+        from importlib import import_module
+
+        return import_module(".dask", __name__)
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
