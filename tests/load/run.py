@@ -1,4 +1,5 @@
-"""Mixed work for an hour: activation, real-time sections, threads, forks, shared pools, trims, nested handlers, copies.
+"""Mixed work for an hour: activation, real-time sections, threads, forks, shared pools, trims, nested handlers, copies,
+spawned children, an executor's idle workers, and, where Dask is installed, a cluster whose workers are killed.
 
     python tests/load/run.py                    # an hour, writes tests/load/results/load.json
     python tests/load/run.py --minutes 2        # a look

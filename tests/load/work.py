@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 from children import Echo, holder
 from verified import Damaged, Verified, check
+from workers import SPAWN, Cluster, Executor, spawned
 
 import rtpool
 
@@ -82,6 +83,8 @@ class Work:
         self.second = rtpool.Pool("8 MiB", name="second", limit="512 MiB")
         self.shared = rtpool.SharedPool.create("64 MiB")
         self.echo = Echo(self.shared)
+        self.executor = Executor()
+        self.cluster = Cluster()
         self.kept: list[Verified] = []
         self.churns = [Churn(number, seed + 1 + number) for number in range(2)]
         for churn in self.churns:
@@ -107,6 +110,8 @@ class Work:
             churn.go.set()
             churn.join(60)
         self.echo.end()
+        self.executor.end()
+        self.cluster.end()
 
     def _make(self, activity: str, zeroed: bool = False) -> Verified:
         self.counts[f"arrays: {activity}"] += 1
@@ -322,6 +327,54 @@ class Work:
         self.counts["arrays: outlive"] += 10
         self.counts["pools"] += 1
 
+    def spawn(self) -> None:
+        """A child started afresh is activated by its environment, and is killed or ends while it holds what came."""
+        if self.rng.random() < 0.7:
+            return  # some seconds of a processor each
+        with rtpool.handler(self.shared):
+            one = Verified(self.rng.randrange(1, 1 << 20))
+        os.environ["RTPOOL_ACTIVATE"] = "arrays"
+        ours, theirs = SPAWN.Pipe()
+        process = SPAWN.Process(target=spawned, args=(self.shared, self.shared.share(one.array), one.seed, theirs))
+        process.start()
+        del os.environ["RTPOOL_ACTIVATE"]
+        theirs.close()
+        active, handle, seed = ours.recv()
+        if not active:
+            raise Damaged("a spawned child was not activated")
+        with np.errstate(over="ignore"):
+            check(handle.open(), seed)
+        if self.rng.random() < 0.5:
+            process.kill()
+        else:
+            ours.send(None)
+        process.join()
+        process.close()
+        ours.close()
+        one.check()
+        self.shared.recover()
+        self.counts["spawned children"] += 1
+        self.counts["arrays: spawn"] += 1
+
+    def idle_workers(self) -> None:
+        """Frames of workers that sleep: dropped here, they are free at once, or the pool would be full."""
+        for _ in range(6):
+            handle, seed = self.executor.frame(self.shared, self.rng.randrange(1, 8 << 20))
+            array = handle.open(writeable=False)
+            with np.errstate(over="ignore"):
+                check(array, seed)
+            del handle, array
+            self.counts["arrays: executor"] += 1
+
+    def cluster_round(self) -> None:
+        """Tasks of a Dask cluster over a shared pool; now and then a worker is killed in the middle of them."""
+        if not self.cluster.there or self.rng.random() < 0.8:
+            return
+        kill = self.rng.randrange(1, 10) if self.rng.random() < 0.3 else 0
+        self.cluster.round(kill, [self.rng.randrange(1, 2 << 20) for _ in range(6)])
+        self.counts["cluster rounds"] += 1
+        self.counts["cluster workers killed"] += 1 if kill else 0
+
     def _leave(self, pool: rtpool.Pool) -> None:
         """Everything the activity made in a pool of its own is gone."""
         pool.check()
@@ -332,4 +385,5 @@ class Work:
 
 ACTIVITIES = (
     "activation", "realtime", "threads", "fork", "share", "trim", "nested", "copies", "resize", "learn", "outlive",
+    "spawn", "idle_workers", "cluster_round",
 )  # fmt: skip
