@@ -115,7 +115,13 @@ bool leave_below(HandlerObject* self, PyObject* top) noexcept {
   return false;
 }
 
-PyObject* handler_exit(PyObject* object, PyObject* const*, Py_ssize_t) {
+// Errors that NumPy raises without a word about sizes; those with one are explained where they are made.
+bool explain_refusal(const ModuleState* state, PyObject* error) noexcept {
+  if (state->explain_refusal == nullptr || Py_TYPE(error) != reinterpret_cast<PyTypeObject*>(PyExc_MemoryError)) return true;
+  return static_cast<bool>(Reference(PyObject_CallOneArg(state->explain_refusal, error)));
+}
+
+PyObject* handler_exit(PyObject* object, PyObject* const* arguments, Py_ssize_t count) {
   HandlerObject* self = handler_object(object);
   Reference top;
   if (!read_top(self->state, &top)) return nullptr;
@@ -126,6 +132,7 @@ PyObject* handler_exit(PyObject* object, PyObject* const*, Py_ssize_t) {
     return nullptr;
   }
   self->entered.fetch_sub(1, std::memory_order_relaxed);
+  if (count > 1 && arguments[1] != Py_None && !explain_refusal(self->state, arguments[1])) return nullptr;
   Py_RETURN_NONE;
 }
 

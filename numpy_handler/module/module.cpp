@@ -22,6 +22,7 @@ constexpr Register k_parts[] = {
     register_call_site,
     register_owner,
     register_default_pool,
+    register_refusal,
     register_shared,
     register_shared_arrays,
     register_handler,

@@ -57,6 +57,12 @@ PyObject* pool_name(PyObject* self, PyObject*) {
   return PyUnicode_DecodeUTF8(name, static_cast<Py_ssize_t>(std::strlen(name)), "replace");
 }
 
+// _key(): what `_core.take_refusal` calls the pool.
+template <class Core>
+PyObject* pool_key(PyObject* self, PyObject*) {
+  return PyLong_FromVoidPtr(core_of<Core>(self));
+}
+
 // _effective(), see effective_tuple
 template <class Core>
 PyObject* pool_effective(PyObject* self, PyObject*) {
@@ -108,6 +114,7 @@ inline PyMemberDef k_pool_members[] = {
 template <class Core>
 inline PyMethodDef k_common_pool_methods[] = {
     {"_name", pool_name<Core>, METH_NOARGS, nullptr},
+    {"_key", pool_key<Core>, METH_NOARGS, nullptr},
     {"_effective", pool_effective<Core>, METH_NOARGS, nullptr},
     {"_check", check_pool<Core>, METH_NOARGS, nullptr},
     {"_trim", trim_pool<Core>, METH_NOARGS, nullptr},

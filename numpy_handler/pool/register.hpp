@@ -8,6 +8,7 @@ namespace rtpool::binding {
 int register_pool(PyObject* module);          // pool_type.cpp
 int register_call_site(PyObject* module);     // call_site.cpp: how debug pools learn where they are called from
 int register_owner(PyObject* module);         // owner.cpp
+int register_refusal(PyObject* module);       // refusal.cpp: what errors tell of a full pool
 int register_default_pool(PyObject* module);  // default_pool.cpp
 
 }  // namespace rtpool::binding

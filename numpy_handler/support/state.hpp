@@ -18,6 +18,7 @@ struct ModuleState {
   PyTypeObject* shared_block_type;  // _core.SharedBlock, the base of opened arrays
   PyObject* creation_failure;    // exception: (step, errno, asked, got)
   PyObject* handler_stack;       // ContextVar: what the entered handlers of this context replaced
+  PyObject* explain_refusal;     // callable (exception): tells why a pool refused this thread's last request
   PyObject* pools;               // dict: id of a core pool -> weak reference to its Python object
   PyObject* pool_class;          // the class of Python objects made for core pools that lost theirs
   PyObject* owner_finders;       // list of callables (address) -> pool or None, for pools of other kinds

@@ -6,6 +6,7 @@
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/refusal.hpp"
 
 namespace rtpool::pool {
 
@@ -181,6 +182,7 @@ void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexce
     if (block != nullptr) fallback_.free(block);
   }
   failures_.fetch_add(1, std::memory_order_relaxed);
+  note_refusal(static_cast<const Pool*>(this), wanted);
   return nullptr;
 }
 

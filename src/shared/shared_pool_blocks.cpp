@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "base/check.hpp"
+#include "pool/refusal.hpp"
 #include "shared/shared_pool.hpp"
 
 namespace rtpool::shared {
@@ -84,13 +85,10 @@ std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
 }
 
 void* SharedPool::fall_back(std::size_t size, bool zeroed) noexcept {
-  if (!options_.fall_back) {
-    failures_.fetch_add(1, std::memory_order_relaxed);
-    return nullptr;
-  }
-  void* const block = zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);
+  void* const block = !options_.fall_back ? nullptr : zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);
   if (block == nullptr) {
     failures_.fetch_add(1, std::memory_order_relaxed);
+    pool::note_refusal(this, size);
     return nullptr;
   }
   fallbacks_.fetch_add(1, std::memory_order_relaxed);

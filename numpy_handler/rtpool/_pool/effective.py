@@ -97,6 +97,24 @@ def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effec
     return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
 
 
+def describe_refusal(name: str, size: int, stats: Any, limit: int, frozen: bool) -> str:
+    """Say why a pool refused a request of `size` bytes, and what to do about it."""
+    held, free = stats.capacity_bytes, stats.largest_free_bytes
+    blocks = "1 block" if stats.current_count == 1 else f"{stats.current_count:,} blocks"
+    text = (
+        f"pool {name!r} has no {format_size(size)}: it holds {format_size(held)} of at most {format_size(limit)},"
+        f" {format_size(stats.current_bytes)} of that in {blocks} in use;"
+        f" its largest free piece is {format_size(free)}."
+    )
+    if frozen:
+        return f"{text} It is frozen: let it learn what asks for this, or freeze it with on_miss='fallback'"
+    if size > limit:
+        return f"{text} More than its limit never fits: raise limit=, or use when_full='fallback'"
+    if held + size > limit:
+        return f"{text} Drop arrays, raise limit=, or use when_full='fallback'"
+    return f"{text} The kernel gave it no more: free memory, or raise the memory limit of this process or container"
+
+
 def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation:
     """Say what stood in the way of one step of a pool of `size` bytes, and what to do about it."""
     step, error, asked, got = failure

@@ -4,10 +4,11 @@ import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _core
+from .._support import refusals
 from .._support.errors import raise_if_broken
 from .._support.options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice, flag
-from .._support.sizes import Size, format_size, parse_size
-from .effective import Effective, creation_error, read_effective
+from .._support.sizes import Size, as_given, format_size, parse_size
+from .effective import Effective, creation_error, describe_refusal, read_effective
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Pool(_core.Pool):
     ) -> "Pool":
         bytes_ready = parse_size(size, "size")
         most = 0 if limit is None else parse_size(limit, "limit")
-        _check_limit(bytes_ready, limit, most)
+        _check_limit(size, bytes_ready, limit, most)
         label = f"pool-{next(_numbers)}" if name is None else _checked_name(name)
         flags = {"prefault": prefault, "lock": lock, "zero_on_free": zero_on_free, "strict": strict, "debug": debug}
         for option, value in flags.items():
@@ -120,6 +121,7 @@ class Pool(_core.Pool):
             )
         except _core.CreationFailure as failure:
             raise creation_error(failure.args, label, bytes_ready, huge_pages) from None
+        refusals.register(pool)
         if pool.debug:
             from .debug import check_at_exit
 
@@ -145,6 +147,9 @@ class Pool(_core.Pool):
     def effective(self) -> Effective:
         """What was asked for and what is in force, with the reason and the fix where they differ."""
         return read_effective(self._asked(), self._effective())
+
+    def _refusal(self, size: int) -> str:
+        return describe_refusal(self.name, size, self.stats(), self.effective.limit, self.frozen)
 
     def stats(self) -> Stats:
         """Counters as they stand; see `Stats`.
@@ -324,15 +329,15 @@ def _cut_name(name: str) -> str:
     return name.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
-def _check_limit(size: int, limit: Size | None, most: int) -> None:
+def _check_limit(size: Size, ready: int, limit: Size | None, most: int) -> None:
     if limit is not None and most == 0:
         raise ValueError("limit must be more than 0; leave it out for the physical memory of this machine")
-    if limit is not None and most < size:
-        raise ValueError(f"limit of {format_size(most)} is below the size of {format_size(size)} to make ready")
-    memory = _core.physical_memory() if limit is None and size != 0 else 0
-    if 0 < memory < size:
+    if limit is not None and most < ready:
+        raise ValueError(f"limit of {as_given(limit)} is below the size of {as_given(size)} to make ready")
+    memory = _core.physical_memory() if limit is None and ready != 0 else 0
+    if 0 < memory < ready:
         raise MemoryError(
-            f"size of {format_size(size)} is more than the {format_size(memory)} of physical memory;"
+            f"size of {as_given(size)} is more than the {format_size(memory)} of physical memory;"
             " ask for less, or set limit= as well if swap is meant to be used"
         )
 

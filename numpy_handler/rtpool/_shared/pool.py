@@ -9,8 +9,9 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from .. import _core
-from .._pool.effective import Effective, describe, read_effective
+from .._pool.effective import Effective, describe, describe_refusal, read_effective
 from .._pool.stats import Stats
+from .._support import refusals
 from .._support.errors import CorruptionError, raise_if_broken
 from .._support.options import HUGE_PAGES, choice, flag
 from .._support.sizes import Size, format_size, parse_size
@@ -164,6 +165,7 @@ class SharedPool(_core.SharedPool):
             raise _creation_error(how, failure.args, label, asked) from None
         pool._asked = asked | {"size": pool.size, "limit": pool.size}
         _objects[pool._address()[0]] = pool
+        refusals.register(pool)
         return pool
 
     @property
@@ -175,6 +177,11 @@ class SharedPool(_core.SharedPool):
     def size(self) -> int:
         """Bytes all processes together can have in the pool."""
         return self._geometry()[0]
+
+    def _refusal(self, size: int) -> str:
+        if self.closed:
+            return f"shared pool {self.name!r} is closed"
+        return describe_refusal(self.name or "without a name", size, self.stats(), self.size, False)
 
     @property
     def closed(self) -> bool:
@@ -363,6 +370,19 @@ def _checked_name(name: object) -> str:
     return name
 
 
+def _about_names() -> str:
+    try:
+        folder = os.statvfs("/dev/shm")
+    except OSError:
+        return ". Named pools lie in /dev/shm, which is not there: make the pool without name="
+    free, size = folder.f_bavail * folder.f_frsize, folder.f_blocks * folder.f_frsize
+    return (
+        f". Named pools lie in /dev/shm, which has {format_size(free)} of {format_size(size)} free: in a container"
+        " raise it (docker run --shm-size=, an emptyDir of medium Memory in Kubernetes), elsewhere"
+        " mount -o remount,size=; or make the pool without name=, which needs no /dev/shm"
+    )
+
+
 def _creation_error(how: int, failure: tuple[int, int, int, int], label: str, asked: dict[str, Any]) -> Exception:
     step, error, _, _ = failure
     what = f"shared pool {label!r}" if label else "a nameless shared pool"
@@ -386,6 +406,9 @@ def _creation_error(how: int, failure: tuple[int, int, int, int], label: str, as
     text = f"{what} was not made; {told}"
     if told.setting == "size":
         return ValueError(text)
-    if error in (errno_names.ENOMEM, errno_names.ENOSPC) and told.setting in ("prefault", "reserve", "commit"):
+    of_memory = told.setting in ("prefault", "reserve", "commit")
+    if of_memory and label and how == _CREATE:
+        text += _about_names()
+    if of_memory and error in (errno_names.ENOMEM, errno_names.ENOSPC):
         return MemoryError(text)
     return OSError(error, text)

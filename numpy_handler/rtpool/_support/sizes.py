@@ -90,6 +90,17 @@ def _parse_text(text: str, name: str) -> int:
     return number * _UNITS[unit] // scale
 
 
+def as_given(value: Size) -> str:
+    """Give a size back as its user wrote it: text as it is, numbers as bytes.
+
+    Examples
+    --------
+    >>> as_given(" 1.5GiB"), as_given("25%"), as_given(1_000_000)
+    ('1.5GiB', '25%', '1,000,000 bytes')
+    """
+    return value.strip() if isinstance(value, str) else f"{operator.index(value):,} bytes"
+
+
 def format_size(size: int) -> str:
     """Give a size in the largest binary unit that leaves at least 1, with one digit behind the point if needed.
 

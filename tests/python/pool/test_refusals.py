@@ -1,0 +1,115 @@
+"""A `MemoryError` says which pool refused, what it holds, and what to do."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtpool
+from rtpool import _core
+
+MIB = 1 << 20
+
+
+def told(error: BaseException) -> str:
+    """What a traceback shows of the error."""
+    return "".join(traceback.format_exception(error))
+
+
+def refused(make: Callable[[], Any]) -> str:
+    with pytest.raises(MemoryError) as caught:
+        make()
+    return told(caught.value)
+
+
+@pytest.fixture
+def full() -> Any:
+    pool = rtpool.Pool(limit="32 MiB", name="camera", when_full="raise")
+    with rtpool.handler(pool):
+        kept = np.ones(10 * MIB, np.uint8)
+        yield pool
+    del kept
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: np.empty(24 * MIB, np.uint8), lambda: np.zeros((3, MIB)), lambda: np.ones((24, MIB), np.int8)]
+)
+def test_a_full_pool_says_what_it_holds(full: rtpool.Pool, make: Callable[[], Any]) -> None:
+    text = refused(make)
+    for part in ("'camera' has no 24 MiB", "of at most 32 MiB", "10 MiB of that in 1 block in use", "raise limit="):
+        assert part in text, text
+    assert f"largest free piece is {full.stats().largest_free_bytes // MIB} MiB" in text
+    assert text.count("camera") == 1
+
+
+def test_what_never_fits_and_what_is_frozen(full: rtpool.Pool) -> None:
+    assert "More than its limit never fits" in refused(lambda: np.empty(40 * MIB, np.uint8))
+    full.freeze(on_miss="raise")
+    try:
+        assert "It is frozen" in refused(lambda: np.empty(20 * MIB, np.uint8))
+    finally:
+        full.unfreeze()
+
+
+def test_errors_without_a_word_are_explained_where_the_handler_ends(full: rtpool.Pool) -> None:
+    def resize() -> None:
+        with rtpool.handler(full):
+            np.ones(3).resize(20 * MIB, refcheck=False)
+
+    assert "'camera' has no 160 MiB" in refused(resize)
+
+
+def test_shared_pools_say_it_too() -> None:
+    with rtpool.SharedPool.create("4 MiB") as pool, rtpool.handler(pool):
+        assert "of at most 4 MiB" in refused(lambda: np.ones(MIB))
+
+
+def test_errors_of_others_stay_what_they_are(full: rtpool.Pool) -> None:
+    refused(lambda: np.empty(30 * MIB, np.uint8))
+    with rtpool.handler(rtpool.Pool()):
+        rtpool.set_handler(None)
+        assert "pool '" not in refused(lambda: np.empty(1 << 60, np.uint8))
+    assert "camera" not in told(MemoryError("mine"))
+    # What this thread did not ask for is not told to it.
+    thread = threading.Thread(target=lambda: pytest.raises(MemoryError, full_in_thread, full))
+    thread.start()
+    thread.join()
+    assert _core.take_refusal() is None
+
+
+def full_in_thread(pool: rtpool.Pool) -> None:
+    with rtpool.handler(pool):
+        np.empty(31 * MIB, np.uint8)
+
+
+def test_a_pool_that_is_gone_is_not_named() -> None:
+    pool = rtpool.Pool(limit="4 MiB", when_full="raise", name="gone")
+    capsule = pool._capsule
+    previous = rtpool.set_handler(capsule)
+    try:
+        del pool
+        assert "pool '" not in refused(lambda: np.ones(MIB))
+    finally:
+        rtpool.set_handler(previous)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11; before, there is a cause")
+def test_the_note_is_one_line(full: rtpool.Pool) -> None:
+    with pytest.raises(MemoryError) as caught:
+        np.empty(24 * MIB, np.uint8)
+    (note,) = caught.value.__notes__
+    assert "\n" not in note
+    assert str(caught.value).startswith("Unable to allocate 24.0 MiB for an array with shape")
+
+
+def test_sizes_come_back_as_they_were_given() -> None:
+    with pytest.raises(ValueError, match=r"limit of 200 MB is below the size of 300 MB"):
+        rtpool.Pool("300 MB", limit="200 MB")
+    with pytest.raises(ValueError, match=r"limit of 4,096 bytes is below the size of 1 GiB"):
+        rtpool.Pool("1 GiB", limit=4096)
