@@ -176,6 +176,26 @@ def test_the_threads_own_stack() -> None:
     assert first == AT
 
 
+def test_the_stack_of_a_thread_that_starts() -> None:
+    """Of a size that libc has none of to use again; the thread waits until the section has been left."""
+    stop = threading.Event()
+    threads = []
+
+    def start() -> None:
+        before = threading.stack_size(3 << 20)
+        threads.append(threading.Thread(target=stop.wait))
+        threads[0].start()
+        threading.stack_size(before)
+
+    report = section(once(start))
+    stop.set()
+    threads[0].join()
+    count, first, functions = the_one(report, "stack", f"stack of thread {threads[0].native_id}")
+    assert count >= 1
+    assert first == AT
+    assert functions
+
+
 def _segment(library: str, flags: str) -> tuple[int, int]:
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split()
@@ -251,6 +271,20 @@ def test_faults_of_the_kernel_in_a_call(tmp_path: Path) -> None:
     count, first, functions = the_one(report, "other", "nameless memory")
     assert (count, first) == (16, AT)
     assert functions == {"the kernel, in a call of this thread"}
+
+
+def test_memory_that_the_kernel_makes_resident_itself() -> None:
+    """It counts these as faults of the thread, and has no instruction to tell."""
+    room = nameless(64)
+    LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    where = address_of(room)
+    results = []
+    report = section(once(lambda: results.append(LIBC.madvise(where, 64 * PAGE, 23))))  # MADV_POPULATE_WRITE
+    if results != [0]:
+        pytest.skip("this kernel has no MADV_POPULATE_WRITE")
+    [unseen] = [origin for origin in report.fault_origins if origin.first is None]
+    assert unseen.where.startswith("not seen: the kernel made memory resident itself")
+    assert unseen.count == 64
 
 
 def test_an_ordinary_user_is_told_of_what_it_does_not_see(run_python) -> None:
