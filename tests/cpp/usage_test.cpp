@@ -4,10 +4,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -163,6 +166,40 @@ TEST(Usage, FilesMappedMeanwhileAreTold) {
   ::munmap(view, k_page);
   ::munmap(nameless, k_page);
   ::close(file);
+}
+
+// What a user may lock for rings is limited: later watches get smaller rings, and see as much.
+TEST(Usage, ManyWatchesOfAnOrdinaryUserGetSmallerRings) {
+  if (::getuid() != 0) GTEST_SKIP() << "needs root to become a user who may lock no memory";
+  if (const int error = make_usage()->watch()) GTEST_SKIP() << "perf_event refused: " << error;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const rlimit none{0, 0};
+    if (::setrlimit(RLIMIT_MEMLOCK, &none) != 0 || ::setuid(65534) != 0) ::_exit(100);
+    std::vector<std::unique_ptr<Usage>> watches;
+    int error = 0;
+    while (error == 0 && watches.size() < 99) {
+      watches.push_back(make_usage());
+      error = watches.back()->watch();
+    }
+    watches.pop_back();
+    if (error != EPERM && error != ENOMEM) ::_exit(101);
+    UsageEvents before;
+    UsageEvents after;
+    fault(1);
+    watches.back()->poll(&before, nullptr);
+    fault(10);
+    if (!watches.back()->poll(&after, nullptr) || after.faults - before.faults < 10) ::_exit(102);
+    ::_exit(static_cast<int>(watches.size()));
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  const int watches = WEXITSTATUS(status);
+  if (watches == 101) GTEST_SKIP() << "memory is not limited here";
+  EXPECT_LT(watches, 100);
+  // 516 KiB a processor hold no more than three large ones each.
+  EXPECT_GT(watches, 3 * static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
 TEST(Usage, AForkedChildHasNoWatchAndMayMakeOne) {
