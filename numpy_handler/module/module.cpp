@@ -24,6 +24,7 @@ constexpr Register k_parts[] = {
     register_default_pool,
     register_refusal,
     register_shared,
+    register_shared_blocks,
     register_shared_arrays,
     register_handler,
     register_activation,

@@ -1,10 +1,11 @@
-// `_core.SharedArray`, the handle, and `_core.SharedBlock`, what opened arrays have as their base.
+// `_core.SharedArray`, the handle: made of an array, sent, received, opened.
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <new>
 
 #include "numpy_handler/shared/array.hpp"
+#include "numpy_handler/shared/opened_array.hpp"
 #include "numpy_handler/shared/pool_type.hpp"
 #include "numpy_handler/shared/register.hpp"
 
@@ -14,37 +15,6 @@ namespace {
 using shared::BlockRange;
 using shared::BlockRef;
 using shared::SharedPool;
-
-// One hold of a block for as long as an array looks at it.
-struct SharedBlockObject {
-  PyObject_HEAD
-  SharedPool* core;  // with a reference
-  BlockRef ref;
-  std::uint32_t lineage;
-};
-
-SharedBlockObject* block_object(PyObject* object) noexcept { return reinterpret_cast<SharedBlockObject*>(object); }
-
-void block_dealloc(PyObject* object) {
-  SharedBlockObject* self = block_object(object);
-  PyTypeObject* type = Py_TYPE(object);
-  if (self->core != nullptr && !is_finalizing()) {
-    self->core->drop(self->ref, self->lineage);
-    self->core->drop_reference();
-  }
-  type->tp_free(object);
-  Py_DECREF(type);
-}
-
-PyType_Slot block_slots[] = {
-    {Py_tp_doc, const_cast<char*>("Keeps the block of an opened array; the array's base.")},
-    {Py_tp_dealloc, reinterpret_cast<void*>(block_dealloc)},
-    {0, nullptr},
-};
-PyType_Spec block_spec = {"rtpool._core.SharedBlock", sizeof(SharedBlockObject), 0,
-                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots};
-
-// --- the handle
 
 void release_hold(SharedArrayObject* self) noexcept {
   if (!self->held) return;
@@ -75,68 +45,6 @@ Reference new_handle(ModuleState* state) noexcept {
     new (&self->range) BlockRange{};
   }
   return object;
-}
-
-bool is_empty(const SharedLayout& layout) noexcept {
-  for (int i = 0; i < layout.dimensions; ++i) {
-    if (layout.extents[i] == 0) return true;
-  }
-  return false;
-}
-
-// Makes sure that this process, and not an ancestor of it, holds the block through this handle.
-bool ensure_held(SharedArrayObject* self) noexcept {
-  if (self->core == nullptr) {
-    raise_unavailable(self->error);
-    return false;
-  }
-  if (self->held && self->lineage == self->core->lineage()) return true;
-  self->held = false;
-  if (self->error != 0) {
-    raise_unavailable(self->error);
-    return false;
-  }
-  if (const int error = self->core->hold(self->layout.ref, &self->range); error != 0) {
-    raise_unavailable(error);
-    return false;
-  }
-  self->held = true;
-  self->lineage = self->core->lineage();
-  return true;
-}
-
-// The array over the block; the handle's hold becomes the array's.
-PyObject* open_array(SharedArrayObject* self, bool writeable) noexcept {
-  const SharedLayout& layout = self->layout;
-  const bool empty = is_empty(layout);
-  if (!empty && !ensure_held(self)) return nullptr;
-  const char* data = nullptr;
-  if (!empty) {
-    if (!lies_within(layout, PyDataType_ELSIZE(self->dtype), self->range)) return raise_unavailable(EBADMSG);
-    int error = 0;
-    const char* const base = writeable ? self->core->data() : self->core->read_only_data(&error);
-    if (base == nullptr) return raise_unavailable(error);
-    data = base + layout.offset;
-  }
-  Py_INCREF(reinterpret_cast<PyObject*>(self->dtype));
-  Reference array(PyArray_NewFromDescr(&PyArray_Type, self->dtype, layout.dimensions, layout.extents,
-                                       empty ? nullptr : layout.extents + layout.dimensions, const_cast<char*>(data),
-                                       writeable ? NPY_ARRAY_WRITEABLE : 0, nullptr));
-  if (!array || empty) {
-    if (array && !writeable) PyArray_CLEARFLAGS(reinterpret_cast<PyArrayObject*>(array.get()), NPY_ARRAY_WRITEABLE);
-    return array.release();
-  }
-  PyTypeObject* block_type = self->state->shared_block_type;
-  PyObject* block = block_type->tp_alloc(block_type, 0);
-  if (block == nullptr) return nullptr;
-  self->core->add_reference();
-  block_object(block)->core = self->core;
-  block_object(block)->ref = layout.ref;
-  block_object(block)->lineage = self->lineage;
-  self->held = false;
-  PyArray_UpdateFlags(reinterpret_cast<PyArrayObject*>(array.get()), NPY_ARRAY_UPDATE_ALL);
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.get()), block) < 0) return nullptr;
-  return array.release();
 }
 
 // open(*, writeable=None), called for every frame: without the general parser, which costs as much as all the rest.
@@ -288,14 +196,6 @@ PyMemberDef handle_members[] = {
 
 // --- making handles
 
-// The hold an opened array has, if the array or what it is a view of is one of this pool.
-const SharedBlockObject* block_behind(ModuleState* state, PyArrayObject* array, const SharedPool* core) noexcept {
-  PyObject* base = PyArray_BASE(array);
-  while (base != nullptr && PyArray_Check(base)) base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(base));
-  if (base == nullptr || Py_TYPE(base) != state->shared_block_type) return nullptr;
-  return block_object(base)->core == core ? block_object(base) : nullptr;
-}
-
 // The handle of an array of `core`, or nullptr with an exception.
 PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array) noexcept {
   if (!check_shareable(PyArray_DESCR(array))) return nullptr;
@@ -312,6 +212,7 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
     std::memcpy(layout.extents + dimensions, PyArray_STRIDES(array), half);
   }
   layout.dimensions = dimensions;
+  // A place of an array that warns when it is written to (np.broadcast_arrays) is many elements.
   layout.writeable = PyArray_ISWRITEABLE(array) && (PyArray_FLAGS(array) & k_warns_on_write) == 0;
   self->dtype = PyArray_DESCR(array);
   Py_INCREF(reinterpret_cast<PyObject*>(self->dtype));
@@ -321,9 +222,7 @@ PyObject* share_array(ModuleState* state, SharedPool* core, PyArrayObject* array
 
   int error = EINVAL;
   if (core->segment().offset_of(PyArray_DATA(array), &layout.offset)) {
-    const SharedBlockObject* block = block_behind(state, array, core);
-    if (block != nullptr) {
-      layout.ref = block->ref;
+    if (block_behind(state, array, core, &layout.ref)) {
       error = core->hold(layout.ref, &self->range);
     } else {
       error = core->share(PyArray_DATA(array), &layout.ref, &self->range);
@@ -491,10 +390,9 @@ PyMethodDef k_shared_pool_exchange_methods[] = {
 
 int register_shared_arrays(PyObject* module) {
   ModuleState* state = state_of(module);
-  state->shared_block_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &block_spec, nullptr));
   state->shared_array_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &handle_spec, nullptr));
   state->opened_array_type = reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &opened_spec, nullptr));
-  for (const PyTypeObject* type : {state->shared_block_type, state->shared_array_type, state->opened_array_type}) {
+  for (const PyTypeObject* type : {state->shared_array_type, state->opened_array_type}) {
     if (type == nullptr) return -1;
   }
   if (PyModule_AddType(module, state->shared_array_type) < 0) return -1;

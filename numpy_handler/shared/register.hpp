@@ -6,6 +6,7 @@
 namespace rtpool::binding {
 
 int register_shared(PyObject* module);         // pool_type.cpp
+int register_shared_blocks(PyObject* module);  // opened_array.cpp
 int register_shared_arrays(PyObject* module);  // array_type.cpp
 
 }  // namespace rtpool::binding
