@@ -5,8 +5,8 @@
 It makes an environment of its own in build/tests, installs rtpool there from this tree, and runs: the
 GoogleTest suite of the core as released, under AddressSanitizer with UndefinedBehaviorSanitizer, and under
 ThreadSanitizer; the Python tests; ruff; mypy; a part of NumPy's own test suite with and without
-activation; and each fuzz target for some seconds. What cannot run is skipped, with the reason. The last line is
-`N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
+activation; each fuzz target for some seconds; and builds the documentation. What cannot run is skipped, with the
+reason. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
 
     python3 tests/run.py --quick     a first answer in three minutes: the core as released, most Python tests, style
     python3 tests/run.py --only python lint     some steps
@@ -284,6 +284,14 @@ def numpy(runner: Runner) -> Result:
     return Result(passed=1) if code == 0 else Result(failures=["NumPy's own tests come out differently when activated"])
 
 
+def docs(runner: Runner) -> Result:
+    """Build the documentation site, warnings being errors. Its examples are run with the Python tests."""
+    pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    runner.must("pip cannot install what the documentation needs", *pip, "--no-build-isolation", f"{ROOT}[docs]")
+    code = runner.run(runner.python, "docs/build.py", "--here")
+    return Result(passed=1) if code == 0 else Result(failures=["the documentation does not build"])
+
+
 STEPS: dict[str, Callable[[Runner], Result]] = {
     "core": core,
     "python": python,
@@ -292,10 +300,11 @@ STEPS: dict[str, Callable[[Runner], Result]] = {
     "asan": asan,
     "tsan": tsan,
     "fuzz": fuzz,
+    "docs": docs,
 }
 QUICK = ("core", "python", "lint")
 # What runs side by side, each in this order.
-LANES = {("python", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
+LANES = {("python", "docs", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
 
 
 def _read_junit(path: Path) -> Result:

@@ -1,4 +1,4 @@
-"""The how-tos are programs: their code is run, one program a page, where what they need is installed."""
+"""The documentation's pages are programs: their code runs, one program a page, where what they need is installed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[3] / "docs" / "howto").glob("*.md"))
+DOCS = Path(__file__).parents[3] / "docs"
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"<!-- needs: (.*?) -->")
+PAGES = sorted(page for page in DOCS.rglob("*.md") if CODE.search(page.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
 def test_what_the_page_says_runs(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     needs = NEEDS.search(text)

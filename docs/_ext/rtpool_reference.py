@@ -1,0 +1,61 @@
+"""Directives that read the reference from the program itself, so that it cannot differ from it.
+
+`rtpool-commands`: the help of every command of `python -m rtpool`. `rtpool-result FILE`: a file of bench/results.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+
+
+def _help(*command: str) -> str:
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "rtpool", *command, "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+class Commands(Directive):
+    """A section for each command, with its help."""
+
+    def run(self) -> list[nodes.Node]:
+        overview = _help()
+        sections: list[nodes.Node] = [nodes.literal_block(overview, overview, language="text")]
+        for name in re.findall(r"^    (\w+) ", overview, re.MULTILINE):
+            section = nodes.section(ids=[f"command-{name}"])
+            section += nodes.title(text=name)
+            text = _help(name)
+            section += nodes.literal_block(text, text, language="text")
+            sections.append(section)
+        return sections
+
+
+class Result(Directive):
+    """A result file as it was written."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = (RESULTS / self.arguments[0]).read_text(encoding="utf-8")
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.add_directive("rtpool-commands", Commands)
+    app.add_directive("rtpool-result", Result)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,42 @@
+"""Sphinx configuration; `python3 docs/build.py` builds."""
+
+import sys
+from pathlib import Path
+
+import rtpool
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "rtpool"
+author = "the rtpool developers"
+release = version = rtpool.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "rtpool_reference",  # _ext: what is read from the program itself
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_ext"]
+autosummary_generate = True
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+# Names are links where this site has them; those of Python and NumPy only where their inventories can be had.
+intersphinx_mapping: dict[str, tuple[str, None]] = {}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"rtpool {release}"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
