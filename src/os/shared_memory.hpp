@@ -61,8 +61,9 @@ class SharedMemory {
   virtual int for_each_name(bool (*visit)(void* context, const char* name), void* context) noexcept = 0;
   // Opens the segment `id`, nameless or not, through a process of the same user that has it open: `pid` and its descriptor
   // `fd_there` are tried first (0 for unknown), then the published names, then every process that may be looked at. A
-  // memory file is known by its name; for others `holds(context, fd)` says whether it is the one. ENOENT: none has it;
-  // EACCES: `pid` lives and may not be looked at, and nobody else has it.
+  // process that may not be looked at is asked, if it offers the segment (segment_door.hpp). A memory file is known by its
+  // name; for others `holds(context, fd)` says whether it is the one. ENOENT: none has it; EACCES: `pid` lives and may
+  // not be looked at, and nobody else has it.
   virtual int open_of_process(const SegmentId& id, std::int32_t pid, int fd_there, bool (*holds)(void* context, int fd),
                               void* context, int* fd) noexcept = 0;
   // Sets the memory aside: a full file system is an error here (ENOSPC) instead of a bus error at some later store.

@@ -17,6 +17,7 @@
 
 #include "base/bits.hpp"
 #include "os/errno.hpp"
+#include "os/segment_door.hpp"
 #include "os/kernel_pages.hpp"
 #include "os/shared_memory.hpp"
 #include "os/text_file.hpp"
@@ -167,6 +168,7 @@ class LinuxSharedMemory final : public SharedMemory {
       if (open_if_segment(wanted, pid, fd_there, fd)) return 0;
       refused = errno == EACCES || errno == EPERM;
     }
+    if (refused && ask_for_segment(id, pid, fd) == 0) return 0;
     if (search_process(wanted, ::getppid(), fd) || search_names(wanted, fd)) return 0;
     DIR* processes = ::opendir("/proc");
     if (processes == nullptr) return errno;

@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "base/check.hpp"
+#include "os/segment_door.hpp"
 #include "shared/registry.hpp"
 
 namespace rtpool::shared {
@@ -145,6 +146,7 @@ void SharedPool::after_fork_in_parent() noexcept {
 
 void SharedPool::after_fork_in_child() noexcept {
   os::PriorityLock::forget_thread();
+  os::forget_offers_after_fork();
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
     pool->mutex_.reset_after_fork();
     if (pool->fork_child_ && pool->processes_.adopt_fork(pool->fork_child_) != 0) {
@@ -176,6 +178,7 @@ bool SharedPool::reborn() noexcept {
   if (!tenancy_ && processes_.join(&tenancy_) != 0) return false;
   heap_ = Heap::make(segment_, granules_, tenancy_);
   if (heap_ == nullptr) return false;
+  (void)os::offer_segment(segment_.made().id, segment_.fd());
   for (std::uint32_t i = 0; i < geometry().records; ++i) holds_[i] = Hold{};
   return true;
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "os/memory.hpp"
+#include "os/segment_door.hpp"
 #include "shared/registry.hpp"
 #include "shared/shared_pool.hpp"
 
@@ -150,6 +151,7 @@ CreateResult SharedPool::finish(Segment& segment, const Options& options, const 
     return result;
   }
   Registry::add(pool);
+  (void)os::offer_segment(segment.made().id, segment.fd());
   result.pool = pool;
   return result;
 }
@@ -273,6 +275,7 @@ void SharedPool::destroy() noexcept {
   std::free(holds_);
   std::free(deferred_);
   if (tenancy_ && processes_.current(tenancy_)) leave();
+  os::withdraw_segment(segment_.made().id);
   segment_.unmap();
   this->~SharedPool();
   std::free(this);

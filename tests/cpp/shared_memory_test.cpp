@@ -2,8 +2,11 @@
 // living from the dead.
 #include "os/shared_memory.hpp"
 
+#include "os/segment_door.hpp"
+
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +113,59 @@ TEST(SharedMemory, NamedFilesAreFoundThroughTheProcessThatHasThem) {
   EXPECT_EQ(finds(0, -1), 0);
   real().close(fd);
   EXPECT_EQ(finds(::getpid(), fd), ENOENT);
+}
+
+// Two processes of one user without privileges, the first of which nobody but root may look at.
+TEST(SharedMemory, AProcessThatMayNotBeLookedAtOffersItsSegments) {
+  const SegmentId id{{77, 1}};
+  int fd = -1;
+  ASSERT_EQ(real().create_nameless(id, 8192, 4096, &fd), 0);
+  int ready[2];
+  int over[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  ASSERT_EQ(::pipe(over), 0);
+  const bool root = ::geteuid() == 0;
+  const pid_t holder = ::fork();
+  if (holder == 0) {
+    ::alarm(20);
+    ::close(over[1]);
+    if (root && ::setuid(65534) != 0) ::_exit(1);
+    ::prctl(PR_SET_DUMPABLE, 0);
+    if (offer_segment(id, fd) != 0) ::_exit(2);
+    char byte = 0;
+    if (::write(ready[1], "x", 1) != 1 || ::read(over[0], &byte, 1) != 0) ::_exit(3);
+    withdraw_segment(id);
+    ::_exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  real().close(fd);
+  const pid_t receiver = ::fork();
+  if (receiver == 0) {
+    ::alarm(20);
+    ::close(over[1]);
+    if (root && ::setuid(65534) != 0) ::_exit(1);
+    const auto never = [](void*, int) { return false; };
+    int found = -1;
+    if (real().open_of_process(id, holder, fd, never, nullptr, &found) != 0) ::_exit(4);
+    SegmentFile file;
+    ::_exit(real().describe(found, &file) == 0 && file.sealed && file.bytes == 8192 ? 0 : 5);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(receiver, &status, 0), receiver);
+  EXPECT_EQ(status, 0) << WEXITSTATUS(status);
+  int nothing = -1;
+  if (root) {
+    EXPECT_EQ(ask_for_segment(id, holder, &nothing), EPERM) << "another user's is not taken, whoever asks";
+  }
+  EXPECT_EQ(ask_for_segment(SegmentId{{78}}, holder, &nothing), ECONNREFUSED);
+  ::close(over[0]);
+  ::close(over[1]);
+  ASSERT_EQ(::waitpid(holder, &status, 0), holder);
+  EXPECT_EQ(status, 0) << WEXITSTATUS(status);
+  // A process that is dumpable offers nothing.
+  ASSERT_EQ(offer_segment(id, 0), 0);
+  EXPECT_EQ(ask_for_segment(id, ::getpid(), &nothing), ECONNREFUSED);
 }
 
 TEST(SharedMemory, NamesThatLeaveTheFolderAreRefused) {

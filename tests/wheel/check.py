@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
@@ -141,7 +142,10 @@ def check() -> tuple[dict[str, Any], list[str]]:
     for what, true in hard.items():
         hold(what, true)
     user = make_environment(WORK / "user", final)
-    smoke = subprocess.run([user, "-c", SMOKE], cwd=WORK, capture_output=True, text=True, check=False)
+    # Activated from outside: the start-up file came with the wheel.
+    outside = os.environ | {"RTPOOL_ACTIVATE": "1"}
+    code = "import numpy, rtpool; assert rtpool.active_pool() is not None; rtpool.deactivate()\n" + SMOKE
+    smoke = subprocess.run([user, "-c", code], cwd=WORK, env=outside, capture_output=True, text=True, check=False)
     hold("the repaired wheel installs and works", smoke.returncode == 0, smoke.stderr)
     result = {
         "command": "python tests/wheel/check.py --record",
