@@ -5,6 +5,7 @@
 #include "numpy_handler/copy/register.hpp"
 #include "numpy_handler/handler/register.hpp"
 #include "numpy_handler/module/register.hpp"
+#include "numpy_handler/objects/register.hpp"
 #include "numpy_handler/pool/register.hpp"
 #include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/shared/register.hpp"
@@ -28,6 +29,8 @@ constexpr Register k_parts[] = {
     register_shared_arrays,
     register_handler,
     register_activation,
+    register_object_arenas,
+    register_object_room,
     register_copy,
     register_system,
     register_realtime_record,

@@ -1,7 +1,4 @@
 // What the package asks the machine and libc: physical memory, limits, and libc's malloc settings.
-#include <atomic>
-#include <cstring>
-
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/support/state.hpp"
 #include "os/blas_buffers.hpp"
@@ -64,62 +61,7 @@ PyObject* touch_stack(PyObject*, PyObject* arg) {
   return PyLong_FromSize_t(os::touch_stack(bytes));
 }
 
-#ifdef Py_GIL_DISABLED
-// Without a GIL objects come from heaps of mimalloc, a thread's own, in pages of one class each that are touched only
-// as objects come to lie there; nothing but objects may be taken from them. Some bytes objects of each class up to 512
-// bytes are made and given back, so that there is resident room for the first objects of a loop: 0.25 MiB.
-void touch_object_arenas() noexcept {
-  constexpr Py_ssize_t k_bytes_a_class = 8192;
-  constexpr Py_ssize_t k_largest = 512;
-  // One object a class stays, or its page would go back to the kernel some milliseconds into the loop.
-  static std::atomic<bool> anchored{false};
-  const bool anchor = !anchored.exchange(true);
-  PyObject* made = nullptr;
-  for (Py_ssize_t size = 64; size <= k_largest; size += 16) {
-    for (Py_ssize_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
-      PyObject* const object = PyBytes_FromStringAndSize(nullptr, size - PyBytes_Type.tp_basicsize);
-      if (object == nullptr) break;
-      std::memcpy(PyBytes_AS_STRING(object), &made, sizeof(made));
-      made = object;
-    }
-    if (anchor && made != nullptr) Py_INCREF(made);
-  }
-  PyErr_Clear();
-  while (made != nullptr) {
-    PyObject* const object = made;
-    std::memcpy(&made, PyBytes_AS_STRING(object), sizeof(made));
-    Py_DECREF(object);
-  }
-}
-#else
-// Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
-// objects come to lie there. Some of each class are made and given back, so that there is resident room for the first
-// objects of a loop: 0.5 MiB.
-void touch_object_arenas() noexcept {
-  constexpr std::size_t k_bytes_a_class = 16384;
-  constexpr std::size_t k_largest = 512;
-  // One object stays, or an arena in which all is free would go back to the kernel.
-  static std::atomic<void*> anchor{nullptr};
-  void** made = nullptr;
-  for (std::size_t size = 16; size <= k_largest; size += 16) {
-    for (std::size_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
-      void** const object = static_cast<void**>(PyObject_Malloc(size));
-      if (object == nullptr) break;
-      *object = made;
-      made = object;
-    }
-  }
-  if (anchor.load() == nullptr) anchor.store(PyObject_Malloc(k_largest));
-  while (made != nullptr) {
-    void* const object = made;
-    made = static_cast<void**>(*made);
-    PyObject_Free(object);
-  }
-}
-#endif
-
-// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and Python's arenas for small objects, and what
-// BLAS works in
+// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and what BLAS works in
 PyObject* make_program_resident(PyObject*, PyObject*) {
   os::ProgramPages pages;
   {
@@ -127,7 +69,6 @@ PyObject* make_program_resident(PyObject*, PyObject*) {
     pages = os::make_program_resident();
     os::make_blas_buffers_ready();
   }
-  touch_object_arenas();
   return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);
 }
 

@@ -48,7 +48,13 @@ int pool_contains(PyObject* object, PyObject* array) {
     PyErr_Format(PyExc_TypeError, "`in` asks a pool about a NumPy array, not about %.200s", Py_TYPE(array)->tp_name);
     return -1;
   }
-  return core_of<Core>(object)->contains(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array))) ? 1 : 0;
+  const void* const data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array));
+  const Core* const core = core_of<Core>(object);
+  // What lies in an object of Python's own is none of the pool's arrays.
+  if constexpr (requires { core->in_object_arena(data); }) {
+    if (core->in_object_arena(data)) return 0;
+  }
+  return core->contains(data) ? 1 : 0;
 }
 
 template <class Core>

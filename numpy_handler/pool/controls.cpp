@@ -124,6 +124,26 @@ PyObject* prepare(PyObject* self, PyObject* plan) {
   return PyLong_FromSize_t(prepared);
 }
 
+// _prepare_object_arenas(bytes, count) -> how many there are
+PyObject* prepare_object_arenas(PyObject* self, PyObject* args) {
+  Py_ssize_t bytes = 0;
+  Py_ssize_t count = 0;
+  if (!PyArg_ParseTuple(args, "nn", &bytes, &count)) return nullptr;
+  std::size_t prepared = 0;
+  if (bytes > 0 && count > 0) {
+    const WithoutGil others_run;
+    prepared = core_of<pool::Pool>(self)->prepare_object_arenas(static_cast<std::size_t>(bytes), static_cast<std::size_t>(count));
+  }
+  return PyLong_FromSize_t(prepared);
+}
+
+// _free_object_arenas(nanoseconds) -> bytes of kept arenas, unused for so long, that are free memory now
+PyObject* free_object_arenas(PyObject* self, PyObject* older_than) {
+  const long long span = PyLong_AsLongLong(older_than);
+  if (span == -1 && PyErr_Occurred()) return nullptr;
+  return PyLong_FromSize_t(core_of<pool::Pool>(self)->free_object_arenas(span));
+}
+
 // _zero_ahead(size, blocks, max_bytes) -> bytes cleared
 PyObject* zero_ahead(PyObject* self, PyObject* arguments) {
   Py_ssize_t size = 0;
@@ -148,6 +168,8 @@ PyMethodDef k_pool_control_methods[] = {
     {"_begin_learning", begin_learning, METH_NOARGS, nullptr},
     {"_end_learning", end_learning, METH_NOARGS, nullptr},
     {"_prepare", prepare, METH_O, nullptr},
+    {"_prepare_object_arenas", prepare_object_arenas, METH_VARARGS, nullptr},
+    {"_free_object_arenas", free_object_arenas, METH_O, nullptr},
     {"_zero_ahead", zero_ahead, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -32,7 +32,9 @@ PyObject* owner(PyObject* module, PyObject* array) {
   }
   ModuleState* state = state_of(module);
   void* address = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array));
-  if (pool::Pool* core = pool::Pool::find(address); core != nullptr) return object_of_pool(state, core);
+  if (pool::Pool* core = pool::Pool::find(address); core != nullptr && !core->in_object_arena(address)) {
+    return object_of_pool(state, core);
+  }
   return ask_finders(state->owner_finders, address);
 }
 

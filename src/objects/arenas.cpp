@@ -48,9 +48,21 @@ void Arenas::leave(Pool& pool) noexcept {
   pool.drop_reference();
 }
 
-bool Arenas::entered() noexcept {
+bool Arenas::serving() noexcept {
   const std::lock_guard guard(lock_);
   return entered_count_ != 0;
+}
+
+bool Arenas::has_entered(const Pool& pool) noexcept {
+  const std::lock_guard guard(lock_);
+  unsigned at = entered_count_;
+  while (at != 0 && entered_[at - 1] != &pool) --at;
+  return at != 0;
+}
+
+std::uint64_t Arenas::requests() noexcept {
+  const std::lock_guard guard(lock_);
+  return requests_;
 }
 
 void* Arenas::take_of_pools_locked(std::size_t bytes) noexcept {
@@ -79,6 +91,8 @@ void* Arenas::take_kept_of_source_locked(std::size_t bytes) noexcept {
 void* Arenas::take(std::size_t bytes) noexcept {
   {
     const std::lock_guard guard(lock_);
+    ++requests_;
+    arena_bytes_ = bytes;
     if (entered_count_ != 0) {
       void* const arena = take_of_pools_locked(bytes);
       note_locked(1, bytes);
@@ -151,18 +165,34 @@ void Arenas::give_to_source(KeptOfSource* arenas) noexcept {
   }
 }
 
+std::size_t Arenas::arena_bytes() noexcept {
+  const std::lock_guard guard(lock_);
+  return arena_bytes_;
+}
+
 std::uint64_t Arenas::frozen_misses() noexcept {
   const std::lock_guard guard(lock_);
   return frozen_misses_;
 }
 
 void Arenas::note_locked(std::int64_t change, std::size_t bytes) noexcept {
+  if (unwatched_ != 0) return;
   for (Watch& watch : watches_) {
     if (!watch.used) continue;
     watch.need.bytes = bytes;
     watch.alive += change;
     if (watch.alive > static_cast<std::int64_t>(watch.need.most)) watch.need.most = static_cast<std::uint64_t>(watch.alive);
   }
+}
+
+Arenas::Unwatched::Unwatched(Arenas& arenas) noexcept : arenas_(arenas) {
+  const std::lock_guard guard(arenas_.lock_);
+  ++arenas_.unwatched_;
+}
+
+Arenas::Unwatched::~Unwatched() {
+  const std::lock_guard guard(arenas_.lock_);
+  --arenas_.unwatched_;
 }
 
 int Arenas::begin_watch() noexcept {

@@ -50,7 +50,8 @@ class Arenas {
   // The pool serves first from now on, until as many `leave` it. False: k_most_entered have entered.
   bool enter(pool::Pool& pool) noexcept;
   void leave(pool::Pool& pool) noexcept;
-  bool entered() noexcept;
+  bool serving() noexcept;  // whether any has entered
+  bool has_entered(const pool::Pool& pool) noexcept;
 
   // As the source's; nullptr when it has none either.
   void* take(std::size_t bytes) noexcept;
@@ -58,11 +59,26 @@ class Arenas {
   // Whether the address lies in an arena of a pool, handed out or kept. No lock, O(pools); no pool may end meanwhile.
   static bool contains(const void* address) noexcept;
 
-  // Requests that were not served while the pool that should have was frozen.
+  // How often an arena was asked for.
+  std::uint64_t requests() noexcept;
+  // Bytes of the arena that was asked for last; 0: none was.
+  std::size_t arena_bytes() noexcept;
+  // Those that were not served while the pool that should have was frozen.
   std::uint64_t frozen_misses() noexcept;
   // Watches what is needed, at most k_most_watches at once. -1: no more.
   int begin_watch() noexcept;
   Need end_watch(int watch) noexcept;
+  // While it lives, what is asked for is nobody's need.
+  class Unwatched {
+   public:
+    explicit Unwatched(Arenas& arenas) noexcept;
+    ~Unwatched();
+    Unwatched(const Unwatched&) = delete;
+    Unwatched& operator=(const Unwatched&) = delete;
+
+   private:
+    Arenas& arenas_;
+  };
 
   constexpr Arenas() = default;
   Arenas(const Arenas&) = delete;
@@ -91,6 +107,8 @@ class Arenas {
   unsigned entered_count_ = 0;
   KeptOfSource* kept_ = nullptr;
   std::uint64_t out_of_source_ = 0;  // handed out by it since it is ours to say
+  std::uint64_t requests_ = 0;
+  std::size_t arena_bytes_ = 0;
   std::uint64_t frozen_misses_ = 0;
   struct Watch {
     bool used = false;
@@ -98,6 +116,7 @@ class Arenas {
     Need need;
   };
   Watch watches_[k_most_watches];
+  unsigned unwatched_ = 0;  // how many Unwatched live
 };
 
 // The one of this process.

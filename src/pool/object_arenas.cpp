@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "base/bits.hpp"
 
@@ -14,6 +15,8 @@ using pages::PageIndex;
 using pages::RunState;
 
 namespace {
+
+constexpr std::uint32_t k_unit_pages = k_object_arena_alignment / os::k_page_size;
 
 // 0 for what cannot be an arena: the second page's descriptor is needed.
 std::uint32_t pages_for(std::size_t bytes, std::size_t reserved) noexcept {
@@ -55,18 +58,62 @@ void* ObjectArenas::take_kept(std::size_t bytes) noexcept {
   return nullptr;
 }
 
+void* ObjectArenas::mark_locked(PageIndex first, std::uint32_t pages) noexcept {
+  PageDesc* const descs = store_.view().descs;
+  for (PageIndex page = first + 1; page < first + pages; ++page) descs[page].set(RunState::in_object_arena);
+  descs[first].pages = pages;
+  descs[first].set(RunState::object_arena);
+  ++counts_.misses;
+  return hand_out_locked(first);
+}
+
+PageIndex ObjectArenas::cut_rest_locked(std::uint32_t pages) noexcept {
+  const auto first = static_cast<PageIndex>(base::align_up(rest_, k_unit_pages));
+  if (rest_pages_ < pages + (first - rest_)) return k_no_page;
+  const PageIndex end = rest_ + rest_pages_;
+  if (first != rest_) store_.give(rest_, first - rest_, false);
+  rest_pages_ = 0;
+  if (first + pages != end) keep_rest_locked(first + pages, end - first - pages);
+  return first;
+}
+
+void ObjectArenas::keep_rest_locked(PageIndex first, std::uint32_t pages) noexcept {
+  PageDesc& desc = store_.view().descs[first];
+  desc.pages = pages;
+  desc.set(RunState::taken);
+  rest_ = first;
+  rest_pages_ = pages;
+  rest_since_ = clock_.now();
+}
+
+std::size_t ObjectArenas::give_rest_back_locked(os::Nanoseconds until) noexcept {
+  if (rest_pages_ == 0 || rest_since_ > until) return 0;
+  store_.give(rest_, rest_pages_, false);
+  return std::size_t{std::exchange(rest_pages_, 0)} * os::k_page_size;
+}
+
 void* ObjectArenas::take_new(std::size_t bytes, bool may_grow) noexcept {
   const std::uint32_t pages = pages_for(bytes, store_.reserved());
   if (pages == 0) return nullptr;
+  {
+    const std::lock_guard guard(lock_);
+    if (const PageIndex first = rest_pages_ != 0 ? cut_rest_locked(pages) : k_no_page; first != k_no_page) {
+      return mark_locked(first, pages);
+    }
+  }
   pages::GrowthFailure failure;
-  const pages::PageRuns::Taken run = store_.take_aligned(pages, k_object_arena_alignment / os::k_page_size, may_grow, &failure);
+  const PageIndex committed = store_.committed_pages();
+  const pages::PageRuns::Taken run = store_.take_aligned(pages, k_unit_pages, may_grow, &failure);
   if (run.first == k_no_page) return nullptr;
-  PageDesc* const descs = store_.view().descs;
+  const PageIndex end = run.first + pages;
+  const PageIndex now = store_.committed_pages();
+  const std::uint32_t behind = now != committed && now - end < pages::k_frame_pages ? now - end : 0;
   const std::lock_guard guard(lock_);
-  for (PageIndex page = run.first + 1; page < run.first + pages; ++page) descs[page].set(RunState::in_object_arena);
-  descs[run.first].set(RunState::object_arena);
-  ++counts_.misses;
-  return hand_out_locked(run.first);
+  if (behind != 0 && store_.extend_run(run.first, pages, behind)) {
+    give_rest_back_locked(INT64_MAX);  // one that was too short
+    keep_rest_locked(end, behind);
+  }
+  return mark_locked(run.first, pages);
 }
 
 bool ObjectArenas::give(void* arena, bool clear) noexcept {
@@ -108,6 +155,7 @@ std::size_t ObjectArenas::give_kept_back(os::Nanoseconds older_than, std::size_t
     at = descs[at].run.next.load(std::memory_order_relaxed);
   }
   // From here on all are as old (OA-2).
+  const std::size_t rest = give_rest_back_locked(until);
   std::size_t given = 0;
   for (; at != k_no_page && most != 0; --most) {
     const PageIndex first = at;
@@ -124,7 +172,7 @@ std::size_t ObjectArenas::give_kept_back(os::Nanoseconds older_than, std::size_t
     descs[before].run.next.store(at, std::memory_order_relaxed);
   }
   counts_.kept_bytes -= given;
-  return given;
+  return given + rest;
 }
 
 std::size_t ObjectArenas::held() noexcept {

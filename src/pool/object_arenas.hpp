@@ -5,6 +5,9 @@
 // A kept arena is the next one handed out (last in, first out). It is free memory of the pool: what needs room for arrays
 // takes it before it asks the kernel for more, and trimming gives it back.
 //
+// Memory grows by whole frames. What an arena leaves of those that were made ready for it, the *rest*, waits here for the next
+// one: a frozen pool is not to serve arrays with it that its plan does not know.
+//
 //   OA-1  what is handed out and what is kept is what the pages say, run by run
 //   OA-2  the list of kept arenas holds each of them once; those below one were given back before it
 //
@@ -52,7 +55,7 @@ class ObjectArenas {
   bool give(void* arena, bool clear) noexcept;
   // Whether the address lies in an arena, handed out or kept. No lock.
   bool contains(const void* address) const noexcept;
-  // Kept arenas that nobody has used for so long become free runs of the store, at most `most` of them; how many bytes.
+  // Kept arenas, and the rest, that nobody has used for so long become free runs of the store, at most `most` of them; how many bytes.
   // O(kept arenas) in one turn of the lock.
   std::size_t give_kept_back(os::Nanoseconds older_than, std::size_t most = SIZE_MAX) noexcept;
   // Bytes handed out and kept.
@@ -70,6 +73,10 @@ class ObjectArenas {
   os::PriorityLock& lock() noexcept { return lock_; }
 
  private:
+  void* mark_locked(pages::PageIndex first, std::uint32_t pages) noexcept;
+  pages::PageIndex cut_rest_locked(std::uint32_t pages) noexcept;
+  std::size_t give_rest_back_locked(os::Nanoseconds until) noexcept;
+  void keep_rest_locked(pages::PageIndex first, std::uint32_t pages) noexcept;
   void* hand_out_locked(pages::PageIndex first) noexcept;
   void* address_of(pages::PageIndex page) const noexcept { return store_.view().base + std::size_t{page} * os::k_page_size; }
 
@@ -77,6 +84,9 @@ class ObjectArenas {
   os::Clock& clock_;
   os::PriorityLock lock_;
   pages::PageIndex kept_ = pages::k_no_page;  // given back last; each links to the one before
+  pages::PageIndex rest_ = pages::k_no_page;  // a run of rest_pages_
+  std::uint32_t rest_pages_ = 0;
+  os::Nanoseconds rest_since_ = 0;
   Counts counts_;
 };
 

@@ -71,8 +71,12 @@ class ArenasTest : public pool::PoolTest {
 };
 
 TEST_F(ArenasTest, TheSourceServesWhileNobodyHasEntered) {
-  EXPECT_FALSE(arenas_->entered());
+  Pool& pool = make();
+  EXPECT_FALSE(arenas_->has_entered(pool));
   void* const arena = take();
+  EXPECT_EQ(arenas_->requests(), 1U);
+  EXPECT_EQ(arenas_->arena_bytes(), k_arena);
+  EXPECT_FALSE(arenas_->serving());
   EXPECT_EQ(before_.takes, 1);
   EXPECT_FALSE(Arenas::contains(arena));
   give(arena);
@@ -126,11 +130,11 @@ TEST_F(ArenasTest, APoolMayEnterManyTimes) {
   while (arenas_->enter(pool)) ++entered;
   EXPECT_EQ(entered, Arenas::k_most_entered);
   for (unsigned i = 1; i < entered; ++i) arenas_->leave(pool);
-  EXPECT_TRUE(arenas_->entered());
+  EXPECT_TRUE(arenas_->has_entered(pool));
   void* const arena = take();
   EXPECT_TRUE(pool.in_object_arena(arena));
   arenas_->leave(pool);
-  EXPECT_FALSE(arenas_->entered());
+  EXPECT_FALSE(arenas_->has_entered(pool));
   give(arena);
 }
 
@@ -252,6 +256,12 @@ TEST_F(ArenasTest, WatchesSayWhatWasNeeded) {
   for (int round = 0; round < 3; ++round) {
     for (void*& arena : held) arena = take();
     for (void* arena : held) give(arena);
+  }
+  {
+    const Arenas::Unwatched unwatched(*arenas_);
+    void* many[9];
+    for (void*& arena : many) arena = take();
+    for (void* arena : many) give(arena);
   }
   void* const stays = take();
   const int other = arenas_->begin_watch();

@@ -172,6 +172,26 @@ TEST_F(ObjectArenasTest, FrozenMakesNoKernelCall) {
   give(pool, more);
 }
 
+TEST_F(ObjectArenasTest, AFrozenPoolServesNoArraysWithWhatGrowthForArenasLeft) {
+  Pool& pool = make();
+  pool.release(pool.allocate(100 * k_kib));
+  const std::vector<void*> arenas = take(pool, 3);  // two more pages of a frame than arenas
+  pool.freeze(OnMiss::raise);
+  EXPECT_EQ(pool.allocate(400 * k_kib), nullptr);
+  const std::uint64_t calls = pool.stats().kernel_calls;
+  void* const fourth = pool.take_object_arena(k_arena);  // it waits for an arena
+  EXPECT_EQ(pool.stats().kernel_calls, calls);
+  EXPECT_EQ(fourth == nullptr, pool.stats().capacity_bytes < 5 * k_arena);
+  pool.unfreeze();
+  const std::uint64_t growths = pool.stats().growths;
+  void* const block = pool.allocate(400 * k_kib);
+  EXPECT_NE(block, nullptr);
+  EXPECT_EQ(pool.stats().growths, growths);  // once it may grow, it takes what is there
+  pool.release(block);
+  pool.give_object_arena(fourth);
+  give(pool, arenas);
+}
+
 TEST_F(ObjectArenasTest, PreparedOnesAreKeptAndEnough) {
   Pool& pool = make();
   EXPECT_EQ(pool.prepare_object_arenas(k_arena, 6), 6U);

@@ -59,6 +59,8 @@ class Effective(NamedTuple):
         ``"auto"``, ``"2MiB"``, ``"1GiB"`` or ``False``.
     degradations : tuple of Degradation
         Where less is in force than was asked, with the reason and the fix.
+    objects : str
+        ``"pool"`` while Python's own objects get their arenas from this pool, else ``"keep"``.
     """
 
     asked: Mapping[str, Any]
@@ -68,6 +70,7 @@ class Effective(NamedTuple):
     lock: bool
     huge_pages: str | bool
     degradations: tuple[Degradation, ...]
+    objects: str = "keep"
 
     @property
     def as_asked(self) -> bool:
@@ -78,6 +81,8 @@ class Effective(NamedTuple):
         rows = [["setting", "asked", "in force"]]
         for setting in ("size", "limit", "prefault", "lock", "huge_pages"):
             rows.append([setting, _shown(self.asked[setting]), _shown(getattr(self, setting))])
+        if self.objects == "pool":
+            rows.append(["objects", "", "pool"])
         return "\n".join([*columns(rows, left=1, gap=4), *map(str, self.degradations)])
 
 

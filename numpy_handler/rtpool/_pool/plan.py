@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import _core
 from .._support.sizes import ADDRESS_SPACE, format_size
 from .._support.table import columns
+from .objects import ObjectArenas, make_room
 from .stats import Stats
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 FORMAT = "rtpool-plan"
-VERSION = 1
+VERSION = 2  # 1: without objects; still what is written where there are none
 MOST_ENTRIES = 65536  # as the core
 MOST_BYTES_OF_FILE = 16 << 20
 
@@ -58,6 +59,8 @@ class Plan:
         One a size.
     peak_bytes : int, optional
         The most bytes that were alive at once, over all sizes.
+    objects : ObjectArenas, optional
+        The most arenas that Python took at once for its own objects, where the pool serves them.
 
     Raises
     ------
@@ -75,11 +78,14 @@ class Plan:
     [(2457600, 2, 10)]
     """
 
-    __slots__ = ("_entries", "_peak_bytes")
+    __slots__ = ("_entries", "_objects", "_peak_bytes")
 
-    def __init__(self, entries: Iterable[PlanEntry] = (), *, peak_bytes: int = 0) -> None:
+    def __init__(
+        self, entries: Iterable[PlanEntry] = (), *, peak_bytes: int = 0, objects: ObjectArenas | None = None
+    ) -> None:
         self._entries = _checked(entries)
         self._peak_bytes = _count(peak_bytes, "peak_bytes")
+        self._objects = _checked_objects(objects)
 
     @property
     def entries(self) -> tuple[PlanEntry, ...]:
@@ -88,8 +94,17 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are made ready for this plan: of every size as many blocks as were alive at once."""
+        """Bytes made ready for this plan: of every size as many blocks as were alive at once, and the arenas."""
+        return self._block_bytes + (self._objects.bytes if self._objects is not None else 0)
+
+    @property
+    def _block_bytes(self) -> int:
         return sum(entry.size * entry.most_alive for entry in self._entries)
+
+    @property
+    def objects(self) -> ObjectArenas | None:
+        """The arenas that Python took for its objects; `None` if it took none, or they are not the pool's."""
+        return self._objects
 
     @property
     def peak_bytes(self) -> int:
@@ -135,8 +150,11 @@ class Plan:
 
         sizes = [json.dumps(entry._asdict()) for entry in self._entries]
         listed = ",\n    ".join(sizes)
+        objects, version = "", 1
+        if self._objects is not None:
+            objects, version = f'  "objects": {json.dumps(self._objects._asdict())},\n', VERSION
         return (
-            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "peak_bytes": {self._peak_bytes},\n'
+            f'{{\n  "format": "{FORMAT}",\n  "version": {version},\n  "peak_bytes": {self._peak_bytes},\n{objects}'
             f'  "entries": [\n    {listed}\n  ]\n}}\n'
         )
 
@@ -151,16 +169,19 @@ class Plan:
             raise ValueError("nested too deeply") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f'an object with "format": "{FORMAT}" is expected')
-        if type(data.get("version")) is not int or data["version"] != VERSION:
-            raise ValueError(f"version {data.get('version')!r} is not one this rtpool reads ({VERSION})")
-        _expect_keys(data, {"format", "version", "peak_bytes", "entries"}, "the plan")
+        version = data.get("version")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise ValueError(f"version {version!r} is not one this rtpool reads (1 to {VERSION})")
+        keys = {"format", "version", "peak_bytes", "entries"}
+        _expect_keys(data, keys if version == 1 else {*keys, "objects"}, "the plan")
         if not isinstance(data["entries"], list):
             raise ValueError("entries must be a list")
         if len(data["entries"]) > MOST_ENTRIES:
             raise ValueError(f"more than {MOST_ENTRIES} entries")
         try:
             entries = [_entry(number, raw) for number, raw in enumerate(data["entries"])]
-            return cls(entries, peak_bytes=data["peak_bytes"])
+            objects = _objects(data["objects"]) if version > 1 else None
+            return cls(entries, peak_bytes=data["peak_bytes"], objects=objects)
         except TypeError as error:
             raise ValueError(str(error)) from None
 
@@ -171,10 +192,14 @@ class Plan:
         for entry in other._entries:
             mine = merged.get(entry.size)
             merged[entry.size] = entry if mine is None else PlanEntry(*map(max, zip(mine, entry, strict=True)))
-        return Plan(merged.values(), peak_bytes=max(self._peak_bytes, other._peak_bytes))
+        mine_objects, its_objects = self._objects, other._objects
+        objects = mine_objects | its_objects if mine_objects and its_objects else mine_objects or its_objects
+        return Plan(merged.values(), peak_bytes=max(self._peak_bytes, other._peak_bytes), objects=objects)
 
     def __eq__(self, other: object) -> bool:
-        return self._entries == other._entries if isinstance(other, Plan) else NotImplemented
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self._entries == other._entries and self._objects == other._objects
 
     __hash__ = None  # type: ignore[assignment]  # a plan is filled in when its learning ends
 
@@ -185,10 +210,11 @@ class Plan:
         return iter(self._entries)
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._entries) or self._objects is not None
 
     def __repr__(self) -> str:
-        return f"<rtpool.Plan: {len(self)} sizes, {format_size(self.bytes)}>"
+        arenas = f", {self._objects.most_alive:,} arenas of objects" if self._objects is not None else ""
+        return f"<rtpool.Plan: {len(self)} sizes{arenas}, {format_size(self.bytes)}>"
 
     def __str__(self) -> str:
         """A table, the sizes that need most memory first."""
@@ -197,22 +223,28 @@ class Plan:
             together = format_size(entry.size * entry.most_alive)
             counts = [f"{entry.allocations:,}", f"{entry.zeroed:,}"]
             rows.append([f"{entry.size:,}", f"{entry.most_alive:,}", together, *counts])
+        if self._objects is not None:
+            size, most = self._objects
+            together = format_size(self._objects.bytes)
+            rows.append([f"{size:,}", f"{most:,}", together, "objects", ""])
         rows.append(["in all", "", format_size(self.bytes), "", ""])
         return "\n".join(columns(rows, gap=4))
 
     def _fill(self, learned: Plan) -> None:
-        self._entries, self._peak_bytes = learned._entries, learned._peak_bytes
+        self._entries, self._peak_bytes, self._objects = learned._entries, learned._peak_bytes, learned._objects
 
 
 class Learning:
     """The context of `Pool.learn`; the plan it gives is filled in when it ends."""
 
-    __slots__ = ("_begun", "_plan", "_pool")
+    __slots__ = ("_begun", "_plan", "_pool", "_watch", "arenas_held")
 
     def __init__(self, pool: _core.Pool) -> None:
         self._pool = pool
         self._plan = Plan()
         self._begun = False
+        self._watch = -1
+        self.arenas_held = 0  # of the plan's arenas, those that are in use when learning ends
 
     def __enter__(self) -> Plan:
         if self._begun:
@@ -225,6 +257,7 @@ class Learning:
             )
         self._begun = True
         self._pool._reset_peak()
+        self._watch = _core.begin_object_watch()
         return self._plan
 
     def __exit__(
@@ -233,25 +266,33 @@ class Learning:
         self.finish()
         if kind is None:
             prepare(self._pool, self._plan)
+            make_room(self._pool, self._plan.objects, held=self.arenas_held)
 
     def finish(self) -> Plan:
         """End learning and give the plan, without making it ready."""
+        most, self.arenas_held, size = _core.end_object_watch(self._watch)
+        objects = ObjectArenas(size, most) if most else None
         peak = Stats._make(self._pool._stats()).peak_bytes
-        self._plan._fill(Plan([PlanEntry(*raw) for raw in self._pool._end_learning()], peak_bytes=peak))
+        entries = [PlanEntry(*raw) for raw in self._pool._end_learning()]
+        self._plan._fill(Plan(entries, peak_bytes=peak, objects=objects))
         return self._plan
 
 
 def prepare(pool: _core.Pool, plan: Plan) -> None:
-    """Make ready in a pool, for the calling thread, what a plan says; and the code that will run, once a process."""
+    """Make ready in a pool, for the calling thread, what a plan says; and the code that will run, once a process.
+
+    Arenas for objects come after it, by `make_room`: blocks take what is kept for them rather than more memory.
+    """
     if not isinstance(plan, Plan):
         raise TypeError(f"prepare needs a Plan, not {type(plan).__name__}; read files with Plan.load")
     _, limit, *_ = pool._effective()
-    if plan.bytes > limit:
+    if plan._block_bytes > limit:
         raise MemoryError(
-            f"the plan needs {format_size(plan.bytes)}, pool {pool._name()!r} may hold {format_size(limit)};"
+            f"the plan needs {format_size(plan._block_bytes)}, pool {pool._name()!r} may hold {format_size(limit)};"
             " raise limit="
         )
     _core.make_program_resident()  # before the blocks, which are to be the last that passed through the caches
+    _core.make_object_room()
     prepared = pool._prepare(plan.entries)
     if prepared < len(plan):
         # The core makes the largest sizes ready first.
@@ -297,6 +338,27 @@ def _checked(entries: Iterable[PlanEntry]) -> tuple[PlanEntry, ...]:
     if sum(entry.size * entry.most_alive for entry in checked) >= ADDRESS_SPACE:
         raise ValueError("the plan needs more than the address space of a process has")
     return tuple(checked)
+
+
+def _checked_objects(objects: object) -> ObjectArenas | None:
+    if objects is None:
+        return None
+    if not isinstance(objects, ObjectArenas):
+        raise TypeError(f"objects must be an ObjectArenas, not {type(objects).__name__}")
+    _count(objects.size, "size of object arenas", ADDRESS_SPACE)
+    _count(objects.most_alive, "most_alive of object arenas")
+    if not objects.size or not objects.most_alive:
+        raise ValueError("object arenas: size and most_alive are at least 1; leave objects out if there are none")
+    if objects.bytes >= ADDRESS_SPACE:
+        raise ValueError("the plan's object arenas need more than the address space of a process has")
+    return objects
+
+
+def _objects(raw: object) -> ObjectArenas:
+    if not isinstance(raw, dict):
+        raise ValueError("objects must be an object")
+    _expect_keys(raw, set(ObjectArenas._fields), "objects")
+    return ObjectArenas(**raw)
 
 
 def _entry(number: int, raw: object) -> PlanEntry:

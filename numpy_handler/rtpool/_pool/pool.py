@@ -146,7 +146,8 @@ class Pool(_core.Pool):
     @property
     def effective(self) -> Effective:
         """What was asked for and what is in force, with the reason and the fix where they differ."""
-        return read_effective(self._asked(), self._effective())
+        objects = "pool" if _core.serves_objects(self) else "keep"
+        return read_effective(self._asked(), self._effective())._replace(objects=objects)
 
     def _refusal(self, size: int) -> str:
         return describe_refusal(self.name, size, self.stats(), self.effective.limit, self.frozen)
@@ -229,7 +230,9 @@ class Pool(_core.Pool):
         """Make ready what a plan says, resident and in the calling thread, so that the first iteration finds it.
 
         The code and tables of all libraries loaded are made resident as well, so that the first iteration does not
-        fault where it runs code for the first time: some 10 ms at the first call, nothing at later ones.
+        fault where it runs code for the first time: some 10 ms at the first call, nothing at later ones. So are the
+        arenas that the plan's program took for Python's objects; those that the pool cannot hold (a quarter of its
+        `limit` at most) are left to Python.
 
         Raises
         ------
@@ -241,9 +244,11 @@ class Pool(_core.Pool):
         >>> plan.save("loop.json")                                          # doctest: +SKIP
         >>> rtpool.default_pool().prepare(rtpool.Plan.load("loop.json"))    # doctest: +SKIP
         """
+        from .objects import make_room
         from .plan import prepare
 
         prepare(self, plan)
+        make_room(self, plan.objects)
 
     def check(self) -> None:
         """Walk all structures of the pool and compare them with their invariants. Slow; other threads wait.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from .._pool.effective import Degradation
+from .._pool.objects import Objects
 from .._pool.stats import Stats
 from .environment import Environment
 from .faults import FaultOrigin
@@ -125,5 +126,6 @@ class Record(NamedTuple):
     interrupted: bool
     zeroed_ahead: int
     pool: Stats
+    objects: Objects
     degradations: tuple[Degradation, ...]
     environment: Environment

@@ -59,6 +59,7 @@ def _events(report: Record) -> list[tuple[str, str]]:
         ("switches", f"{report.voluntary_switches:,} voluntary, {report.involuntary_switches:,} involuntary"),
         ("pool", f"{report.kernel_calls:,} kernel calls, {report.misses:,} misses"
                  f"{f', {format_size(report.zeroed_ahead)} zeroed ahead' if report.zeroed_ahead else ''}"),
+        ("objects", str(report.objects)),
         ("collections", f"{report.collections:,}"),
     ]  # fmt: skip
     if report.interrupted:

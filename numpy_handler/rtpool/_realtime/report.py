@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._pool.effective import Degradation
+from .._pool.objects import Objects
 from .._pool.pool import Pool
 from .._pool.stats import Stats
 from . import render
@@ -69,6 +70,8 @@ class Report(Record):
         Bytes cleared in idle time.
     pool : Stats
         What the pool counted meanwhile, all threads together.
+    objects : Objects
+        How Python's own objects were kept: arenas ready, missed, or why the pool did not serve them.
     degradations : tuple of Degradation
         Settings that were asked for and are not in force, with reason and fix.
     environment : Environment
@@ -100,6 +103,7 @@ class Report(Record):
         values["timeline"] = [list(astuple(stretch)) for stretch in self.timeline]
         values["first"] = list(self.first)
         values["pool"] = self.pool._asdict()
+        values["objects"] = self.objects._asdict()
         values["degradations"] = [one._asdict() for one in self.degradations]
         values["environment"] = self.environment.to_dict()
         return values
@@ -154,6 +158,7 @@ def make_report(
     period: int,
     change: Stats,
     deviations: Misses,
+    objects: Objects,
     interrupted: bool,
     runs_at: RunsAt,
     wanted: Wanted,
@@ -186,7 +191,7 @@ def make_report(
         voluntary_switches=usage[2],
         involuntary_switches=usage[3],
         fault_origins=origins,
-        misses=sum(deviations.values()),
+        misses=sum(deviations.values()) + objects.misses,
         deviations=dict(sorted(deviations.items())),
         kernel_calls=change.kernel_calls,
         collections=collections,
@@ -196,6 +201,7 @@ def make_report(
         interrupted=interrupted,
         zeroed_ahead=zeroed,
         pool=change,
+        objects=objects,
         degradations=degradations,
         environment=read_environment(pool, runs_at, wanted, degradations, watched, watch_error),
     )

@@ -15,6 +15,7 @@ from .. import _core
 from .._handler.handler import handler
 from .._pool.default import default_pool
 from .._pool.effective import Degradation
+from .._pool.objects import Objects, make_room, refusal
 from .._pool.plan import Learning, Plan, prepare
 from .._pool.pool import OnMiss, Pool
 from .._pool.stats import Stats
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _LEAST_ZEROED_AHEAD = 4096
 # Bytes: the buffers of NumPy's iterators take up to 128 KiB an operand.
 _LIBC_ROOM = 1 << 20
+# Arenas for Python's objects beyond the plan: where objects come to lie varies a little from iteration to iteration.
+_SPARE_ARENAS = 1
 
 
 class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
@@ -70,6 +73,12 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         M_MMAP_MAX (blocks of every size come from the heaps) and M_TOP_PAD (heaps grow in steps of 64 MiB). It concerns
         the whole process and **lasts after the section**: libc does not tell what the settings were. The price is
         memory that stays resident. 1 MiB of the thread's heap is made so at once, for the first iteration.
+    objects : {"pool", "keep"}
+        ``"pool"`` lets Python take the arenas in which it keeps its own small objects from the pool while the section
+        runs (see `activate`). They are part of the plan, and made ready with one to spare. Python gives arenas back
+        to the kernel when they run empty and asks anew, page faults and all; here they are kept, also those it had
+        before. One that is asked for beyond what is ready is counted in ``report.misses``; Python's own allocator
+        serves it, once. ``report.objects`` says what was done, or why nothing could be.
     lock_process : bool, default False
         ``mlockall``: all memory of the process, present and future, is resident and never swapped out.
     priority : int, optional
@@ -127,6 +136,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         "_entered", "_errors", "_faults", "_freeze", "_gc", "_interrupt", "_learning", "_loop", "_malloc", "_misses",
         "_on_interrupt", "_on_miss", "_pacing", "_plan", "_pool", "_report", "_runs_at", "_settings", "_stats_after",
         "_stats_before", "_strict", "_undo", "_wanted", "_zero_ahead", "_zeroed_missing", "_given_plan", "_given_pool",
+        "_arenas_held", "_object_misses", "_objects", "_wants_objects",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +147,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         warmup: SupportsIndex = 0,
         gc: GcMode = "freeze",
         malloc: Literal["tune", "keep"] = "tune",
+        objects: Literal["pool", "keep"] = "pool",
         lock_process: bool = False,
         priority: SupportsIndex | None = None,
         cpu: SupportsIndex | Iterable[SupportsIndex] | None = None,
@@ -161,6 +172,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._pacing = arguments.pacing(period, overrun, spin, warmup, iterations, duration)
         self._gc = word(gc, "gc", ("freeze", "disable", "keep"))
         self._malloc = word(malloc, "malloc", ("tune", "keep"))
+        self._wants_objects = word(objects, "objects", ("pool", "keep")) == "pool"
         self._on_miss = word(on_miss, "on_miss", ("fallback", "raise"))
         self._on_interrupt = word(on_interrupt, "on_interrupt", ("stop", "raise"))
         self._zero_ahead = flag(zero_ahead, "zero_ahead")
@@ -192,6 +204,9 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._runs_at: RunsAt = ("", 0, 0, ())
         self._zeroed_missing = 0
         self._report = None
+        self._objects = Objects()
+        self._object_misses = 0
+        self._arenas_held = 0
 
     def __enter__(self) -> realtime:
         if self._entered:
@@ -214,6 +229,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         if self._given_plan is not None or self._pacing.warmup:
             prepare_thread()
         self._apply_settings()
+        self._serve_objects(pool)
         loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
         loop.start(threading.get_ident() == threading.main_thread().ident)
         if self._pacing.warmup <= 1:
@@ -253,6 +269,21 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         policy, priority, nice, _ = _core.thread_scheduling()
         self._runs_at = (policy, priority, nice, tuple(sorted(os.sched_getaffinity(0))))
 
+    def _serve_objects(self, pool: Pool) -> None:
+        if not self._wants_objects:
+            self._objects = Objects(reason="objects='keep'")
+        elif _core.enter_objects(pool):
+            self._undo.append(lambda: _core.leave_objects(pool))
+            self._objects = Objects(served=True)
+        else:
+            self._objects = Objects(reason=refusal() or "another arena allocator was set after rtpool's")
+
+    def _make_room_for_objects(self, pool: Pool) -> None:
+        if not self._objects.served or self._plan is None:
+            return
+        ready, size, missing = make_room(pool, self._plan.objects, held=self._arenas_held, spare=_SPARE_ARENAS)
+        self._objects = self._objects._replace(ready=ready, size=size, missing=missing)
+
     def _begin_learning(self, pool: Pool) -> None:
         learning = Learning(pool)
         learning.__enter__()
@@ -275,6 +306,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         assert pool is not None and learning is not None
         self._learning = None
         learned = learning.finish()
+        self._arenas_held = learning.arenas_held
         reconsider(pool)
         self._plan = learned if self._given_plan is None else self._given_plan | learned
         self._settle(pool)
@@ -287,6 +319,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             self._undo.append(lambda: collector.leave(mode))  # type: ignore[arg-type]
         if self._given_plan is not None or self._pacing.warmup:
             _core.make_program_resident()
+            _core.make_object_room()
             assert self._loop is not None
             self._loop.make_ready()
 
@@ -294,16 +327,24 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         """From here on the plan is ready, the pool frozen, and the counters count."""
         if self._plan is not None:
             prepare(pool, self._plan)
+        self._make_room_for_objects(pool)
         freeze = self._freeze = Freeze(pool, self._on_miss)  # type: ignore[arg-type]
 
         def release() -> None:
             self._stats_after = pool.stats()
+            self._objects = self._objects_now()
             self._misses = freeze.release()
             self._freeze = None
 
+        self._object_misses = _core.object_misses()
         self._undo.append(release)
         self._choose_zero_ahead(pool)
         self._stats_before = pool.stats()
+
+    def _objects_now(self) -> Objects:
+        if not self._objects.served or self._freeze is None:
+            return self._objects
+        return self._objects._replace(misses=_core.object_misses() - self._object_misses)
 
     def _choose_zero_ahead(self, pool: Pool) -> None:
         if not self._zero_ahead or not self._pacing.period or not self._plan:
@@ -416,6 +457,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             period=self._pacing.period,
             change=Stats() if self._stats_before is None else after - self._stats_before,
             deviations=self._misses if self._freeze is None else self._freeze.misses(),
+            objects=self._objects_now(),
             interrupted=self.interrupted,
             runs_at=self._runs_at,
             wanted=self._wanted,

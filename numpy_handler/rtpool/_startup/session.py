@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypedDict
 import _rtpool_start
 
 from .. import _core
-from .._handler.activation import activate
+from .._handler.activation import activate, serve_objects
 from .._pool.debug import by_site
 from .._pool.default import default_pool
 from .._pool.plan import Plan
@@ -96,7 +96,8 @@ class Session:
         if options["leaks"]:
             os.environ["RTPOOL_DEBUG"] = "1"
         try:
-            pool = activate(default_pool(), malloc=options["malloc"], **_objects(options["objects"]))
+            pool = activate(default_pool(), malloc=options["malloc"])
+            self._objects_refused = serve_objects(pool) if options["objects"] == "pool" else None
         finally:
             if options["leaks"]:
                 os.environ.pop("RTPOOL_DEBUG")
@@ -145,6 +146,7 @@ class Session:
             "major_faults": major,
             "pool": (after - self._before)._asdict(),
             "held_bytes": after.capacity_bytes,
+            "objects_refused": self._objects_refused,
         }
 
     def _tell(self) -> None:
@@ -163,10 +165,6 @@ class Session:
         lines = summary_lines(summary)
         add_children(options, summary, lines)
         _rtpool_start.tell(options, summary, lines, self._start.stderr)
-
-
-def _objects(wanted: str) -> Any:
-    return {"objects": wanted} if "objects" in (activate.__kwdefaults__ or {}) else {}
 
 
 def _failed() -> bool:
@@ -245,7 +243,7 @@ def gather(name: str, *, keep: bool) -> dict[str, Any]:
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """What standard error shows of a process."""
     faults = f"{summary['minor_faults']:,} minor and {summary['major_faults']:,} major faults"
-    lines = [f"rtpool: {summary['seconds']:.3f} s, {faults}", *_pool_lines(summary)]
+    lines = [f"rtpool: {summary['seconds']:.3f} s, {faults}", *_pool_lines(summary), *_object_lines(summary)]
     if "learned" in summary:
         lines.append(f"  plan        {format_size(summary['plan_bytes'])} learned, written to {summary['learned']}")
     elif summary["plan_bytes"]:
@@ -274,6 +272,19 @@ def _pool_lines(summary: dict[str, Any]) -> list[str]:
         f" {format_size(summary['held_bytes'])}",
         f"  requests    {pool['hits']:,} hits, {pool['misses']:,} misses, {pool['fallbacks']:,} passed on,"
         f" {pool['kernel_calls']:,} kernel calls",
+    ]
+
+
+def _object_lines(summary: dict[str, Any]) -> list[str]:
+    pool = summary["pool"]
+    if summary["objects_refused"]:
+        return [f"  objects     {summary['objects_refused']}"]
+    requests = pool["object_hits"] + pool["object_misses"]
+    if not requests:
+        return []
+    return [
+        f"  objects     {requests:,} arenas, {pool['object_hits']:,} of them kept ones,"
+        f" {pool['object_fallbacks']:,} passed on"
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import rtpool
 from rtpool import _core
+from rtpool._pool.objects import refusal
 
 from .._startup.in_force import start_up
 from . import _machine
@@ -42,6 +43,7 @@ class Info(Command):
             "variables": variables,
             "start_up": _start_up(),
             "debug": pool.debug,
+            "objects": refusal() or "can be the pool's: objects='pool'",
         }
         if arguments.json:
             told["default_pool"] = {

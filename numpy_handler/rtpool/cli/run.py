@@ -9,7 +9,9 @@ import sys
 import tempfile
 from typing import NoReturn
 
+from .. import _core
 from .._pool.default import default_pool
+from .._pool.objects import KEEP_VALUE, KEEP_VARIABLE
 from .._pool.plan import Plan
 from .._startup import command, in_place
 from .._startup.in_force import start_up
@@ -20,9 +22,11 @@ from ._command import Command
 class Run(Command):
     """Run an unchanged program with NumPy's memory from a pool, and sum up at its end.
 
-    The whole process is activated at the moment it imports NumPy: every thread, and libc is tuned to keep its memory
-    (--malloc keep: not). The pool takes its options from the RTPOOL_ variables. Otherwise the program runs as Python
-    itself would run it; the exit code is the program's. The summary goes to standard error when all is over.
+    The whole process is activated at the moment it imports NumPy: every thread, and libc is tuned to keep its
+    memory (--malloc keep: not). The arenas of Python's own objects come from the pool as well (--objects keep:
+    not); free-threaded Python is started with MIMALLOC_PURGE_DELAY=-1 instead, which makes its own allocator keep
+    them. The pool takes its options from the RTPOOL_ variables. Otherwise the program runs as Python itself would
+    run it; the exit code is the program's. The summary goes to standard error when all is over.
 
     The program is a script, directory or zip file, with -m a module, with -c code, or the name of a command: one that
     Python runs (gunicorn app), or any other, whose Pythons are activated then.
@@ -104,6 +108,8 @@ def _become(program: command.Program, arguments: list[str], options: Options) ->
     """Go on as the Python that runs the program; its start-up file does the rest."""
     environment = dict(os.environ)
     environment |= {"RTPOOL_RUN": json.dumps(options), "RTPOOL_ACTIVATE": "1"}
+    if options["objects"] == "pool" and _core.object_arenas_refusal() == "free-threaded":
+        environment.setdefault(KEEP_VARIABLE, KEEP_VALUE)  # read when the process begins
     if options["summary"]:
         environment |= {"RTPOOL_RUN_BEFORE": "1", "RTPOOL_SUMMARY": options["summary"]}
     elif "RTPOOL_ACTIVATE" in os.environ:

@@ -33,11 +33,9 @@ def end(*figures):
 def forbid_memory_calls():
     '''Lets the kernel kill this process at every call that takes, gives back or changes memory.
 
-    Python's objects and NumPy's scratch do not come from the pool: they get some room first, in arenas that stay and in
-    libc's heap, where without a GIL nothing of Python's has ever been.
+    NumPy's scratch does not come from the pool: it gets some room first, in libc's heap, where without a GIL nothing of
+    Python's has ever been.
     '''
-    global room
-    room = [bytes(100) for _ in range(50_000)][::500]
     rtpool._core.tune_malloc()
     rtpool._core.touch_malloc(1 << 20)
     program = [(0x20, 0, 0, 0)]                                       # load the number of the call

@@ -231,7 +231,7 @@ def test_deviations_are_served_counted_and_named() -> None:
 def test_on_miss_raise() -> None:
     with pytest.raises(MemoryError), quiet(warmup=2, on_miss="raise") as rt:
         for tick in rt:
-            np.ones(1000 if tick.index < 2 else 100_000)
+            np.ones(1000 if tick.index < 2 else 4_000_000)  # more than growth left over
     assert rt.report.misses == 1 and not rt.pool.frozen
 
 

@@ -1,0 +1,93 @@
+// Room for the objects of a loop in the memory that Python has already, so that its first iteration does not fault there.
+#include <atomic>
+#include <cstring>
+
+#include "numpy_handler/objects/register.hpp"
+#include "objects/arenas.hpp"
+
+namespace rtpool::binding {
+namespace {
+
+#ifdef Py_GIL_DISABLED
+// Without a GIL objects come from heaps of mimalloc, a thread's own, in pages of one class each that are touched only
+// as objects come to lie there; nothing but objects may be taken from them. Some bytes objects of each class up to 512
+// bytes are made and given back, so that there is resident room for the first objects of a loop: 0.25 MiB.
+void make_room() noexcept {
+  constexpr Py_ssize_t k_bytes_a_class = 8192;
+  constexpr Py_ssize_t k_largest = 512;
+  // One object a class stays, or its page would go back to the kernel some milliseconds into the loop.
+  static std::atomic<bool> anchored{false};
+  const bool anchor = !anchored.exchange(true);
+  PyObject* made = nullptr;
+  for (Py_ssize_t size = 64; size <= k_largest; size += 16) {
+    for (Py_ssize_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
+      PyObject* const object = PyBytes_FromStringAndSize(nullptr, size - PyBytes_Type.tp_basicsize);
+      if (object == nullptr) break;
+      std::memcpy(PyBytes_AS_STRING(object), &made, sizeof(made));
+      made = object;
+    }
+    if (anchor && made != nullptr) Py_INCREF(made);
+  }
+  PyErr_Clear();
+  while (made != nullptr) {
+    PyObject* const object = made;
+    std::memcpy(&made, PyBytes_AS_STRING(object), sizeof(made));
+    Py_DECREF(object);
+  }
+}
+#else
+constexpr std::size_t k_largest = 512;  // bytes; larger objects come from libc
+
+// A chain of objects of one size, the last one first.
+void** add(void** made, std::size_t size) noexcept {
+  void** const object = static_cast<void**>(PyObject_Malloc(size));
+  if (object == nullptr) return made;
+  *object = made;
+  std::memset(object + 1, 0, size - sizeof(void*));
+  return object;
+}
+
+// Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
+// objects come to lie there. Some of each class are made and given back: 0.5 MiB. Where pools serve arenas, more are made
+// until Python asks for the next one: then all that its arenas have free has been touched (most of it had been before).
+void make_room() noexcept {
+  constexpr std::size_t k_bytes_a_class = 16384;
+  constexpr std::size_t k_most_bytes = std::size_t{16} << 20;
+  const objects::Arenas::Unwatched unwatched(objects::arenas());
+  const std::uint64_t asked = objects::arenas().requests();
+  void** made = nullptr;
+  for (std::size_t size = 16; size <= k_largest; size += 16) {
+    for (std::size_t bytes = 0; bytes < k_bytes_a_class; bytes += size) made = add(made, size);
+  }
+  if (objects::arenas().serving()) {
+    for (std::size_t bytes = 0; bytes < k_most_bytes && objects::arenas().requests() == asked; bytes += k_largest) {
+      made = add(made, k_largest);
+    }
+  }
+  // One object stays, or an arena in which all is free would go back to the kernel.
+  static std::atomic<void*> anchor{nullptr};
+  if (anchor.load() == nullptr) anchor.store(PyObject_Malloc(k_largest));
+  while (made != nullptr) {
+    void* const object = made;
+    made = static_cast<void**>(*made);
+    PyObject_Free(object);
+  }
+}
+#endif
+
+// make_object_room()
+PyObject* make_object_room(PyObject*, PyObject*) {
+  make_room();
+  Py_RETURN_NONE;
+}
+
+PyMethodDef functions[] = {
+    {"make_object_room", make_object_room, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+int register_object_room(PyObject* module) { return PyModule_AddFunctions(module, functions); }
+
+}  // namespace rtpool::binding
