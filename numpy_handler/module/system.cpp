@@ -7,6 +7,7 @@
 #include "os/memory.hpp"
 #include "os/program_pages.hpp"
 #include "os/thread_stack.hpp"
+#include "pool/scavenger.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -44,7 +45,11 @@ PyObject* free_huge_pages(PyObject*, PyObject* page) {
 }
 
 // tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
-PyObject* tune_malloc(PyObject*, PyObject*) { return PyBool_FromLong(os::tune_libc_malloc()); }
+PyObject* tune_malloc(PyObject*, PyObject*) {
+  const bool tuned = os::tune_libc_malloc();
+  if (tuned) pool::scavenger_trims_libc();  // what libc keeps goes back when the process is quiet
+  return PyBool_FromLong(tuned);
+}
 
 // touch_malloc(size), see os/libc_malloc.hpp
 PyObject* touch_malloc(PyObject*, PyObject* arg) {

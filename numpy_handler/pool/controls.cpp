@@ -60,6 +60,18 @@ PyObject* unfreeze(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
+// _trim_idle(older_than), nanoseconds -> bytes given back
+PyObject* trim_idle(PyObject* self, PyObject* age) {
+  const long long older_than = PyLong_AsLongLong(age);
+  if (older_than == -1 && PyErr_Occurred()) return nullptr;
+  std::size_t given_back = 0;
+  {
+    const WithoutGil others_run;
+    given_back = core_of<pool::Pool>(self)->trim(older_than);
+  }
+  return PyLong_FromSize_t(given_back);
+}
+
 // _restrain(spare, most_zeroed), bytes; 0: no restraint
 PyObject* restrain(PyObject* self, PyObject* arguments) {
   Py_ssize_t spare = 0;
@@ -163,6 +175,7 @@ PyObject* zero_ahead(PyObject* self, PyObject* arguments) {
 PyMethodDef k_pool_control_methods[] = {
     {"_freeze", freeze, METH_O, nullptr},
     {"_unfreeze", unfreeze, METH_NOARGS, nullptr},
+    {"_trim_idle", trim_idle, METH_O, nullptr},
     {"_restrain", restrain, METH_VARARGS, nullptr},
     {"_restraint", restraint, METH_NOARGS, nullptr},
     {"_begin_learning", begin_learning, METH_NOARGS, nullptr},

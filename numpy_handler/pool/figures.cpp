@@ -24,6 +24,7 @@ constexpr StatsField k_stats_fields[] = {
     {"misses", &pool::Stats::misses},
     {"growths", &pool::Stats::growths},
     {"kernel_calls", &pool::Stats::kernel_calls},
+    {"returned_bytes", &pool::Stats::returned_bytes},
     {"fallbacks", &pool::Stats::fallbacks},
     {"failures", &pool::Stats::failures},
     {"remote_frees", &pool::Stats::remote_frees},

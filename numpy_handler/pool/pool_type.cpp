@@ -34,8 +34,9 @@ PyObject* new_object(PyTypeObject* type, ModuleState* state, pool::Pool* core) n
   return object.release();
 }
 
-// Pool.__new__(cls, size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug), all by position
-// and already checked: sizes in bytes (limit 0: none given), enumerations as the core numbers them.
+// Pool.__new__(cls, size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug, idle), all by
+// position and already checked: sizes in bytes (limit 0: none given), enumerations as the core numbers them, idle in nanoseconds (0:
+// never).
 PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   ModuleState* state = state_of(type);
   if (state == nullptr) return nullptr;
@@ -47,12 +48,13 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
   Py_ssize_t limit = 0;
   const char* name = nullptr;
   Py_ssize_t name_length = 0;
+  long long idle = 0;
   int prefault = 1, lock = 0, huge_pages = 0, when_full = 0, zero_on_free = 0, strict = 0, debug = 0;
-  if (!PyArg_ParseTuple(arguments, "nns#ppiippp:Pool", &size, &limit, &name, &name_length, &prefault, &lock, &huge_pages,
-                        &when_full, &zero_on_free, &strict, &debug)) {
+  if (!PyArg_ParseTuple(arguments, "nns#ppiipppL:Pool", &size, &limit, &name, &name_length, &prefault, &lock, &huge_pages,
+                        &when_full, &zero_on_free, &strict, &debug, &idle)) {
     return nullptr;
   }
-  if (size < 0 || limit < 0 || name_length >= static_cast<Py_ssize_t>(pool::k_name_capacity) || huge_pages < 0 ||
+  if (size < 0 || limit < 0 || idle < 0 || name_length >= static_cast<Py_ssize_t>(pool::k_name_capacity) || huge_pages < 0 ||
       huge_pages > static_cast<int>(pool::HugePages::explicit_1gib) || when_full < 0 ||
       when_full > static_cast<int>(pool::WhenFull::raise)) {
     PyErr_SetString(PyExc_ValueError, "_core.Pool takes checked arguments only; use rtpool.Pool");
@@ -69,6 +71,7 @@ PyObject* pool_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
   options.zero_on_free = zero_on_free != 0;
   options.strict = strict != 0;
   options.debug = debug != 0;
+  options.idle = idle;
   options.watch = true;
   pool::CreateResult result;
   {

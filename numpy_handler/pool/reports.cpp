@@ -18,13 +18,15 @@ PyObject* stats(PyObject* self, PyObject*) {
   return stats_tuple(counters);
 }
 
-// _options() -> (size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug), as asked
+// _options() -> (size, limit, name, prefault, lock, huge_pages, when_full, zero_on_free, strict, debug, idle), as
+// asked
 PyObject* options(PyObject* self, PyObject*) {
   const pool::Options& asked = core_of<pool::Pool>(self)->options();
-  return Py_BuildValue("(nnsNNiiNNN)", static_cast<Py_ssize_t>(asked.size), static_cast<Py_ssize_t>(asked.limit),
+  return Py_BuildValue("(nnsNNiiNNNL)", static_cast<Py_ssize_t>(asked.size), static_cast<Py_ssize_t>(asked.limit),
                        core_of<pool::Pool>(self)->name(), PyBool_FromLong(asked.prefault), PyBool_FromLong(asked.lock),
                        static_cast<int>(asked.huge_pages), static_cast<int>(asked.when_full),
-                       PyBool_FromLong(asked.zero_on_free), PyBool_FromLong(asked.strict), PyBool_FromLong(asked.debug));
+                       PyBool_FromLong(asked.zero_on_free), PyBool_FromLong(asked.strict), PyBool_FromLong(asked.debug),
+                       static_cast<long long>(asked.idle));
 }
 
 // _misses_by_size() -> [(requested bytes, count), ...]

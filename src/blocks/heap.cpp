@@ -41,6 +41,7 @@ Slab*& Heap::list_of(const Slab& slab) noexcept {
 
 void Heap::link(Slab& slab) noexcept {
   if (slab.free == 0) return;
+  slab.aged = 0;
   Slab*& head = list_of(slab);
   slab.prev = nullptr;
   slab.next = head;
@@ -113,14 +114,14 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
   return true;
 }
 
-void Heap::release_slab(Slab& slab) noexcept {
+void Heap::release_slab(Slab& slab, pages::Epoch used) noexcept {
   unlink(slab);
   const PageIndex first = slab.first_page;
   const std::uint32_t count = slab.pages;
   owned_bytes_ -= std::size_t{count} * os::k_page_size;
   for (PageIndex page = first; page < first + count; ++page) descs_[page].set(RunState::none);
   store_->give_record(&slab, Slab::record_bytes(slab.size_class));
-  store_->give(first, count, false);
+  store_->give_idle(first, count, false, used);
 }
 
 void Heap::spill(unsigned size_class, unsigned blocks) noexcept {

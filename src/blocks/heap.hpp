@@ -55,6 +55,8 @@ struct alignas(32) RunBin {
   pages::PageIndex head = pages::k_no_page;
   base::Counter pops;  // runs handed out since the bin got its page count
   std::uint64_t seen = 0;  // pops when the clock hand last passed; k_fresh: it has not yet passed
+  std::uint32_t aged_pops = 0;   // pops when `age` last passed
+  pages::Epoch aged_since = 0;  // in which it was last seen to be used
 };
 inline constexpr std::uint64_t k_fresh = ~std::uint64_t{0};
 
@@ -69,6 +71,9 @@ inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is s
 inline constexpr unsigned k_decay_sets = 2;
 inline constexpr unsigned k_decay_runs = 2;
 inline constexpr unsigned k_reclaim_runs = 64;
+inline constexpr unsigned k_age_runs = 32;    // given back in a step
+inline constexpr unsigned k_age_sets = 16;    // looked at in a step
+inline constexpr unsigned k_aged_runs = 128;  // looked at in a bin
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 
 struct HeapStats {
@@ -144,6 +149,10 @@ class alignas(64) Heap {
   bool give_idle() noexcept;
   // Growth by `bytes` was held back, for a size that the heap knows or not. True: the heap repeats its sizes and may grow.
   bool weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
+  // Gives back what has not been used since before epoch `before` began, `now` being the present one, in steps of some us: each
+  // goes on where `*step` says and returns whether there are more. `*left`: what is free may yet come to be idle. The runs of a
+  // bin are told apart as deep as k_aged_runs; below, the bin's own use decides.
+  bool age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left) noexcept;
   // Gives everything back that is free. O(free blocks): never on an allocation's way but before refusing it.
   void flush() noexcept;
 
@@ -193,6 +202,7 @@ class alignas(64) Heap {
     Item* bottom = nullptr;  // the sentinel of the magazine
     Slab* partial = nullptr;
     Slab* empty = nullptr;
+    std::uint32_t aged_pops = 0;  // pops of the magazine when `age` last passed
   };
 
   // How many bytes the magazine of the class that serves `size` lies behind that of class 0; and what the class of a magazine
@@ -209,7 +219,7 @@ class alignas(64) Heap {
   void link(Slab& slab) noexcept;
   void put_back(Slab& slab, unsigned unit) noexcept;
   void spill(unsigned size_class, unsigned blocks) noexcept;
-  void release_slab(Slab& slab) noexcept;
+  void release_slab(Slab& slab, pages::Epoch used) noexcept;
   bool drain_some(unsigned most) noexcept;
   unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
@@ -226,11 +236,14 @@ class alignas(64) Heap {
     bin.head = head;
     bin.pops.set(pops);
     bin.seen = seen;
+    bin.aged_pops = static_cast<std::uint32_t>(pops) + 1;
   }
   RunBin* claim_bin(std::uint32_t pages) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(RunBin& bin, unsigned most) noexcept;
   unsigned decay_set(unsigned most) noexcept;
+  bool age_bin(RunBin& bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
+  bool age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
 
   char* base_;
   pages::PageDesc* descs_;

@@ -47,7 +47,7 @@ void Heap::decay() noexcept {
   class_hand_ = (class_hand_ + 1) % k_classes;
   Magazine& magazine = magazines_[class_hand_];
   ClassState& cls = classes_[class_hand_];
-  if (magazine.pops.get() == magazine.seen && cls.empty != nullptr) release_slab(*cls.empty);
+  if (magazine.pops.get() == magazine.seen && cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
   magazine.seen = magazine.pops.get();
 }
 
@@ -64,9 +64,99 @@ bool Heap::give_idle() noexcept {
     for (RunBin& bin : more_bins_[set]) give_runs(bin, ~0U);
   }
   for (ClassState& cls : classes_) {
-    while (cls.empty != nullptr) release_slab(*cls.empty);
+    while (cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
   }
   return owned_bytes_ != owned;
+}
+
+// False: there was more to give than `most`.
+bool Heap::age_bin(RunBin& bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
+  constexpr std::uint32_t k_mask = pages::k_slack_aged - 1;
+  if (const auto pops = static_cast<std::uint32_t>(bin.pops.get()); pops != bin.aged_pops) {
+    bin.aged_pops = pops;
+    bin.aged_since = now - 1;
+  }
+  const std::size_t bytes = bin.pages * os::k_page_size;
+  PageIndex kept = k_no_page;
+  unsigned looks = k_aged_runs;
+  for (PageIndex run = bin.head; run != k_no_page;) {
+    PageDesc& desc = descs_[run];
+    const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
+    std::uint16_t& slack = desc.run.use.slack;
+    if ((slack & pages::k_slack_aged) == 0) {
+      slack = static_cast<std::uint16_t>((slack & pages::k_slack_zero) | pages::k_slack_aged | ((now - 1) & k_mask));
+    }
+    const pages::Epoch used = looks == 0 ? bin.aged_since : now - ((now - slack) & k_mask);
+    if (used < before) {
+      if (*most == 0) return false;
+      --*most;
+      if (kept == k_no_page) {
+        bin.head = next;
+      } else {
+        descs_[kept].run.next.store(next, std::memory_order_relaxed);
+      }
+      owned_bytes_ -= bytes;
+      store_->give_idle(run, static_cast<std::uint32_t>(bin.pages), (slack & pages::k_slack_zero) != 0, used);
+    } else if (looks == 0) {
+      break;
+    } else {
+      kept = run;
+      --looks;
+    }
+    run = next;
+  }
+  return true;
+}
+
+bool Heap::age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
+  ClassState& cls = classes_[size_class];
+  const auto pops = static_cast<std::uint32_t>(magazines_[size_class].pops.get());
+  if (pops != cls.aged_pops) {
+    cls.aged_pops = pops;
+  } else {
+    // Blocks at hand that nobody took for a while keep whole slabs from being empty.
+    spill(size_class, ~0U);
+    for (Slab* slab = cls.empty; slab != nullptr && slab->aged == 0; slab = slab->next) slab->aged = now - 1;
+  }
+  unsigned looks = k_aged_runs;
+  for (Slab* slab = cls.empty; slab != nullptr && looks != 0; --looks) {
+    Slab* const next = slab->next;
+    if (slab->aged == 0) slab->aged = now;
+    if (slab->aged - 1 < before) {
+      if (*most == 0) return false;
+      --*most;
+      release_slab(*slab, static_cast<pages::Epoch>(slab->aged - 1));
+    }
+    slab = next;
+  }
+  return true;
+}
+
+bool Heap::age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left) noexcept {
+  unsigned most = k_age_runs;
+  if (drain(k_drain_blocks)) return *left = true;
+  for (unsigned sets = k_age_sets; *step < k_bin_sets + k_classes; ++*step, --sets) {
+    if (sets == 0 || most == 0) return true;
+    if (*step < k_bin_sets) {
+      const auto look = [&](RunBin& bin) {
+        if (bin.head == k_no_page) return true;
+        const bool done = age_bin(bin, now, before, &most);
+        if (bin.head != k_no_page) *left = true;
+        return done;
+      };
+      if (!look(bins_[*step])) return true;
+      for (RunBin& bin : more_bins_[*step]) {
+        if (!look(bin)) return true;
+      }
+      continue;
+    }
+    const unsigned cls = *step - k_bin_sets;
+    if (cls == 0 || (magazines_[cls].top == classes_[cls].bottom && classes_[cls].empty == nullptr)) continue;
+    const bool done = age_class(cls, now, before, &most);
+    if (magazines_[cls].top != classes_[cls].bottom || classes_[cls].empty != nullptr) *left = true;
+    if (!done) return true;
+  }
+  return false;
 }
 
 bool Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept {

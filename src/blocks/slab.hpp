@@ -39,7 +39,7 @@ struct Slab {
   Slab* prev;
   Slab* next;
   Slab* next_remote;
-  std::uint64_t unused;
+  std::uint64_t aged;  // of an empty one: 1 + the epoch in which it was last used, 0 if that is not known yet
 
   State* states() noexcept { return reinterpret_cast<State*>(this + 1); }
   const State* states() const noexcept { return reinterpret_cast<const State*>(this + 1); }
@@ -59,6 +59,7 @@ struct Slab {
     list_head = k_no_unit;
     remote.store(k_no_unit, std::memory_order_relaxed);
     prev = next = next_remote = nullptr;
+    aged = 0;
     for (unsigned unit = 0; unit < slab_units(cls); ++unit) states()[unit].store(0, std::memory_order_relaxed);
   }
 

@@ -21,6 +21,10 @@ namespace rtpool::os {
 // Returns false where libc has no such settings or refused one. Any thread. Never enters the kernel.
 bool tune_libc_malloc() noexcept;
 
+// Gives what is free in libc's heaps back to the kernel, in whole pages, the tuned settings notwithstanding. Holds libc's locks
+// while it works, some ms for hundreds of MiB. Any thread.
+void trim_libc_malloc() noexcept;
+
 // Makes `bytes` of the calling thread's heap resident, for what a loop asks libc for in its first iteration: takes
 // them in blocks, writes a byte a page and gives them back. They stay where tune_libc_malloc() is in force. Without this
 // the scratch of NumPy's iterators, say, is new memory wherever little else came from libc, as in a Python without a

@@ -19,6 +19,12 @@ bool tune_libc_malloc() noexcept {
 #endif
 }
 
+void trim_libc_malloc() noexcept {
+#if defined(__GLIBC__)
+  (void)::malloc_trim(0);
+#endif
+}
+
 void touch_libc_heap(std::size_t bytes) noexcept {
   constexpr std::size_t k_page = 4096;
   // Blocks of a size that loops ask for (an iterator's buffers of 8192 values), so that holes of it are found as well.

@@ -37,6 +37,8 @@ inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free r
 inline constexpr std::uint32_t k_absent_flag = 1U << 9;  // in head of a free run or of a window's part: no memory behind it
 inline constexpr std::uint16_t k_slack_mask = 0xFFF;       // in slack of a live run: granted minus requested bytes
 inline constexpr std::uint16_t k_slack_zero = 0x8000;      // in slack of a run not alive: every byte is known to be 0
+// In slack of a run in a bin: the bits below say in which epoch it was last used. Handing it out overwrites that, for nothing.
+inline constexpr std::uint16_t k_slack_aged = 0x4000;
 
 // State and owner in one word, so that a fast path compares both at once.
 constexpr std::uint32_t run_head(RunState state, std::uint32_t owner = 0) noexcept {

@@ -90,6 +90,7 @@ class PageStore {
   // The present epoch, and the begin of the next.
   Epoch epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
   void begin_epoch() noexcept { epoch_.fetch_add(1, std::memory_order_relaxed); }
+  static constexpr Epoch k_first_epoch = 2;
   static constexpr Epoch k_all_epochs = ~Epoch{0};
   // Whether a whole free frame is left that `trim` could give back. O(long free runs).
   bool has_free_frames() noexcept;
@@ -202,7 +203,7 @@ class PageStore {
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};
   std::atomic<std::size_t> spare_{0};
-  std::atomic<Epoch> epoch_{0};
+  std::atomic<Epoch> epoch_{k_first_epoch};
   std::atomic<std::uint64_t> returned_{0};
   std::size_t unseen_growth_ = std::size_t{4} << 20;  // that may be before available memory is looked at again; under the growth lock
   std::atomic<std::uint64_t> growths_{0};

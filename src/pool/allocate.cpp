@@ -65,6 +65,7 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
   if (debug_ != nullptr) return debug_->allocate(size, zeroed);
   if (size == 0) size = 1;
   const Served served = climb(size, zeroed);
+  notice();
   if (served.block == nullptr) return refuse(size, zeroed, size);
   if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
     learn_allocation(find_block(served.block).granted, size, zeroed);
@@ -94,6 +95,9 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
 }
 
 PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes, bool known) noexcept {
+  if (idle_ != 0 || store_.epoch() == pages::PageStore::k_first_epoch) {
+    grown_at_.store(os::clock().now(), std::memory_order_relaxed);
+  }
   std::uint64_t live = bytes + object_arenas_.held();
   std::uint64_t peak = peak_live_.load(std::memory_order_relaxed);
   for_each_heap([&](Heap& one) {

@@ -7,6 +7,7 @@
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/scavenger.hpp"
 
 namespace rtpool::pool {
 
@@ -50,6 +51,7 @@ Stats Pool::stats() noexcept {
   stats.hits = stats.total_count - served_misses;
   stats.growths = self.store_.growths();
   stats.kernel_calls = self.store_.kernel_calls();
+  stats.returned_bytes = self.store_.returned_bytes();
   stats.fallbacks = self.fallbacks_.load(std::memory_order_relaxed);
   stats.failures = self.failures_.load(std::memory_order_relaxed);
   stats.misuses = self.misuses_.load(std::memory_order_relaxed);
@@ -120,9 +122,16 @@ void Pool::freeze(OnMiss on_miss) noexcept {
     self.misses_.reset(1024, false);
   }
   self.frozen_.store(on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback, std::memory_order_release);
+  // A frozen pool is not looked at, and its hits pay nothing for saying so.
+  const std::lock_guard guard(self.control_lock_);
+  if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
 }
 
-void Pool::unfreeze() noexcept { impl(*this).frozen_.store(Frozen::no, std::memory_order_release); }
+void Pool::unfreeze() noexcept {
+  PoolImpl& self = impl(*this);
+  self.frozen_.store(Frozen::no, std::memory_order_release);
+  if (self.idle_ != 0) scavenger_wake();
+}
 
 bool Pool::frozen() const noexcept { return impl(*this).frozen_.load(std::memory_order_relaxed) != Frozen::no; }
 

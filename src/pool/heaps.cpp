@@ -40,7 +40,12 @@ void PoolImpl::stop_heaps() noexcept {
   for_each_heap([](Heap& heap) { heap.lock.begin_stop(); });
   // A single heap that is the caller's own needs no barrier: nobody else can be inside.
   const bool only_own = heap_count_.load(std::memory_order_relaxed) == 1 && find_heap(*this) != nullptr;
-  if (!symmetric_ && !only_own) {
+  if (!only_own) pass_barrier();
+  for_each_heap([](Heap& heap) { heap.lock.await(); });
+}
+
+void PoolImpl::pass_barrier() noexcept {
+  if (!symmetric_) {
     store_.count_kernel_call();
     if (memory_->process_barrier() != 0) {
       // The process may have given up the call since (a seccomp filter). This once, wait until no store that was under way
@@ -50,7 +55,6 @@ void PoolImpl::stop_heaps() noexcept {
       blocks::HeapLock::outlast_stores();
     }
   }
-  for_each_heap([](Heap& heap) { heap.lock.await(); });
 }
 
 void PoolImpl::resume_heaps() noexcept {
@@ -75,6 +79,7 @@ void PoolImpl::set_attention(std::uint32_t bit, bool on) noexcept {
 }
 
 void PoolImpl::stop_for_fork() noexcept {
+  idle_lock_.lock();
   control_lock_.lock();
   stop_heaps();
   learning_lock_.lock();
@@ -85,6 +90,12 @@ void PoolImpl::stop_for_fork() noexcept {
 }
 
 void PoolImpl::resume_after_fork(bool child) noexcept {
+  // The scavenger has ended: the next use of the pool makes it anew.
+  if (idle_ != 0 && frozen_.load(std::memory_order_relaxed) == Frozen::no &&
+      store_.view().committed.load(std::memory_order_relaxed) >= k_least_watched) {
+    resting_.store(true, std::memory_order_relaxed);
+    set_attention(blocks::k_resting, true);
+  }
   store_.unlock_after_fork(child);
   if (!child) {
     object_arenas_.lock().unlock();
@@ -93,6 +104,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     learning_lock_.unlock();
     resume_heaps();
     control_lock_.unlock();
+    idle_lock_.unlock();
     return;
   }
   object_arenas_.lock().reset_after_fork();
@@ -107,6 +119,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     if (&heap != own) orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
   });
   control_lock_.reset_after_fork();
+  idle_lock_.reset_after_fork();
 }
 
 }  // namespace rtpool::pool

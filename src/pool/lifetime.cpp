@@ -81,6 +81,8 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
   pool->options_ = options;
   pool->options_.name[k_name_capacity - 1] = '\0';
   pool->limit_ = limit;
+  pool->idle_ = options.idle;
+  pool->grown_at_.store(os::clock().now(), std::memory_order_relaxed);
   pool->fallback_ = fallback != nullptr ? *fallback : k_libc;
   pool->symmetric_ = !memory.process_barrier_available();
   pool->attention_.store(options.zero_on_free ? blocks::k_clearing : 0, std::memory_order_relaxed);
@@ -136,6 +138,14 @@ void PoolImpl::destroy() noexcept {
 }
 
 void Pool::add_reference() noexcept { impl(*this).references_.fetch_add(1, std::memory_order_relaxed); }
+
+bool PoolImpl::add_reference_if_held() noexcept {
+  std::uint64_t now = references_.load(std::memory_order_relaxed);
+  while (now % k_arena_reference != 0) {
+    if (references_.compare_exchange_weak(now, now + 1, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
 
 void Pool::drop_reference() noexcept {
   PoolImpl& self = impl(*this);

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "os/clock.hpp"
 #include "os/memory.hpp"
 
 namespace rtpool::pool {
@@ -33,6 +34,9 @@ struct Options {
   // Finds misuse of the blocks at a price in time and memory: red zones, poison, a quarantine, guard pages, and where each
   // block was made and freed (debug_layer.hpp). With `strict` the first misuse aborts the process after its report.
   bool debug = false;
+  // Nanoseconds after which free memory goes back to the kernel by itself, in whole 2 MiB frames; 0: never. Not while the pool is
+  // frozen. Sooner where the machine is short of memory.
+  os::Nanoseconds idle = 0;
   // Be a debug pool where AddressSanitizer or Valgrind watches this process, and tell it which memory may be touched
   // (base/watch.hpp); nothing elsewhere.
   bool watch = false;
@@ -91,6 +95,7 @@ struct Stats {
   std::uint64_t misses = 0;           // served by the slow path or not at all
   std::uint64_t growths = 0;          // times memory was taken from the kernel
   std::uint64_t kernel_calls = 0;     // memory calls into the kernel
+  std::uint64_t returned_bytes = 0;   // given back to the kernel: trimmed, idle, or in exchange for other memory
   std::uint64_t fallbacks = 0;        // requests passed on to the fallback allocator
   std::uint64_t failures = 0;         // requests answered with nullptr
   std::uint64_t remote_frees = 0;     // blocks freed by another thread than the one whose heap they belong to
@@ -209,6 +214,10 @@ class Pool {
   void reset_peak() noexcept;
   // Gives free memory back to the kernel in whole 2 MiB frames; bytes given back. Live blocks keep their contents.
   std::size_t trim() noexcept;
+  // The same for what has not been used for `older_than` nanoseconds. Ages are counted in steps between looks: those of the
+  // scavenger (`Options::idle`) and those of this function. At the first look at a pool what is free counts as unused since the
+  // pool last grew.
+  std::size_t trim(os::Nanoseconds older_than) noexcept;
   // While frozen the pool makes no kernel call for memory. Freezes nest no deeper than one: freezing again changes on_miss.
   void freeze(OnMiss on_miss) noexcept;
   void unfreeze() noexcept;

@@ -1,7 +1,7 @@
 // The inside of a pool: its store, its heaps, its switches. Nothing outside this folder includes this.
 //
 // Locks, in the order in which they may be taken:
-//   registry -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer, object arenas } -> the store's
+//   registry -> idle_lock_ -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer, object arenas } -> the store's
 //   locks
 // A thread inside its own heap takes only what stands to the right of "stopped heaps".
 #pragma once
@@ -45,6 +45,7 @@ struct PoolImpl : Pool {
   Fallback fallback_{};
   bool symmetric_ = false;
   std::size_t made_bytes_ = 0;  // of address space for this object
+  os::Nanoseconds idle_ = 0;    // after which memory goes back by itself; 0: never
 
   // --- switches and counters ---
   std::atomic<std::uint64_t> references_{1};  // of callers; and k_arena_reference for each object arena that is handed out
@@ -60,6 +61,16 @@ struct PoolImpl : Pool {
   std::atomic<std::uint64_t> stranger_bytes_{0};
   std::atomic<std::uint64_t> stranger_count_{0};
   std::atomic<std::uint64_t> stranger_slack_{0};
+
+  // --- what has not been used (idle.cpp) ---
+  static constexpr pages::Epoch k_epochs_known = 256;
+  static constexpr std::size_t k_least_watched = 2 * os::k_huge_page_size;
+  std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
+  std::atomic<os::Nanoseconds> next_look_{0};          // 0: the scavenger has not seen it yet
+  std::atomic<os::Nanoseconds> grown_at_{0};
+  os::PriorityLock idle_lock_;                         // one that looks at a time; before control_lock_
+  os::Nanoseconds began_[k_epochs_known] = {};         // when the last epochs began; idle_lock_
+  std::uint64_t seen_activity_ = 0;                    // the scavenger's
 
   // --- heaps; control_lock_ to add, adopt and abandon ---
   os::PriorityLock control_lock_;
@@ -125,12 +136,27 @@ struct PoolImpl : Pool {
   bool resize_in_place(const Found& found, std::size_t size) noexcept;
   void misuse(const void* block, Place place, const char* call) noexcept;
 
+  // --- idle.cpp ---
+  pages::Epoch begin_epoch(os::Nanoseconds older_than) noexcept;
+  bool age_heaps(pages::Epoch before) noexcept;
+  // What has been unused for so long goes back; the bytes. `*left`: something else is free that could go later.
+  std::size_t give_idle_back(os::Nanoseconds older_than, bool* left) noexcept;
+  std::uint64_t activity() noexcept;  // a sum that any use of the pool changes
+  void look(os::Nanoseconds idle, os::Nanoseconds every) noexcept;  // the scavenger's
+  void watch_again() noexcept;
+  // At the end of slow paths, outside of the heap: a pool at rest is watched again.
+  void notice() noexcept {
+    if (resting_.load(std::memory_order_relaxed)) notice_slow();
+  }
+  void notice_slow() noexcept;
+
   // --- heaps.cpp ---
   blocks::Heap* thread_heap() noexcept;  // makes or adopts one; nullptr: too many threads or no memory
   void abandon(blocks::Heap& heap) noexcept;
   // Between them no thread is inside any heap but the caller's own, which the caller must not be inside of either.
   void stop_heaps() noexcept;    // control_lock_ held
   void resume_heaps() noexcept;  // control_lock_ held
+  void pass_barrier() noexcept;  // control_lock_ held; between begin_stop and await
   void flush_heaps() noexcept;   // takes control_lock_; the caller is outside of its heap
   void stop_for_fork() noexcept;
   void resume_after_fork(bool child) noexcept;
@@ -149,6 +175,7 @@ struct PoolImpl : Pool {
   // --- lifetime.cpp ---
   bool add_debug_layer() noexcept;
   void drop_last_reference() noexcept;
+  bool add_reference_if_held() noexcept;
   std::size_t give_up_free_memory() noexcept;  // to the kernel, frozen or not; bytes
   void destroy() noexcept;
 };

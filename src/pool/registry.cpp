@@ -7,15 +7,18 @@
 
 #include "os/priority_lock.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/scavenger.hpp"
 
 namespace rtpool::pool {
 namespace {
 
+// A slot is used again by another pool. `id` says whose the rest is, and is no pool's while the rest changes: read before and
+// after it, as a version that never comes twice.
 struct Slot {
   std::atomic<std::uintptr_t> begin{0};
-  std::atomic<std::size_t> bytes{0};  // 0: empty
+  std::atomic<std::size_t> bytes{0};
   std::atomic<PoolImpl*> pool{nullptr};
-  std::atomic<std::uint64_t> id{0};
+  std::atomic<std::uint64_t> id{0};  // 0: empty
 };
 
 constexpr std::uint32_t k_slots = 65536;
@@ -32,6 +35,7 @@ void for_each_pool(Function&& function) noexcept {
 }
 
 void before_fork() noexcept {
+  scavenger_before_fork();
   g_lock.lock();
   for_each_pool([](PoolImpl& pool) { pool.stop_for_fork(); });
 }
@@ -39,12 +43,14 @@ void before_fork() noexcept {
 void after_fork_in_parent() noexcept {
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(false); });
   g_lock.unlock();
+  scavenger_after_fork(false);
 }
 
 void after_fork_in_child() noexcept {
   os::PriorityLock::forget_thread();
   g_lock.reset_after_fork();
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(true); });
+  scavenger_after_fork(true);
 }
 
 void install_fork_handlers() noexcept {
@@ -60,10 +66,10 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept {
   for (std::uint32_t i = 0; i < k_slots; ++i) {
     Slot& slot = g_slots[i];
     if (slot.pool.load(std::memory_order_relaxed) != nullptr) continue;
-    slot.id.store(pool.heap_key_, std::memory_order_relaxed);
     slot.begin.store(reinterpret_cast<std::uintptr_t>(pool.store_.view().base), std::memory_order_relaxed);
-    slot.pool.store(&pool, std::memory_order_release);
-    slot.bytes.store(pool.store_.reserved(), std::memory_order_release);
+    slot.bytes.store(pool.store_.reserved(), std::memory_order_relaxed);
+    slot.pool.store(&pool, std::memory_order_relaxed);
+    slot.id.store(pool.heap_key_, std::memory_order_release);
     if (i >= g_high.load(std::memory_order_relaxed)) g_high.store(i + 1, std::memory_order_release);
     return i;
   }
@@ -73,9 +79,9 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept {
 void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept {
   const std::lock_guard guard(g_lock);
   Slot& slot = g_slots[pool.slot_];
-  slot.bytes.store(0, std::memory_order_release);
   slot.id.store(0, std::memory_order_relaxed);
-  slot.pool.store(nullptr, std::memory_order_release);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot.pool.store(nullptr, std::memory_order_relaxed);
   then(pool);
 }
 
@@ -86,8 +92,14 @@ PoolImpl* registry_find(const void* address) noexcept {
   const std::uint32_t high = g_high.load(std::memory_order_acquire);
   for (std::uint32_t i = 0; i < high; ++i) {
     const Slot& slot = g_slots[i];
-    const std::size_t bytes = slot.bytes.load(std::memory_order_acquire);
-    if (value - slot.begin.load(std::memory_order_relaxed) < bytes) return slot.pool.load(std::memory_order_acquire);
+    const std::uint64_t id = slot.id.load(std::memory_order_acquire);
+    if (id == 0) continue;
+    const std::size_t bytes = slot.bytes.load(std::memory_order_relaxed);
+    if (value - slot.begin.load(std::memory_order_relaxed) >= bytes) continue;
+    PoolImpl* const pool = slot.pool.load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    // Else the pool has gone meanwhile: whoever holds a block of a pool never sees its slot change.
+    if (slot.id.load(std::memory_order_relaxed) == id) return pool;
   }
   return nullptr;
 }
@@ -99,6 +111,15 @@ bool registry_visit(bool (*visit)(PoolImpl& pool, void* context) noexcept, void*
     if (pool != nullptr && visit(*pool, context)) return true;
   }
   return false;
+}
+
+PoolImpl* registry_next(std::uint32_t* slot) noexcept {
+  const std::lock_guard guard(g_lock);
+  for (; *slot < g_high.load(std::memory_order_relaxed); ++*slot) {
+    PoolImpl* const pool = g_slots[*slot].pool.load(std::memory_order_relaxed);
+    if (pool != nullptr && pool->add_reference_if_held()) return pool;
+  }
+  return nullptr;
 }
 
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {

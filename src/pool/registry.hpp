@@ -25,6 +25,8 @@ bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept;
 PoolImpl* registry_find(const void* address) noexcept;
 // Calls `visit` for each pool until it answers true, which is then the result. No pool comes or goes meanwhile.
 bool registry_visit(bool (*visit)(PoolImpl& pool, void* context) noexcept, void* context) noexcept;
+// The first pool from `*slot` on that somebody holds a reference of, with one more: the caller's to drop. nullptr: none.
+PoolImpl* registry_next(std::uint32_t* slot) noexcept;
 // A thread ended: its heap goes to the pool's orphans, if the pool is still there.
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept;
 

@@ -79,6 +79,7 @@ void PoolImpl::release_slow(void* block) noexcept {
   if (block == nullptr) return;
   if (debug_ != nullptr) return debug_->release(block);
   give_back(block);
+  notice();
 }
 
 void PoolImpl::give_back(void* block) noexcept {

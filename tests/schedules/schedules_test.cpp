@@ -10,6 +10,7 @@
 #include "blocks/heap_hit.hpp"
 #include "fake_memory.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/registry.hpp"
 
 namespace rtpool::schedules {
 namespace {
@@ -329,6 +330,50 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
     pool::t_cache = caches[to == k_outside ? 3 : to];
   };
   expect_all("heap adoption", explore(scenario, {1}));
+}
+
+// A slot of the registry that another pool takes while somebody looks: what is read of it is all of one pool.
+TEST(RegistrySchedules, AnAddressOutsideOfAPoolIsNotFoundInIt) {
+  static BarrierMemory memory;
+  static pool::Pool* large;
+  static pool::Pool* small;
+  static bool entered[2];
+  static const char* outside;
+  Scenario scenario;
+  scenario.begin = [] {
+    pool::t_cache = {};
+    pool::Options options;
+    options.prefault = false;
+    options.limit = std::size_t{8} << 20;
+    large = pool::Pool::create(options, memory).pool;
+    options.limit = std::size_t{2} << 20;
+    small = pool::Pool::create(options, memory).pool;
+    pool::registry_leave(pool::impl(*small), [](pool::PoolImpl&) noexcept {});
+    entered[0] = true;
+    entered[1] = false;
+    outside = static_cast<const char*>(small->arena_begin()) + small->arena_reserved();
+  };
+  scenario.threads.push_back([] {
+    pool::registry_leave(pool::impl(*large), [](pool::PoolImpl&) noexcept {});
+    entered[0] = false;
+    pool::impl(*small).slot_ = pool::registry_enter(pool::impl(*small));
+    entered[1] = true;
+  });
+  scenario.threads.push_back([] {
+    expect(pool::registry_find(outside) != &pool::impl(*small), "an address outside of a pool is not in it");
+    pool::PoolImpl* const found = pool::registry_find(small->arena_begin());
+    expect(found == nullptr || found == &pool::impl(*small), "an address of a pool is in no other");
+  });
+  scenario.end = [] {};
+  scenario.clean_up = [] {
+    pool::t_cache = {};
+    pool::Pool* const pools[] = {large, small};
+    for (unsigned i = 0; i < 2; ++i) {
+      if (!entered[i]) pool::impl(*pools[i]).slot_ = pool::registry_enter(pool::impl(*pools[i]));
+      pools[i]->drop_reference();
+    }
+  };
+  expect_all("registry slots", explore(scenario, {}));
 }
 
 }  // namespace

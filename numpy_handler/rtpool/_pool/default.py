@@ -4,12 +4,15 @@ import os
 from typing import Any
 
 from .. import _core
+from .._support.durations import parse_duration
 from .._support.options import HUGE_PAGES, WHEN_FULL
 from .._support.sizes import parse_size
 from .pool import Pool
 
 _SPARE_PART = 4
 _MOST_ZEROED_PART = 16
+
+_IDLE = "10 s"
 
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
@@ -31,7 +34,8 @@ def default_pool() -> Pool:
     ``RTPOOL_LIMIT``, ``RTPOOL_NAME`` (default ``"default"``), ``RTPOOL_HUGE_PAGES`` (``auto``, ``2MiB``, ``1GiB``,
     ``off``), ``RTPOOL_WHEN_FULL`` (default ``fallback``: programs that know nothing of pools must not see one run
     full), and ``RTPOOL_PREFAULT``, ``RTPOOL_LOCK``, ``RTPOOL_ZERO_ON_FREE``, ``RTPOOL_STRICT``, ``RTPOOL_DEBUG``
-    (``1`` or ``0``). They are read once.
+    (``1`` or ``0``); and ``RTPOOL_IDLE`` (a span of time such as ``10 s``, which is the default, or ``none``). They are
+    read once.
 
     Programs that know nothing of pools must not need more memory than without one, so with ``fallback`` NumPy's own
     allocator serves, counted as well: what would take the machine's (or the memory cgroup's) available memory below a
@@ -64,6 +68,7 @@ def options_from_environment(environment: dict[str, str] | os._Environ[str], mem
     for variable, option in _FLAGS.items():
         if text := environment.get(variable, ""):
             options[option] = _read_flag(variable, text)
+    options["idle"] = _read_idle(environment.get("RTPOOL_IDLE", "") or _IDLE)
     if text := environment.get("RTPOOL_HUGE_PAGES", ""):
         options["huge_pages"] = _read_huge_pages(text)
     if text := environment.get("RTPOOL_WHEN_FULL", ""):
@@ -80,6 +85,15 @@ def _read_size(variable: str, text: str) -> int:
         return parse_size(text, variable)
     except ValueError as error:
         raise ValueError(f"{variable}={text!r}: {error}") from None
+
+
+def _read_idle(text: str) -> float | None:
+    if text.strip().lower() in ("none", "never", *_NO):
+        return None
+    try:
+        return parse_duration(text, "RTPOOL_IDLE") / 1e9
+    except ValueError as error:
+        raise ValueError(f"RTPOOL_IDLE={text!r}: {error}; or none") from None
 
 
 def _read_flag(variable: str, text: str) -> bool:

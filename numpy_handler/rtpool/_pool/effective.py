@@ -151,6 +151,9 @@ def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool)
         told = "of 2 MiB this kernel has none" if state == "unknown" else f"are {state!r} in this kernel"
         return f"transparent huge pages {told} ({errno_text(error)})", transparent_fix()
     page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
+    if error == errno_names.E2BIG:
+        reason = f"the limit leaves no room for a whole page of {huge_pages}, so that memory comes in ordinary pages"
+        return reason, f"give a limit that is a multiple of {huge_pages}"
     reason = f"the kernel has {format_size(got)} free in pages of {huge_pages} ({errno_text(error)})"
     return reason, explicit_fix(page, max(-(-size // page), 1))
 

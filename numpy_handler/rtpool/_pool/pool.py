@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _core
 from .._support import refusals
+from .._support.durations import Duration, parse_duration
 from .._support.errors import raise_if_broken
 from .._support.options import HUGE_PAGES, ON_MISS, WHEN_FULL, choice, flag
 from .._support.sizes import Size, as_given, format_size, parse_size
@@ -58,6 +59,10 @@ class Pool(_core.Pool):
     debug : bool, default False
         Find what extensions do wrong with the memory of arrays; for a search, not for production. See `outstanding`
         and the notes.
+    idle : float, str, datetime.timedelta or None, default None
+        What has not been used for so long goes back to the kernel by itself, in whole 2 MiB frames: seconds, or text
+        such as ``"10 s"``. The default pool's is 10 s (``RTPOOL_IDLE``). Loops that keep using their memory pay nothing
+        for it; a frozen pool, as in a real-time section, gives nothing back. Sooner where memory is short.
 
     Raises
     ------
@@ -105,6 +110,7 @@ class Pool(_core.Pool):
         zero_on_free: bool = False,
         strict: bool = False,
         debug: bool = False,
+        idle: Duration | None = None,
     ) -> "Pool":
         bytes_ready = parse_size(size, "size")
         most = 0 if limit is None else parse_size(limit, "limit")
@@ -115,9 +121,10 @@ class Pool(_core.Pool):
             flag(value, option)
         pages = choice("huge_pages", huge_pages, HUGE_PAGES)
         full = choice("when_full", when_full, WHEN_FULL)
+        rest = 0 if idle is None else parse_duration(idle, "idle")
         try:
             pool = super().__new__(
-                cls, bytes_ready, most, label, prefault, lock, pages, full, zero_on_free, strict, debug
+                cls, bytes_ready, most, label, prefault, lock, pages, full, zero_on_free, strict, debug, rest
             )
         except _core.CreationFailure as failure:
             raise creation_error(failure.args, label, bytes_ready, huge_pages) from None
@@ -163,17 +170,26 @@ class Pool(_core.Pool):
         """
         return Stats._make(self._stats())
 
-    def trim(self) -> int:
+    def trim(self, older_than: Duration | None = None) -> int:
         """Give free memory back to the kernel, in whole 2 MiB frames.
 
         Arrays alive keep their contents. What was given back is taken from the kernel again when it is needed.
+
+        Parameters
+        ----------
+        older_than : float, str, datetime.timedelta or None
+            Only what has not been used for so long: seconds, or text such as ``"2 s"``. Ages are counted between looks:
+            this method's, and those that a pool with `idle` is given by itself. At the first look at a pool, what is
+            free counts as unused since the pool last grew.
 
         Returns
         -------
         int
             Bytes given back.
         """
-        return self._trim()
+        if older_than is None:
+            return self._trim()
+        return self._trim_idle(parse_duration(older_than, "older_than", zero=True))
 
     def reset_peak(self) -> None:
         """Let `peak_bytes` and `peak_count` of the statistics begin anew at what is alive now."""
@@ -297,7 +313,7 @@ class Pool(_core.Pool):
 
     def _asked(self) -> dict[str, Any]:
         """The arguments this pool was made with."""
-        size, limit, name, prefault, lock, pages, full, zero_on_free, strict, debug = self._options()
+        size, limit, name, prefault, lock, pages, full, zero_on_free, strict, debug, idle = self._options()
         return {
             "size": size,
             "name": name,
@@ -309,6 +325,7 @@ class Pool(_core.Pool):
             "zero_on_free": zero_on_free,
             "strict": strict,
             "debug": debug,
+            "idle": idle / 1e9 if idle else None,
         }
 
     def _twin(self) -> "Pool":

@@ -34,6 +34,8 @@ class Stats(NamedTuple):
         Times memory was taken from the kernel.
     kernel_calls : int
         Calls into the kernel about memory.
+    returned_bytes : int
+        Bytes given back to the kernel, by `Pool.trim`, as idle memory, or in exchange for memory in another place.
     fallbacks : int
         Requests passed on to NumPy's default allocator.
     failures : int
@@ -83,6 +85,7 @@ class Stats(NamedTuple):
     misses: int = 0
     growths: int = 0
     kernel_calls: int = 0
+    returned_bytes: int = 0
     fallbacks: int = 0
     failures: int = 0
     remote_frees: int = 0
@@ -160,6 +163,7 @@ def _event_lines(stats: Stats) -> list[str]:
     rows = [
         ("growths", stats.growths),
         ("kernel calls", stats.kernel_calls),
+        ("MiB given back", stats.returned_bytes >> 20),
         ("frees by other threads", stats.remote_frees),
         ("misuses", stats.misuses),
     ]

@@ -13,7 +13,7 @@ MEMORY = _core.physical_memory()
 
 def test_without_variables() -> None:
     options = options_from_environment({"PATH": "/bin", "RTPOOL_SIZE": ""}, MEMORY)
-    assert options == {"size": 0, "name": "default", "when_full": "fallback", "limit": MEMORY}
+    assert options == {"size": 0, "name": "default", "when_full": "fallback", "limit": MEMORY, "idle": 10.0}
 
 
 def test_all_variables() -> None:
@@ -27,6 +27,7 @@ def test_all_variables() -> None:
         "RTPOOL_WHEN_FULL": "Raise",
         "RTPOOL_ZERO_ON_FREE": "on",
         "RTPOOL_STRICT": "false",
+        "RTPOOL_IDLE": "500 ms",
     }
     assert options_from_environment(environment, MEMORY) == {
         "size": 64 << 20,
@@ -38,7 +39,9 @@ def test_all_variables() -> None:
         "when_full": "raise",
         "zero_on_free": True,
         "strict": False,
+        "idle": 0.5,
     }
+    assert options_from_environment({"RTPOOL_IDLE": "none"}, MEMORY)["idle"] is None
     assert options_from_environment({"RTPOOL_HUGE_PAGES": "off"}, MEMORY)["huge_pages"] is False
 
 
@@ -54,6 +57,7 @@ def test_all_variables() -> None:
         ("RTPOOL_WHEN_FULL", "wait"),
         ("RTPOOL_ZERO_ON_FREE", "x"),
         ("RTPOOL_STRICT", "x"),
+        ("RTPOOL_IDLE", "soon"),
     ],
 )
 def test_wrong_values_name_their_variable(variable: str, value: str) -> None:
