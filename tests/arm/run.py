@@ -1,0 +1,224 @@
+"""Cross-build rtpool for 64-bit Arm and test it on emulated machines with pages of 4 and of 16 KiB.
+
+    python tests/arm/run.py [--pages 16k] [--only 'pytest pool/*' 'gtest *'] [--record]
+
+Builds the core, its GoogleTest programs and the binding with `aarch64.ini`, and runs in each machine: all of those programs,
+every file of tests/python, `demo`, `info`, `doctor`, a real-time section and shared pools between processes. What an emulator
+cannot keep is left out by name, with its reason: see EMULATED below. Some 20 times slower than a machine: hours for all.
+
+Needs Debian with g++-aarch64-linux-gnu, libgtest-dev, qemu-system-arm, cpio, and meson and ninja; root, for the package client.
+Fetches an Arm system and kernels into build/arm once (--store: elsewhere). Exit code 0: nothing failed; 1: something did; 2: it
+cannot be run here. `--record` writes results/arm.json; jobs run before stay in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from machine import KERNELS, Store, Unavailable
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+BUILD = ROOT / "build" / "arm"
+RESULTS = HERE / "results" / "arm.json"
+
+# Tests that are not run there: (file below tests/python, name or "" for the whole file) and why.
+EMULATED: dict[tuple[str, str], str] = {
+    ("module/test_rooms.py", ""): "reads the sources, which are the same everywhere",
+}
+
+SECTION = """
+import numpy as np, rtpool
+with rtpool.realtime("100 ms", warmup=20) as rt:
+    for tick in rt:
+        a = np.ones((200, 200)); b = (a * 2 + 1).astype(np.float32)
+        if tick.index >= 99: rt.stop()
+print(rt.report)
+assert rt.report.iterations >= 80 and rt.report.misses == 0 and rt.report.kernel_calls == 0
+assert rt.report.minor_faults == 0, rt.report.minor_faults
+"""
+# Whatever the size of the kernel's pages: with the setting that is named as the fix, a pool gets huge pages of 2 MiB.
+HUGE_PAGES = """
+import pathlib, numpy as np, rtpool
+from rtpool import _core
+setting = _core.transparent_huge_setting()
+assert setting, "this kernel has no transparent huge pages of 2 MiB"
+pathlib.Path(setting).write_text("madvise")
+counts = pathlib.Path("/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/stats/anon_fault_alloc")
+before = int(counts.read_text())
+pool = rtpool.Pool("64 MiB")
+made = int(counts.read_text()) - before
+print(setting, made, pool.effective)
+assert pool.effective.huge_pages == "auto" and pool.effective.as_asked and made >= 30
+"""
+
+# Exit codes of commands that are answers: this machine is not fit for real time, or has less than the default pool asks for.
+ANSWERS = {"doctor": (0, 1), "info": (0, 1)}
+
+
+def meson(*arguments: object, **environment: str) -> None:
+    subprocess.run(["meson", *map(str, arguments)], cwd=ROOT, env=os.environ | environment, check=True)
+
+
+def build(root: Path) -> Path:
+    """Cross-build; the build folder."""
+    folder = BUILD / "cross"
+    options = [
+        "--cross-file",
+        HERE / "aarch64.ini",
+        "-Dcore_tests=true",
+        "-Dbuildtype=release",
+        "-Db_ndebug=if-release",
+    ]
+    options += ["-Dpython.platlibdir=/site", "-Dpython.purelibdir=/site", "-Dpython.bytecompile=-1"]
+    if not (folder / "build.ninja").exists():
+        meson("setup", folder, *options, RTPOOL_ARM_ROOT=str(root))
+    meson("compile", "-C", folder, RTPOOL_ARM_ROOT=str(root))
+    return folder
+
+
+def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """What goes into the machine, and the jobs there."""
+    work = BUILD / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "programs").mkdir(parents=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in listed.split("\0"):
+        if name and "/results/" not in name and "/corpus/" not in name and (ROOT / name).is_file():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, work / name)
+    meson("install", "-C", folder, "--quiet", "--no-rebuild", "--destdir", work)
+    shutil.copy2(HERE / "inside.py", work / "inside.py")
+
+    jobs: list[dict[str, Any]] = []
+    told = subprocess.run(["meson", "introspect", "--tests", folder], cwd=ROOT, capture_output=True, check=True).stdout
+    for test in json.loads(told):
+        if "RTPOOL_TEST_PAGE" in test["env"]:
+            continue  # imitates what is here
+        program = Path(test["cmd"][0])
+        shutil.copy2(program, work / "programs" / program.name)
+        kind = "gtest" if test["protocol"] == "gtest" else "command"
+        command = [f"programs/{program.name}", *test["cmd"][1:]]
+        jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": test["env"]})
+    python = {"PYTHONPATH": "/work/site", "PYTHONDONTWRITEBYTECODE": "1"}
+    for file in sorted((ROOT / "tests" / "python").rglob("test_*.py")):
+        inside = file.relative_to(ROOT / "tests" / "python").as_posix()
+        if (inside, "") in EMULATED:
+            continue
+        command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/python/{inside}"]
+        for (name, test), _ in EMULATED.items():
+            if name == inside:
+                command.append(f"--deselect=tests/python/{inside}::{test}")
+        jobs.append({"name": f"pytest {inside}", "kind": "pytest", "command": command, "environment": python})
+    for name, code in (
+        ("info", ["-m", "rtpool", "info"]),
+        ("doctor", ["-m", "rtpool", "doctor", "--seconds", "2"]),
+        ("demo", ["-m", "rtpool", "demo"]),
+        ("section", ["-c", SECTION]),
+        ("huge pages", ["-c", HUGE_PAGES]),
+        ("shared", ["examples/shared_cameras.py"]),
+    ):
+        jobs.append({"name": name, "kind": "command", "command": ["python", *code], "environment": python})
+    for job in jobs:
+        job["seconds"] = 1800
+    return work, jobs
+
+
+def run_jobs(store: Store, pages: str, work: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every job's result; where a job takes the machine with it, the rest go on in a new one."""
+    results: list[dict[str, Any]] = []
+    logs = BUILD / f"log-{pages}.txt"
+    logs.write_text("")
+    left = list(jobs)
+    while left:
+        (work / "jobs.json").write_text(json.dumps(left))
+        begun = ""
+        done = 0
+        with logs.open("a", encoding="utf-8") as log:
+            seconds = 120 + sum(job["seconds"] for job in left)
+            for line in store.boot(pages, work, "python3 /work/inside.py", seconds=seconds):
+                log.write(line + "\n")
+                log.flush()
+                if not line.startswith("@@"):
+                    continue
+                told = json.loads(line[2:])
+                if "begin" in told:
+                    begun = told["begin"]
+                    continue
+                done += 1
+                results.append(told)
+                print(f"{pages}: {summary(told)}", flush=True)
+        if done == 0 or done < len(left):
+            lost = left[done]["name"]
+            results.append({"job": lost, "code": -1, "failed": [f"the machine ended in {begun or 'its start'}"]})
+            print(f"{pages}: {summary(results[-1])}", flush=True)
+            done += 1
+        left = left[done:]
+    return results
+
+
+def bad(result: dict[str, Any]) -> bool:
+    # 5: pytest found nothing that is to be run there.
+    return bool(result.get("failed")) or result["code"] not in ANSWERS.get(result["job"], (0, 5))
+
+
+def summary(result: dict[str, Any]) -> str:
+    text = f"exit code {result['code']}"
+    if "passed" in result:
+        text = f"{result['passed']} passed, {len(result['failed'])} failed, {len(result['skipped'])} skipped"
+    return "\n  ".join([f"{result['job']}: {text}, {result.get('seconds')} s", *result.get("failed", [])])
+
+
+def record(pages: str, results: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> None:
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    rows = {row["job"]: row for row in known.get(pages, [])}
+    rows |= {row["job"]: row | {"date": time.strftime("%Y-%m-%d")} for row in results}
+    order = [job["name"] for job in jobs]
+    known[pages] = [rows[name] for name in order if name in rows]
+    known["command"] = "python tests/arm/run.py --record"
+    known["left_out"] = {f"{file}::{name}".rstrip(":"): why for (file, name), why in EMULATED.items()}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", nargs="+", choices=KERNELS, default=list(KERNELS))
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="jobs whose names match")
+    parser.add_argument("--store", type=Path, default=BUILD / "store", help="where the Arm system and kernels are kept")
+    parser.add_argument("--list", action="store_true", help="name the jobs and end")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        store = Store(arguments.store)
+        folder = build(store.system())
+    except Unavailable as reason:
+        print(f"not run: {reason}")
+        return 2
+    work, jobs = stage(folder)
+    chosen = [job for job in jobs if any(fnmatch.fnmatch(job["name"], pattern) for pattern in arguments.only)]
+    if arguments.list:
+        print(*(job["name"] for job in chosen), sep="\n")
+        return 0
+    failed = 0
+    for pages in arguments.pages:
+        results = run_jobs(store, pages, work, chosen)
+        failed += sum(map(bad, results))
+        if arguments.record:
+            record(pages, results, jobs)
+    print(f"{failed} jobs failed" if failed else "nothing failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
