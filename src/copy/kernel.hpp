@@ -38,6 +38,8 @@ struct Kernel {
   CopyRows stream;
   // Orders this thread's streamed stores before its later ones.
   void (*fence)() noexcept;
+  // Chosen by itself where it is the best there is. False: only by name, as it has not been measured to be faster.
+  bool automatic = true;
 };
 
 // Every kernel that was built, best first; the last one is the portable one and always supported.
@@ -49,7 +51,11 @@ struct KernelList {
 };
 KernelList kernels() noexcept;
 
-// The kernel in use: the best one that is supported, chosen at the first call, unless another was forced.
+// The one named, if it was built and is supported; else, and for nullptr, the best that is chosen by itself.
+const Kernel& choose_kernel(const char* name) noexcept;
+
+// The kernel in use: the one that RTPOOL_COPY_KERNEL in the environment names, or the best; chosen at the first call, unless
+// another was forced.
 const Kernel& active_kernel() noexcept;
 
 // Uses `kernel` from now on (nullptr: the best one again). For tests and measurements; false and no change if

@@ -15,5 +15,8 @@ bool has_sse2() noexcept;
 bool has_avx2() noexcept;
 bool has_avx512() noexcept;
 #endif
+#ifdef RTPOOL_COPY_NEON
+extern const Kernel k_neon_kernel;
+#endif
 
 }  // namespace rtpool::copy

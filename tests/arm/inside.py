@@ -1,6 +1,7 @@
 """Runs jobs in the emulated machine and tells of each in a line that begins with @@ on the console.
 
-A job is a program of GoogleTest, a file of pytest, or a command that has to end well. jobs.json beside this file lists them.
+A job is a program of GoogleTest, a file of pytest, or a command that has to end well. jobs.json beside this file
+lists them.
 """
 
 from __future__ import annotations

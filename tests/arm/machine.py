@@ -1,8 +1,9 @@
 """An emulated 64-bit Arm machine: a Debian kernel with pages of 4 or 16 KiB, and a system in memory below it.
 
-Everything comes from Debian's archive (the suite below, arm64) and, for NumPy and pytest, from the package index pip uses. It is
-fetched once into a folder and kept. qemu-system runs it; a process emulator (qemu-user) would answer for the kernel in just
-those calls that matter here. What emulation on a PC cannot show: weaker orders of memory than the PC's, and times.
+Everything comes from Debian's archive (the suite below, arm64) and, for NumPy and pytest, from the package index
+pip uses. It is fetched once into a folder and kept. qemu-system runs it; a process emulator (qemu-user) would
+answer for the kernel in just those calls that matter here. What emulation on a PC cannot show: weaker orders of
+memory than the PC's, and times.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ KERNELS = {"4k": ("linux-image-arm64", "cortex-a72"), "16k": ("linux-image-arm64
 PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "busybox-static", "procps")
 WHEELS = ("numpy>=2", "pytest>=7", "hypothesis")
 APPLETS = (
-    "sh mount ls cat mkdir sleep poweroff env uname dmesg grep sed awk head tail wc id timeout sort tr find ln rm cp mv chmod"
-    " dirname basename readlink df free nproc true false"
+    "sh mount ls cat mkdir sleep poweroff env uname dmesg grep sed awk head tail wc id timeout sort tr find ln rm cp mv"
+    " chmod dirname basename readlink df free nproc true false"
 )
 NEEDED = {"qemu-system-aarch64": "qemu-system-arm", "cpio": "cpio", "dpkg": "dpkg"}
 
@@ -69,7 +70,8 @@ class Store:
             (state / "sources.list").write_text(f"deb [trusted=yes arch=arm64] {debian_mirror()} {SUITE} main\n")
             settings.write_text(
                 f'Dir::State "{state}";\nDir::State::lists "{state}/lists";\nDir::State::status "{state}/status";\n'
-                f'Dir::Cache "{state}/cache";\nDir::Etc::sourcelist "{state}/sources.list";\nDir::Etc::sourceparts "-";\n'
+                f'Dir::Cache "{state}/cache";\n'
+                f'Dir::Etc::sourcelist "{state}/sources.list";\nDir::Etc::sourceparts "-";\n'
                 'APT::Architecture "arm64";\nAPT::Architectures "arm64";\nAPT::Install-Recommends "false";\n'
                 'APT::Sandbox::User "root";\n'
             )

@@ -2,13 +2,14 @@
 
     python tests/arm/run.py [--pages 16k] [--only 'pytest pool/*' 'gtest *'] [--record]
 
-Builds the core, its GoogleTest programs and the binding with `aarch64.ini`, and runs in each machine: all of those programs,
-every file of tests/python, `demo`, `info`, `doctor`, a real-time section and shared pools between processes. What an emulator
-cannot keep is left out by name, with its reason: see EMULATED below. Some 20 times slower than a machine: hours for all.
+Builds the core, its GoogleTest programs and the binding with `aarch64.ini`, and runs in each machine: all of those
+programs, every file of tests/python, `demo`, `info`, `doctor`, a real-time section and shared pools between
+processes. What an emulator cannot keep is left out by name, with its reason: see EMULATED below. Some 20 times
+slower than a machine: hours for all.
 
-Needs Debian with g++-aarch64-linux-gnu, libgtest-dev, qemu-system-arm, cpio, and meson and ninja; root, for the package client.
-Fetches an Arm system and kernels into build/arm once (--store: elsewhere). Exit code 0: nothing failed; 1: something did; 2: it
-cannot be run here. `--record` writes results/arm.json; jobs run before stay in it.
+Needs Debian with g++-aarch64-linux-gnu, libgtest-dev, qemu-system-arm, cpio, and meson and ninja; root, for the
+package client. Fetches an Arm system and kernels into build/arm once (--store: elsewhere). Exit code 0: nothing
+failed; 1: something did; 2: it cannot be run here. `--record` writes results/arm.json; jobs run before stay in it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ print(setting, made, pool.effective)
 assert pool.effective.huge_pages == "auto" and pool.effective.as_asked and made >= 30
 """
 
-# Exit codes of commands that are answers: this machine is not fit for real time, or has less than the default pool asks for.
+# Exit codes that are answers: this machine is not fit for real time, or has less than the default pool asks for.
 ANSWERS = {"doctor": (0, 1), "info": (0, 1)}
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What Meson asks the Python it builds for, answered for the Python below RTPOOL_ARM_ROOT, which cannot run here.
 
-Meson runs a script that asks `sysconfig`, and this project's build file asks NumPy where its headers are. Both are answered
-from that system's files, by whatever Python this machine has.
+Meson runs a script that asks `sysconfig`, and this project's build file asks NumPy where its headers are. Both are
+answered from that system's files, by whatever Python this machine has.
 """
 
 from __future__ import annotations

@@ -130,12 +130,31 @@ INSTANTIATE_TEST_SUITE_P(All, KernelTest, testing::ValuesIn(tested_kernels()),
                            return std::string(kernel.param->name);
                          });
 
-TEST(Dispatch, ChoosesTheFirstSupportedKernel) {
+TEST(Dispatch, ChoosesTheFirstSupportedKernelThatIsChosenByItself) {
   const Kernel* first = nullptr;
   for (const Kernel* kernel : kernels()) {
-    if (first == nullptr && kernel->supported()) first = kernel;
+    if (first == nullptr && kernel->automatic && kernel->supported()) first = kernel;
   }
+  EXPECT_EQ(&choose_kernel(nullptr), first);
   EXPECT_EQ(&active_kernel(), first);
+}
+
+TEST(Dispatch, TakesTheOneThatIsNamedIfItCan) {
+  for (const Kernel* kernel : kernels()) {
+    testing::internal::CaptureStderr();
+    const Kernel& chosen = choose_kernel(kernel->name);
+    const std::string told = testing::internal::GetCapturedStderr();
+    if (kernel->supported()) {
+      EXPECT_EQ(&chosen, kernel);
+      EXPECT_EQ(told, "");
+    } else {
+      EXPECT_EQ(&chosen, &choose_kernel(nullptr));
+      EXPECT_NE(told.find("cannot run it"), std::string::npos) << told;
+    }
+  }
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(&choose_kernel("abacus"), &choose_kernel(nullptr));
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("RTPOOL_COPY_KERNEL=abacus: no kernel of that name"), std::string::npos);
 }
 
 TEST(Dispatch, EndsWithThePortableKernelThatRunsAnywhere) {
