@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ before = int(counts.read_text())
 pool = rtpool.Pool("64 MiB")
 made = int(counts.read_text()) - before
 print(setting, made, pool.effective)
-assert pool.effective.huge_pages == "auto" and pool.effective.as_asked and made >= 30
+assert pool.effective.huge_pages == "auto" and pool.effective.as_asked and made >= 30, made
 """
 
 # Exit codes that are answers: this machine is not fit for real time, or has less than the default pool asks for.
@@ -135,17 +136,16 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     return work, jobs
 
 
-def run_jobs(store: Store, pages: str, work: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every job's result; where a job takes the machine with it, the rest go on in a new one."""
-    results: list[dict[str, Any]] = []
+def run_jobs(store: Store, pages: str, work: Path, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every job's result, as it comes; where a job takes the machine with it, the rest go on in a new one."""
     logs = BUILD / f"log-{pages}.txt"
-    logs.write_text("")
     left = list(jobs)
     while left:
         (work / "jobs.json").write_text(json.dumps(left))
         begun = ""
         done = 0
         with logs.open("a", encoding="utf-8") as log:
+            log.write(f"\n=== {time.strftime('%F %T')}\n")
             seconds = 120 + sum(job["seconds"] for job in left)
             for line in store.boot(pages, work, "python3 /work/inside.py", seconds=seconds):
                 log.write(line + "\n")
@@ -157,15 +157,12 @@ def run_jobs(store: Store, pages: str, work: Path, jobs: list[dict[str, Any]]) -
                     begun = told["begin"]
                     continue
                 done += 1
-                results.append(told)
-                print(f"{pages}: {summary(told)}", flush=True)
+                yield told
         if done == 0 or done < len(left):
             lost = left[done]["name"]
-            results.append({"job": lost, "code": -1, "failed": [f"the machine ended in {begun or 'its start'}"]})
-            print(f"{pages}: {summary(results[-1])}", flush=True)
+            yield {"job": lost, "code": -1, "failed": [f"the machine ended in {begun or 'its start'}"]}
             done += 1
         left = left[done:]
-    return results
 
 
 def bad(result: dict[str, Any]) -> bool:
@@ -180,10 +177,10 @@ def summary(result: dict[str, Any]) -> str:
     return "\n  ".join([f"{result['job']}: {text}, {result.get('seconds')} s", *result.get("failed", [])])
 
 
-def record(pages: str, results: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> None:
+def record(pages: str, result: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     rows = {row["job"]: row for row in known.get(pages, [])}
-    rows |= {row["job"]: row | {"date": time.strftime("%Y-%m-%d")} for row in results}
+    rows[result["job"]] = result | {"date": time.strftime("%Y-%m-%d")}
     order = [job["name"] for job in jobs]
     known[pages] = [rows[name] for name in order if name in rows]
     known["command"] = "python tests/arm/run.py --record"
@@ -213,10 +210,11 @@ def main() -> int:
         return 0
     failed = 0
     for pages in arguments.pages:
-        results = run_jobs(store, pages, work, chosen)
-        failed += sum(map(bad, results))
-        if arguments.record:
-            record(pages, results, jobs)
+        for result in run_jobs(store, pages, work, chosen):
+            print(f"{pages}: {summary(result)}", flush=True)
+            failed += bad(result)
+            if arguments.record:
+                record(pages, result, jobs)
     print(f"{failed} jobs failed" if failed else "nothing failed")
     return 1 if failed else 0
 
