@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "base/thread_local.hpp"
 #include "os/scheduling.hpp"
 #include "os/symbol_hooks.hpp"
 
@@ -20,7 +21,7 @@ namespace rtpool::os {
 namespace {
 
 // Made by a thread's first section that sets anything, freed when the thread ends.
-thread_local constinit ChildSettings* t_settings __attribute__((tls_model("initial-exec"))) = nullptr;
+thread_local constinit ChildSettings* t_settings RTPOOL_THREAD_LOCAL = nullptr;
 pthread_key_t g_key;
 int g_key_error = 0;
 

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "base/thread_local.hpp"
 #include "blocks/heap.hpp"
 
 namespace rtpool::pool {
@@ -23,8 +24,8 @@ struct ThreadCache {
   ThreadRecord* record = nullptr;
 };
 
-// initial-exec: one instruction instead of a call into the dynamic linker; 24 bytes of the static TLS reserve.
-extern thread_local constinit ThreadCache t_cache __attribute__((tls_model("initial-exec")));
+// 24 bytes of the static TLS reserve.
+extern thread_local constinit ThreadCache t_cache RTPOOL_THREAD_LOCAL;
 
 // This thread's heap in that pool or nullptr. Makes it the cached one.
 blocks::Heap* find_heap(const PoolImpl& pool) noexcept;
