@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import glob
 import hashlib
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -56,6 +58,8 @@ class Transfer:
         cluster = f"{os.getuid()}.{worker.scheduler.address}"
         self._cluster = hashlib.sha256(cluster.encode()).hexdigest()[:16]
         self.pool = _open(f"dask.{self._cluster}", size)
+        with contextlib.suppress(OSError):
+            _sweep()
         self._folder = f"/dev/shm/rtpool-dask.{self._cluster}"
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)
@@ -89,6 +93,14 @@ class Transfer:
             os.rmdir(self._folder)
             self.pool.unlink()
         self.pool.close()
+
+
+def _sweep() -> None:
+    """Remove the folders of clusters whose pools are gone: all of their workers were killed."""
+    for folder in glob.glob("/dev/shm/rtpool-dask.*"):
+        pool = folder.replace("/rtpool-dask.", "/rtpool.dask.")
+        if not os.path.exists(pool) and os.stat(folder).st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open(name: str, size: int) -> SharedPool:
