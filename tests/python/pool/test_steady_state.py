@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from rtpool._pool.objects import refusal
+
 # The numbers of Linux's calls that take, give back or change memory.
 NUMBERS = {
     "x86_64": dict(mmap=9, mprotect=10, munmap=11, brk=12, mremap=25, madvise=28, mlock=149, munlock=150),
@@ -92,7 +94,7 @@ def test_no_kernel_call_while_frozen(run_python, on_miss: str) -> None:
         + LOOP
         + f"""
 import gc
-pool = rtpool.Pool("64 MiB", name="frozen")
+pool = rtpool.activate(rtpool.Pool("64 MiB", name="frozen"), objects="pool")
 with rtpool.handler(pool):
     for _ in range(10):
         expected = work()
@@ -121,6 +123,7 @@ def test_no_kernel_call_in_a_loop_that_is_not_frozen(run_python) -> None:
         + LOOP
         + """
 import gc
+rtpool.activate(objects="pool")
 with rtpool.handler() as pool:
     for _ in range(10):
         work()
@@ -160,6 +163,32 @@ with rtpool.realtime(0.002, pool=pool, warmup=20) as rt:
     assert done.stdout.split() == ["0", "0", "0", "0", "True"]
 
 
+@pytest.mark.skipif(refusal() is not None, reason=f"arenas are not asked for: {refusal()}")
+@pytest.mark.parametrize("step", [
+    "[{'i': i, 'v': (i, float(i))} for i in range(20_000)]",
+    "numbers.tolist()",
+    "','.join(str(x) for x in range(100_000))",
+])  # fmt: skip
+def test_no_kernel_call_of_a_loop_of_objects(run_python, step: str) -> None:
+    """Python's own arenas are kept by the pool; nobody has made room by hand."""
+    done = run_python(
+        FILTER
+        + f"""
+numbers = np.arange(200_000)
+with rtpool.realtime(0.05, pool=rtpool.Pool(), warmup=8) as rt:
+    for tick in rt:
+        if tick.index == 0:
+            forbid_memory_calls()
+        {step}
+        if tick.index == 20:
+            end("done")
+""",
+    )
+    if "no seccomp" in done.stdout:
+        pytest.skip("this kernel or container refuses seccomp filters")
+    assert done.stdout == "done"
+
+
 def test_a_prepared_program_does_not_fault_from_its_first_iteration_on(run_python, tmp_path) -> None:
     """In a process that has run none of its code before, against NumPy's default handler in another one."""
     plan = tmp_path / "plan.json"
@@ -196,6 +225,7 @@ def test_no_page_faults_in_a_loop(run_python) -> None:
         LOOP.replace("rng =", "import numpy as np, resource, rtpool\nrng =", 1)
         + """
 import gc
+rtpool.activate(objects="pool")
 with rtpool.handler() as pool:
     for _ in range(10):
         work()
