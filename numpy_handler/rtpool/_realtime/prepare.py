@@ -13,8 +13,9 @@ from .probe import Machine
 
 # Bytes: a call from C back into Python takes 4 KiB; the parallel LU factorisation of OpenBLAS spreads over 4 MiB.
 _STACK = 5 << 20
-# Rows of the matrices that are multiplied: BLAS packs operands into buffers, which float32 shares with float64.
-_BLAS_ROWS = 768
+# Rows of the matrices that are multiplied: BLAS packs operands into buffers, which float32 shares with float64. Where
+# depends on how it divides the work: pages that one size leaves out another one touches.
+_BLAS_ROWS = (768, 512, 256)
 _BLAS_NAMES = ("blas", "mkl_", "blis", "atlas")
 
 
@@ -48,9 +49,11 @@ def _has_blas(machine: Machine) -> bool:
 
 def _multiply() -> None:
     # In memory that goes away again, and that neither the pool nor libc sees.
-    size = _BLAS_ROWS * _BLAS_ROWS * np.dtype(np.float64).itemsize
-    with mmap.mmap(-1, 2 * size) as room:
-        a, out = np.frombuffer(room, np.float64).reshape(2, _BLAS_ROWS, _BLAS_ROWS)
-        np.dot(a, a, out=out)
-        np.dot(a, a[0], out=out[0])
-        del a, out
+    most = _BLAS_ROWS[0]
+    with mmap.mmap(-1, 2 * most * most * np.dtype(np.float64).itemsize) as room:
+        a, out = np.frombuffer(room, np.float64).reshape(2, most * most)
+        for rows in _BLAS_ROWS:
+            square = a[: rows * rows].reshape(rows, rows)
+            np.dot(square, square, out=out[: rows * rows].reshape(rows, rows))
+        np.dot(a.reshape(most, most), a[:most], out=out[:most])
+        del a, out, square

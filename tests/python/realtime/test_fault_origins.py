@@ -177,12 +177,12 @@ def test_the_threads_own_stack() -> None:
 
 
 def test_the_stack_of_a_thread_that_starts() -> None:
-    """Of a size that libc has none of to use again; the thread waits until the section has been left."""
+    """Of a size that libc does not keep for the next thread; it waits until the section has been left."""
     stop = threading.Event()
     threads = []
 
     def start() -> None:
-        before = threading.stack_size(3 << 20)
+        before = threading.stack_size(64 << 20)
         threads.append(threading.Thread(target=stop.wait))
         threads[0].start()
         threading.stack_size(before)
