@@ -124,6 +124,11 @@ def watch(
     return {"calls": counts, "faults": faults, **figures}
 
 
+def without_times(one: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on how busy the machine is."""
+    return {key: one[key] for key in ("calls", "faults", "iterations", "peak_kib")}
+
+
 def rows(results: dict[str, Any]) -> list[str]:
     """The table of one run."""
     machine = results["machine"]
@@ -141,8 +146,11 @@ def rows(results: dict[str, Any]) -> list[str]:
             if isinstance(one, str):
                 lines.append(f"  {TITLES[name]:45} {one}")
                 continue
-            work = " ".join(f"{one['work'][key] * 1e3:7.3f}" for key in ("p50", "p99", "p99.9", "max"))
-            over = f"{one['overruns']:,}/{one['iterations']:,}"
+            if "work" in one:
+                work = " ".join(f"{one['work'][key] * 1e3:7.3f}" for key in ("p50", "p99", "p99.9", "max"))
+                over = f"{one['overruns']:,}/{one['iterations']:,}"
+            else:
+                work, over = " ".join(["      -"] * 4), f"-/{one['iterations']:,}"
             lines.append(
                 f"  {TITLES[name]:45} {work} {one['faults']:9,} {sum(one['calls'].values()):7,} {over:>11}"
                 f" {one['peak_kib'] // 1024:5,}"
@@ -157,6 +165,7 @@ def main() -> int:
     parser.add_argument("--loops", nargs="*", choices=list(LOOPS), default=list(LOOPS))
     parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--keep", action="store_true", help="keep the other loops' figures of the results")
+    parser.add_argument("--counters", action="store_true", help="leave times out: the machine is busy with other work")
     parser.add_argument("--dry", action="store_true", help="write nothing; print the figures as JSON")
     arguments = parser.parse_args()
     by = tracer()
@@ -182,7 +191,7 @@ def main() -> int:
                 continue
             print(f"{loop}: {TITLES[name]}", file=sys.stderr, flush=True)
             one = watch(loop, name, environment, seconds=arguments.seconds, warmup=arguments.warmup, by=by)
-            results["loops"][loop][name] = one
+            results["loops"][loop][name] = without_times(one) if arguments.counters else one
             if name == "rtpool":
                 clean = clean and not one["faults"] and not any(one["calls"].values())
     results["loops"] = {name: results["loops"][name] for name in LOOPS if name in results["loops"]}

@@ -81,7 +81,7 @@ def _parse_value(value: object, name: str, help_text: str) -> Fraction:
     if isinstance(value, np.timedelta64):
         try:
             exact = value.astype("timedelta64[ns]")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # NumPy 2.5 tells an overflow, earlier ones wrap
             exact = np.timedelta64("NaT")
         # A number without a unit, or of months, says nothing; what is too large for nanoseconds changes its value.
         if np.datetime_data(value.dtype)[0] in ("generic", "Y", "M") or exact != value:

@@ -551,3 +551,21 @@ def test_a_forked_child_goes_on_with_arenas() -> None:
             churn()
             os._exit(0 if good else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+@served
+def test_what_python_has_not_touched_of_its_own_arenas_is_touched_before_the_loop(run_python) -> None:
+    """Parts of an arena that objects of one class have come to fill only half, while others of the class lie free."""
+    run_python(
+        """
+        import rtpool
+        kept = [[bytes(size) for _ in range(4000)] for size in (40, 100, 200, 330, 440)]
+        for objects in kept:
+            del objects[::2]  # more than a part's worth of each class is free before the untouched rest
+        with rtpool.realtime(warmup=2, iterations=20, pool=rtpool.Pool()) as rt:
+            for tick in rt:
+                if tick.index >= 0:
+                    kept += [[bytes(size) for _ in range(110)] for size in (40, 100, 200, 330, 440)]
+        assert rt.report.minor_faults == 0, rt.report
+        """
+    )
