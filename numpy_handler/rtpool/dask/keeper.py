@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +27,8 @@ def resident() -> int:
 class Keeper(threading.Thread):
     """Looks at a pool a few times in `idle` seconds until it is stopped.
 
-    Free memory goes back as soon as the process is above `pressure` of its memory limit, and in any case when less than
-    three quarters of what the pool has were in arrays at once during `idle` seconds: a worker always makes some, for
-    its messages. Whoever reads `figures` gets those of the last look.
+    Free memory goes back as soon as the process is above `pressure` of its memory limit, and what has not been used for
+    `idle` seconds in any case. Whoever reads `figures` gets those of the last look.
     """
 
     def __init__(
@@ -40,9 +38,7 @@ class Keeper(threading.Thread):
         self._pool, self._memory_limit, self._idle, self._pressure = pool, memory_limit, idle, pressure
         self._further = further
         self._over = threading.Event()
-        self._returned = 0
-        self._window = time.monotonic()
-        self._peak = 0
+        self._returned_before = pool.stats().returned_bytes
         self.figures: dict[str, Any] = {}
         self._look()
 
@@ -58,22 +54,18 @@ class Keeper(threading.Thread):
                 self._further()
 
     def _look(self) -> None:
-        pool, now = self._pool, time.monotonic()
+        pool, stats = self._pool, self._pool.stats()
+        pressed = self._memory_limit > 0 and resident() > self._pressure * self._memory_limit
+        if not pressed:
+            pool.trim(older_than=self._idle)
+        elif stats.resident_bytes - stats.current_bytes >= LEAST:
+            pool.trim()
         stats = pool.stats()
-        self._peak = max(self._peak, stats.peak_bytes)
-        give = self._memory_limit > 0 and resident() > self._pressure * self._memory_limit
-        if now - self._window >= self._idle:
-            give |= stats.peak_bytes < stats.resident_bytes * 3 // 4
-            self._window = now
-            pool.reset_peak()
-        if give and stats.resident_bytes - stats.current_bytes >= LEAST:
-            self._returned += pool.trim()
-            stats = pool.stats()
         self.figures = {
             "used": stats.current_bytes,
             "idle": max(stats.resident_bytes - stats.current_bytes, 0),
-            "given_back": self._returned,
-            "peak": self._peak,
+            "given_back": stats.returned_bytes - self._returned_before,
+            "peak": stats.peak_bytes,
             "hits": stats.hits,
             "misses": stats.misses,
             "fallbacks": stats.fallbacks,
