@@ -147,8 +147,10 @@ class alignas(64) Heap {
   unsigned reclaim(unsigned runs) noexcept;
   // Gives all idle runs and empty slabs back; true if there were any. O(512 + runs), on the way to the kernel only.
   bool give_idle() noexcept;
-  // Growth by `bytes` was held back, for a size that the heap knows or not. True: the heap repeats its sizes and may grow.
-  bool weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
+  // Growth by `bytes` is held back although all idle runs are given back, for a size that the heap knows or not.
+  void weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
+  // Whether what was weighed says that the heap repeats its sizes and should grow.
+  bool repeats(std::uint64_t peak) const noexcept { return repeated_bytes_ > peak; }
   // Gives back what has not been used since before epoch `before` began, `now` being the present one, in steps of some us: each
   // goes on where `*step` says and returns whether there are more. `*left`: what is free may yet come to be idle. The runs of a
   // bin are told apart as deep as k_aged_runs; below, the bin's own use decides.

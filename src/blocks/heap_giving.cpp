@@ -159,14 +159,13 @@ bool Heap::age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left
   return false;
 }
 
-bool Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept {
+void Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept {
   if (known) {
     repeated_bytes_ += bytes;
     if (repeated_bytes_ > 2 * peak) repeated_bytes_ = 2 * peak;
   } else {
     repeated_bytes_ -= 2 * bytes < repeated_bytes_ ? 2 * bytes : repeated_bytes_;
   }
-  return repeated_bytes_ > peak;
 }
 
 void Heap::flush() noexcept {

@@ -94,7 +94,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
   return served;
 }
 
-PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes, bool known) noexcept {
+PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexcept {
   if (idle_ != 0 || store_.epoch() == pages::PageStore::k_first_epoch) {
     grown_at_.store(os::clock().now(), std::memory_order_relaxed);
   }
@@ -107,9 +107,9 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes, bool 
   if (live > peak) peak = live;
   peak_live_.store(peak, std::memory_order_relaxed);
   const std::size_t most = peak + (peak / 4 > blocks::k_idle_kept ? peak / 4 : blocks::k_idle_kept);
-  if (store_.capacity() + bytes <= most) return {most, false};
-  if (heap.weigh_growth(bytes, known, peak)) return {};
-  return {most, heap.give_idle()};
+  if (store_.capacity() + bytes <= most) return {most, false, 0};
+  if (heap.repeats(peak)) return {};
+  return {most, heap.give_idle(), peak};
 }
 
 PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
@@ -131,7 +131,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   bool added = heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
                (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure));
   if (!added && may_grow) {
-    const Allowance allowance = allowance_for(heap, std::size_t{blocks::slab_pages(cls)} * os::k_page_size, true);
+    const Allowance allowance = allowance_for(heap, std::size_t{blocks::slab_pages(cls)} * os::k_page_size);
     added = (allowance.gave && heap.add_slab(cls, false, &failure)) || heap.add_slab(cls, true, &failure, allowance.most);
   }
   if (added) {
@@ -161,8 +161,10 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   if (run.first == k_no_page && reclaim_before_growth(heap, may_grow)) run = look();
   if (run.first == k_no_page && use_kept_arenas(may_grow)) run = look();
   if (run.first == k_no_page && may_grow) {
-    const Allowance allowance = allowance_for(heap, std::size_t{count} * os::k_page_size, known);
+    const std::size_t bytes = std::size_t{count} * os::k_page_size;
+    const Allowance allowance = allowance_for(heap, bytes);
     if (allowance.gave) run = look();
+    if (run.first == k_no_page && allowance.held_back != 0) heap.weigh_growth(bytes, known, allowance.held_back);
     if (run.first == k_no_page && by_line) run = store_.take_line(true, allowance.most);
     GrowthFailure failure;
     if (run.first == k_no_page) run = store_.take_or_grow(count, &failure, allowance.most);

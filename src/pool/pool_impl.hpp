@@ -98,13 +98,14 @@ struct PoolImpl : Pool {
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   // How much the pool may have ready when it grows by `bytes`, so that it holds at most a quarter (or what a heap may keep) more
-  // than was ever alive; `known`: the heap has asked for that size before. Where that is to be exceeded the heap's idle runs
-  // have been given back. O(heaps), on the way to the kernel only.
+  // than was ever alive. Where that is to be exceeded the heap's idle runs have been given back, unless it repeats its sizes.
+  // O(heaps), on the way to the kernel only.
   struct Allowance {
     std::size_t most = SIZE_MAX;
     bool gave = false;
+    std::uint64_t held_back = 0;  // the peak, where growth is held back
   };
-  Allowance allowance_for(blocks::Heap& heap, std::size_t bytes, bool known) noexcept;
+  Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.

@@ -164,6 +164,25 @@ TEST_F(PoolFitsTest, WanderingSizesHoldAQuarterMoreThanTheirPeak) {
   }
 }
 
+// Waves of different sizes, again and again: what one leaves free serves the next.
+TEST_F(PoolFitsTest, WavesDoNotAddUp) {
+  memory_.physical = std::size_t{1} << 40;
+  Pool& pool = make();
+  const auto wave = [&](std::size_t count, std::size_t size) {
+    std::vector<void*> blocks;
+    for (std::size_t i = 0; i < count; ++i) blocks.push_back(pool.allocate(size));
+    for (void* const block : blocks) pool.release(block);
+  };
+  for (int round = 0; round < 4; ++round) {
+    wave(40, 16 * k_mib);
+    wave(210, 3 * k_mib);
+    wave(1, 600 * k_mib);
+    wave(100'000, 900);
+    const Stats stats = pool.stats();
+    EXPECT_LE(stats.capacity_bytes, stats.peak_bytes / 4 * 5 + 4 * k_mib) << round;
+  }
+}
+
 // A loop whose sizes add up to far more than is ever alive in it at once settles.
 TEST_F(PoolFitsTest, LoopsSettleWithoutTheKernel) {
   memory_.physical = std::size_t{1} << 40;
