@@ -92,7 +92,7 @@ void* Arenas::take(std::size_t bytes) noexcept {
   {
     const std::lock_guard guard(lock_);
     ++requests_;
-    arena_bytes_ = bytes;
+    if (bytes > arena_bytes_) arena_bytes_ = bytes;
     if (entered_count_ != 0) {
       void* const arena = take_of_pools_locked(bytes);
       note_locked(1, bytes);
@@ -179,7 +179,12 @@ void Arenas::note_locked(std::int64_t change, std::size_t bytes) noexcept {
   if (unwatched_ != 0) return;
   for (Watch& watch : watches_) {
     if (!watch.used) continue;
-    watch.need.bytes = bytes;
+    if (bytes < watch.need.bytes) continue;
+    if (bytes > watch.need.bytes) {
+      watch.need = {};
+      watch.need.bytes = bytes;
+      watch.alive = 0;
+    }
     watch.alive += change;
     if (watch.alive > static_cast<std::int64_t>(watch.need.most)) watch.need.most = static_cast<std::uint64_t>(watch.alive);
   }

@@ -35,7 +35,8 @@ struct Source {
   void (*give)(void* context, void* arena, std::size_t bytes) = nullptr;
 };
 
-// What was needed of arenas while somebody watched: handed out since then, whoever served.
+// What was needed of arenas while somebody watched: handed out since then, whoever served. Of the largest size asked for: the
+// interpreter takes smaller pieces the same way (CPython 16 KiB for the frames of deep calls), which the pool's free memory serves.
 struct Need {
   std::uint64_t most = 0;   // at once
   std::uint64_t alive = 0;  // at the end
@@ -61,7 +62,7 @@ class Arenas {
 
   // How often an arena was asked for.
   std::uint64_t requests() noexcept;
-  // Bytes of the arena that was asked for last; 0: none was.
+  // Bytes of the largest arena asked for so far; 0: none was.
   std::size_t arena_bytes() noexcept;
   // Those that were not served while the pool that should have was frozen.
   std::uint64_t frozen_misses() noexcept;

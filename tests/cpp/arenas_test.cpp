@@ -282,6 +282,25 @@ TEST_F(ArenasTest, WatchesSayWhatWasNeeded) {
   EXPECT_EQ(arenas_->end_watch(1000).most, 0U);
 }
 
+TEST_F(ArenasTest, SmallerPiecesDoNotHideWhatIsNeededOfArenas) {
+  constexpr std::size_t k_frames = 16 << 10;
+  Pool& pool = make();
+  ASSERT_TRUE(arenas_->enter(pool));
+  const int watch = arenas_->begin_watch();
+  void* const early = arenas_->take(k_frames);
+  void* held[3];
+  for (void*& arena : held) arena = take();
+  void* const late = arenas_->take(k_frames);
+  for (void* arena : held) give(arena);
+  arenas_->give(late, k_frames);
+  arenas_->give(early, k_frames);
+  const Need need = arenas_->end_watch(watch);
+  EXPECT_EQ(need.bytes, k_arena);
+  EXPECT_EQ(need.most, 3U);
+  EXPECT_EQ(need.alive, 0U);
+  arenas_->leave(pool);
+}
+
 TEST_F(ArenasTest, AForkFindsTheLockFree) {
   Arenas& ours = arenas();
   static Before before;
