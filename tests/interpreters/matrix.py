@@ -37,8 +37,8 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "3.14": (NEWEST,),
 }
 # What `binding` leaves out neither depends on the version of Python nor of NumPy, or takes minutes.
-BINDING = ("activation", "asyncio", "default_pool", "handler", "lifetime", "parallel", "plan", "pool", "shared",
-           "sizes", "stats")  # fmt: skip
+BINDING = ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
+           "shared", "sizes", "stats")  # fmt: skip
 BUILD = ("meson-python>=0.16", "meson>=1.2", "ninja")
 TEST = ("pytest>=7", "hypothesis")
 
