@@ -115,6 +115,8 @@ def _read_huge_pages(text: str) -> str | bool:
 def _make() -> Pool:
     memory = _core.physical_memory()
     options = options_from_environment(os.environ, memory)
+    # As they are written, so that errors give them back in their units.
+    options |= {option: text for variable, option in _SIZES.items() if (text := os.environ.get(variable, ""))}
     try:
         pool = Pool(options.pop("size"), **options)
     except ValueError as error:
