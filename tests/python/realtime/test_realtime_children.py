@@ -250,6 +250,7 @@ def test_a_forked_process_is_an_ordinary_one(run_python) -> None:
         links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
         return sum(os.path.exists(link) and os.readlink(link) == "/dev/cpu_dma_latency" for link in links)
 
+    frozen = gc.get_freeze_count()  # Python 3.12 begins with some
     outer = rtpool.Pool("1 MiB")
     around = rtpool.realtime(pool=outer, on_miss="raise", cpu_latency=0)
     with around, section(warmup=2, iterations=3, cpu_latency=0) as rt:
@@ -260,7 +261,7 @@ def test_a_forked_process_is_an_ordinary_one(run_python) -> None:
                 child = os.fork()
                 if child == 0:
                     try:
-                        assert gc.isenabled() and gc.get_freeze_count() == 0
+                        assert gc.isenabled() and gc.get_freeze_count() <= frozen
                         assert not rt.pool.frozen and not outer.frozen
                         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
                         assert latencies() == 0
