@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -105,6 +106,15 @@ GIVEN = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands(name: str, way: str, folder: Path) -> None:
     expect_the_same(WAYS[way], COMMANDS[name], folder, GIVEN.get(name, ""))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("test.test_runpy") is None, reason="this Python came without its tests")
+def test_pythons_own_tests_of_running_programs_pass(tmp_path: Path) -> None:
+    arguments = ["-m", "test", "test_runpy"]
+    ends = [outcome([], arguments, tmp_path, "", run=run) for run in (False, True)]
+    counts = [re.findall(r"Total tests: .*|Result: .*", out) for _, out, _ in ends]
+    assert ends[0][0] == ends[1][0] == 0, ends[1][1] + ends[1][2]
+    assert counts[0] == counts[1]
 
 
 def test_code(folder: Path) -> None:
