@@ -11,6 +11,7 @@
 #include "numpy_handler/shared/register.hpp"
 #include "numpy_handler/support/numpy_api.hpp"
 #include "numpy_handler/support/state.hpp"
+#include "numpy_handler/trace/register.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -36,6 +37,7 @@ constexpr Register k_parts[] = {
     register_realtime_record,
     register_realtime_loop,
     register_realtime_settings,
+    register_recording,
 };
 
 // NumPy's default handler is redirected for the whole process, so a second copy of this module (another interpreter)

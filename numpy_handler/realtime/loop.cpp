@@ -6,6 +6,7 @@
 #include "numpy_handler/pool/pool_type.hpp"
 #include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
+#include "trace/recorder.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -90,6 +91,7 @@ bool close_iteration(LoopObject* self, os::Nanoseconds now) noexcept {
   if (!state.recorder.in_iteration()) return true;
   if (!self->warming) {
     state.recorder.end(now, self->deadline);
+    trace::recorder().mark(trace::Mark::tick_end, static_cast<std::uint64_t>(self->next_index), false);
     ++self->next_index;
     return true;
   }
@@ -104,6 +106,7 @@ bool close_iteration(LoopObject* self, os::Nanoseconds now) noexcept {
 void open_iteration(LoopObject* self, os::Nanoseconds now, os::Nanoseconds lateness) noexcept {
   self->warming = self->warm_left > 0;
   self->state->recorder.begin(now, lateness);
+  if (!self->warming) trace::recorder().mark(trace::Mark::tick_begin, static_cast<std::uint64_t>(self->next_index), false);
 }
 
 // True when this pass is over: asked to stop, or as long as it was to be.

@@ -25,19 +25,26 @@ if TYPE_CHECKING:
     from ._pool.plan import Plan, PlanEntry
     from ._realtime.section import realtime
     from ._shared import SharedArray, SharedPool, SharedStats, share_by_reference
+    from ._trace.file import TraceError
+    from ._trace.recording import Origin, RecordingReport, origin, record
+    from ._trace.trace import Trace
 
 __all__ = [
     "CorruptionError",
     "Degradation",
     "Effective",
     "LiveBlock",
+    "Origin",
     "Plan",
     "PlanEntry",
     "Pool",
+    "RecordingReport",
     "SharedArray",
     "SharedPool",
     "SharedStats",
     "Stats",
+    "Trace",
+    "TraceError",
     "__version__",
     "activate",
     "active_pool",
@@ -48,8 +55,10 @@ __all__ = [
     "empty_aligned",
     "get_handler",
     "handler",
+    "origin",
     "owner",
     "realtime",
+    "record",
     "set_handler",
     "share_by_reference",
     "stack",
@@ -61,15 +70,21 @@ _LATER = {
     "Degradation": "_pool.effective",
     "Effective": "_pool.effective",
     "LiveBlock": "_pool.debug",
+    "Origin": "_trace.recording",
     "Plan": "_pool.plan",
     "PlanEntry": "_pool.plan",
+    "RecordingReport": "_trace.recording",
     "SharedArray": "_shared",
     "SharedPool": "_shared",
     "SharedStats": "_shared",
+    "Trace": "_trace.trace",
+    "TraceError": "_trace.file",
     "concatenate": "_copy.copies",
     "copyto": "_copy.copies",
     "empty_aligned": "_copy.copies",
+    "origin": "_trace.recording",
     "realtime": "_realtime.section",
+    "record": "_trace.recording",
     "share_by_reference": "_shared",
     "stack": "_copy.copies",
 }

@@ -28,6 +28,7 @@ inline constexpr std::uint32_t k_symmetric = 2;
 inline constexpr std::uint32_t k_learning = 4;
 inline constexpr std::uint32_t k_clearing = 8;  // zero_on_free
 inline constexpr std::uint32_t k_resting = 16;  // nobody watches the pool: who uses it says so
+inline constexpr std::uint32_t k_recording = 32;
 
 // The part that hits never touch, kept off their cache line.
 struct HeapLockGuard {

@@ -61,10 +61,17 @@ void* Pool::allocate_zeroed(std::size_t size) noexcept { return hit<true>(impl(*
 
 // The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
 // everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.
-void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
-  if (debug_ != nullptr) return debug_->allocate(size, zeroed);
+void* PoolImpl::allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept {
   if (size == 0) size = 1;
-  const Served served = climb(size, zeroed);
+  bool missed = false;
+  void* const block = debug_ != nullptr ? debug_->allocate(size, zeroed) : serve_request(size, zeroed, &missed);
+  // After the block was had: what was made before recording began is among the live blocks then.
+  if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_allocation(block, size, zeroed, missed, how);
+  return block;
+}
+
+void* PoolImpl::serve_request(std::size_t size, bool zeroed, bool* missed) noexcept {
+  const Served served = climb(size, zeroed, missed);
   notice();
   if (served.block == nullptr) return refuse(size, zeroed, size);
   if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
@@ -74,11 +81,12 @@ void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept {
   return served.block;
 }
 
-PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
+PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) noexcept {
   Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
   if (heap == nullptr) return {};
   const bool may_grow = may_grow_for(size, zeroed);
   heap->lock.enter();
+  const std::uint64_t misses = heap->stats.misses.get();
   Served served = serve(*heap, size, may_grow);
   if (served.block == nullptr && !may_grow) {
     heap->flush();
@@ -91,6 +99,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed) noexcept {
     served = serve(*heap, size, true);
     heap->lock.leave();
   }
+  if (missed != nullptr) *missed = heap->stats.misses.get() != misses;
   return served;
 }
 
@@ -146,6 +155,8 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
   const bool known = heap.find_bin(count) != nullptr;
   const auto at_hand = [&] { return heap.find_bin(count) != nullptr ? heap.pop_run(store_.view(), count, size) : Served{}; };
+  // A hit that the hit path may not serve (learning, recording): where hits look, first.
+  if (const Served served = heap.pop_run(store_.view(), count, size); served.block != nullptr) return served;
   if (const Served served = at_hand(); served.block != nullptr) return served;
   if (heap.drain(blocks::k_drain_blocks)) {
     if (const Served served = at_hand(); served.block != nullptr) return served;

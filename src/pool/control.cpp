@@ -16,6 +16,12 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
+namespace {
+
+std::atomic<std::uint32_t> g_frozen_pools{0};
+
+}  // namespace
+
 Stats Pool::stats() noexcept {
   PoolImpl& self = impl(*this);
   Stats stats;
@@ -121,7 +127,10 @@ void Pool::freeze(OnMiss on_miss) noexcept {
     const std::lock_guard guard(self.learning_lock_);
     self.misses_.reset(1024, false);
   }
-  self.frozen_.store(on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback, std::memory_order_release);
+  // No place of an event may fault from here on.
+  if (recording()) (void)self.origins_.make_resident(*self.memory_, self.store_.view().committed.load(std::memory_order_relaxed));
+  const Frozen how = on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback;
+  if (self.frozen_.exchange(how, std::memory_order_acq_rel) == Frozen::no) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
   // A frozen pool is not looked at, and its hits pay nothing for saying so.
   const std::lock_guard guard(self.control_lock_);
   if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
@@ -129,9 +138,11 @@ void Pool::freeze(OnMiss on_miss) noexcept {
 
 void Pool::unfreeze() noexcept {
   PoolImpl& self = impl(*this);
-  self.frozen_.store(Frozen::no, std::memory_order_release);
+  if (self.frozen_.exchange(Frozen::no, std::memory_order_acq_rel) != Frozen::no) g_frozen_pools.fetch_sub(1, std::memory_order_relaxed);
   if (self.idle_ != 0) scavenger_wake();
 }
+
+bool Pool::any_frozen() noexcept { return g_frozen_pools.load(std::memory_order_relaxed) != 0; }
 
 bool Pool::frozen() const noexcept { return impl(*this).frozen_.load(std::memory_order_relaxed) != Frozen::no; }
 

@@ -18,6 +18,14 @@ class FallbackTable {
   // Takes the block out; false if it is not there.
   bool remove(void* block, std::size_t* size) noexcept;
   bool find(const void* block, std::size_t* size) noexcept;
+  template <class Function>
+  void for_each(Function&& function) noexcept {  // (block, size); the lock is held
+    lock_.lock();
+    for (std::size_t i = 0; i < places_; ++i) {
+      if (entries_[i].block != nullptr) function(entries_[i].block, entries_[i].size);
+    }
+    lock_.unlock();
+  }
   std::size_t count() const noexcept { return __atomic_load_n(&used_, __ATOMIC_RELAXED); }
   os::PriorityLock& lock() noexcept { return lock_; }
 

@@ -118,6 +118,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     heap.lock.reset_after_fork();
     if (&heap != own) orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
   });
+  forget_recording();
   control_lock_.reset_after_fork();
   idle_lock_.reset_after_fork();
 }

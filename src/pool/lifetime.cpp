@@ -108,6 +108,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
     pool->destroy();
     return result;
   }
+  pool->join_recording();
   result.pool = pool;
   return result;
 }
@@ -125,12 +126,14 @@ bool PoolImpl::add_debug_layer() noexcept {
 }
 
 void PoolImpl::destroy() noexcept {
+  if (frozen()) unfreeze();  // it is counted
   if (debug_ != nullptr) {
     debug_->empty_quarantine();
     debug_->~DebugLayer();
     std::free(debug_);
   }
   os::Memory& memory = *memory_;
+  origins_.release(memory);
   const std::size_t bytes = made_bytes_;
   store_.destroy();
   this->~PoolImpl();

@@ -19,6 +19,8 @@
 #include "pool/pool.hpp"
 #include "pool/size_table.hpp"
 #include "pool/thread_record.hpp"
+#include "trace/format.hpp"
+#include "trace/origins.hpp"
 
 namespace rtpool::pool {
 
@@ -82,6 +84,9 @@ struct PoolImpl : Pool {
   std::atomic<bool> is_learning_{false};
   SizeTable misses_;  // while frozen, under learning_lock_
 
+  trace::Origins origins_;
+  std::atomic<trace::Origins*> recording_{nullptr};  // while recorded; only slow paths look
+
   FallbackTable fallback_table_;
   ObjectArenas object_arenas_{store_, os::clock()};
   DebugLayer* debug_ = nullptr;  // set once; only slow paths look
@@ -90,7 +95,9 @@ struct PoolImpl : Pool {
   std::atomic<blocks::Heap*> heaps_[k_max_heaps];
 
   // --- allocate.cpp ---
-  void* allocate_slow(std::size_t size, bool zeroed) noexcept;
+  void* allocate_slow(std::size_t size, bool zeroed) noexcept { return allocate_as(size, zeroed, 0); }
+  void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;  // `how`: bits of trace/format.hpp
+  void* serve_request(std::size_t size, bool zeroed, bool* missed) noexcept;
   using Served = blocks::Heap::Popped;
   void* leave_and_allocate(blocks::Heap& heap, std::size_t size, bool zeroed) noexcept;
   static void* leave_with_new_peak(blocks::Heap& heap, void* block, std::size_t clear) noexcept;
@@ -107,7 +114,7 @@ struct PoolImpl : Pool {
   };
   Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
   // The ladder. No block: not even the kernel could help.
-  Served climb(std::size_t size, bool zeroed) noexcept;  // zeroed: may be kept from growing
+  Served climb(std::size_t size, bool zeroed, bool* missed = nullptr) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
   bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
@@ -131,8 +138,10 @@ struct PoolImpl : Pool {
     std::size_t requested = 0;
   };
   Found find_block(const void* block) const noexcept;
-  void release_slow(void* block) noexcept;
-  void give_back(void* block) noexcept;  // release without the debug layer
+  void release_slow(void* block, unsigned how = 0) noexcept;
+  void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
+  void* resize_block(void* block, std::size_t size) noexcept;
+  void* resize_debug_block(void* block, std::size_t size) noexcept;
   // Own live blocks only; false leaves all as it was.
   bool resize_in_place(const Found& found, std::size_t size) noexcept;
   void misuse(const void* block, Place place, const char* call) noexcept;
@@ -172,6 +181,13 @@ struct PoolImpl : Pool {
   void learn_allocation(std::size_t granted, std::size_t requested, bool zeroed) noexcept;
   void learn_release(std::size_t granted) noexcept;
   void note_miss(std::size_t requested) noexcept;
+
+  // --- recording.cpp: for a pool that is recorded ---
+  void note_allocation(const void* block, std::size_t size, bool zeroed, bool missed, unsigned how) noexcept;
+  void note_free(const void* block, std::size_t size, unsigned how) noexcept;
+  void note_live_blocks() noexcept;
+  void join_recording() noexcept;    // where all pools are recorded
+  void forget_recording() noexcept;  // in a forked child
 
   // --- lifetime.cpp ---
   bool add_debug_layer() noexcept;

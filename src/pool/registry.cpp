@@ -8,6 +8,7 @@
 #include "os/priority_lock.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/scavenger.hpp"
+#include "trace/recorder.hpp"
 
 namespace rtpool::pool {
 namespace {
@@ -38,9 +39,11 @@ void before_fork() noexcept {
   scavenger_before_fork();
   g_lock.lock();
   for_each_pool([](PoolImpl& pool) { pool.stop_for_fork(); });
+  trace::recorder().stop_for_fork();
 }
 
 void after_fork_in_parent() noexcept {
+  trace::recorder().resume_after_fork();
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(false); });
   g_lock.unlock();
   scavenger_after_fork(false);
@@ -49,6 +52,8 @@ void after_fork_in_parent() noexcept {
 void after_fork_in_child() noexcept {
   os::PriorityLock::forget_thread();
   g_lock.reset_after_fork();
+  trace::recorder().forget_in_child();
+  forget_recordings();
   for_each_pool([](PoolImpl& pool) { pool.resume_after_fork(true); });
   scavenger_after_fork(true);
 }
@@ -86,6 +91,11 @@ void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept {
 }
 
 bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept { return g_slots[slot].id.load(std::memory_order_relaxed) == id; }
+
+void registry_each(void (*function)(PoolImpl&, void*) noexcept, void* argument) noexcept {
+  const std::lock_guard guard(g_lock);
+  for_each_pool([&](PoolImpl& pool) { function(pool, argument); });
+}
 
 PoolImpl* registry_find(const void* address) noexcept {
   const auto value = reinterpret_cast<std::uintptr_t>(address);

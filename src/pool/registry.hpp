@@ -22,6 +22,8 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept;
 void registry_leave(PoolImpl& pool, void (*then)(PoolImpl&) noexcept) noexcept;
 // `id` here and below: the pool's heap key, its id for all but debug pools.
 bool registry_has(std::uint32_t slot, std::uint64_t id) noexcept;
+// Every pool there is; none is made or goes meanwhile.
+void registry_each(void (*function)(PoolImpl&, void*) noexcept, void* argument) noexcept;
 PoolImpl* registry_find(const void* address) noexcept;
 // Calls `visit` for each pool until it answers true, which is then the result. No pool comes or goes meanwhile.
 bool registry_visit(bool (*visit)(PoolImpl& pool, void* context) noexcept, void* context) noexcept;
@@ -29,5 +31,8 @@ bool registry_visit(bool (*visit)(PoolImpl& pool, void* context) noexcept, void*
 PoolImpl* registry_next(std::uint32_t* slot) noexcept;
 // A thread ended: its heap goes to the pool's orphans, if the pool is still there.
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept;
+
+// In a forked child: no pool is recorded from here on (recording.cpp).
+void forget_recordings() noexcept;
 
 }  // namespace rtpool::pool

@@ -75,18 +75,23 @@ void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept
                     options_.name[0] != '\0' ? "' " : "", static_cast<unsigned long long>(store_.view().id), call, block, what);
 }
 
-void PoolImpl::release_slow(void* block) noexcept {
+void PoolImpl::release_slow(void* block, unsigned how) noexcept {
   if (block == nullptr) return;
-  if (debug_ != nullptr) return debug_->release(block);
-  give_back(block);
-  notice();
+  if (debug_ == nullptr) {
+    give_back(block, how);
+    return notice();
+  }
+  if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_free(block, debug_->usable_size(block), how);
+  debug_->release(block);
 }
 
-void PoolImpl::give_back(void* block) noexcept {
+void PoolImpl::give_back(void* block, unsigned how) noexcept {
   const Found found = find_block(block);
+  const bool recorded = debug_ == nullptr && recording_.load(std::memory_order_acquire) != nullptr;
   if (found.place == Place::foreign) {
     std::size_t size = 0;
     if (!fallback_table_.remove(block, &size)) return misuse(block, found.place, "free");
+    if (RTPOOL_UNLIKELY(recorded)) note_free(block, size, how);
     if (options_.zero_on_free) explicit_bzero(block, size);
     return fallback_.free(block);
   }
@@ -99,8 +104,13 @@ void PoolImpl::give_back(void* block) noexcept {
     if (found.slab == nullptr) store_.view().descs[found.first].run.use.slack |= pages::k_slack_zero;
   }
   Heap* const own = find_heap(*this);
+  if (RTPOOL_UNLIKELY(recorded)) note_free(block, found.requested, own == found.owner ? how : how | trace::k_remote);
   if (own == found.owner) {
     own->lock.enter();
+    // Recording may have begun meanwhile, with this block alive.
+    if (RTPOOL_UNLIKELY(!recorded && debug_ == nullptr && recording_.load(std::memory_order_acquire) != nullptr)) {
+      note_free(block, found.requested, how);
+    }
     if (found.slab != nullptr) {
       own->free_small(*found.slab, found.unit);
     } else {
@@ -137,27 +147,49 @@ bool Pool::is_fallback_block(const void* block) noexcept {
 void* Pool::resize(void* block, std::size_t size) noexcept {
   if (block == nullptr) return allocate(size);
   PoolImpl& self = impl(*this);
-  if (self.debug_ != nullptr) return self.debug_->resize(block, size);
   if (size == 0) size = 1;
-  const PoolImpl::Found found = self.find_block(block);
+  return self.debug_ == nullptr ? self.resize_block(block, size) : self.resize_debug_block(block, size);
+}
+
+void* PoolImpl::resize_debug_block(void* block, std::size_t size) noexcept {
+  const std::size_t old = debug_->usable_size(block);
+  void* const moved = debug_->resize(block, size);
+  if (moved != nullptr && RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) {
+    note_allocation(moved, size, false, false, trace::k_resize);
+    note_free(block, old, trace::k_resize);
+  }
+  return moved;
+}
+
+void* PoolImpl::resize_block(void* block, std::size_t size) noexcept {
+  const Found found = find_block(block);
   std::size_t old = found.requested;
-  if (found.place == PoolImpl::Place::foreign) {
-    if (!self.fallback_table_.find(block, &old)) {
-      self.misuse(block, found.place, "realloc");
+  if (found.place == Place::foreign) {
+    if (!fallback_table_.find(block, &old)) {
+      misuse(block, found.place, "realloc");
       return nullptr;
     }
-  } else if (found.place != PoolImpl::Place::live) {
-    self.misuse(block, found.place, "realloc");
+  } else if (found.place != Place::live) {
+    misuse(block, found.place, "realloc");
     return nullptr;
   }
-  if (found.place == PoolImpl::Place::live && !self.is_learning_.load(std::memory_order_relaxed) &&
-      found.owner == find_heap(self) && size <= self.largest_request() && self.resize_in_place(found, size)) {
+  if (found.place == Place::live && !is_learning_.load(std::memory_order_relaxed) && found.owner == find_heap(*this) &&
+      size <= largest_request() && resize_in_place(found, size)) {
+    if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) {
+      note_free(block, old, trace::k_resize);
+      note_allocation(block, size, false, false, trace::k_resize);
+    }
     return block;
   }
-  void* const moved = allocate(size);
+  const bool recorded = recording_.load(std::memory_order_acquire) != nullptr;
+  void* const moved = RTPOOL_UNLIKELY(recorded) ? allocate_as(size, false, trace::k_resize) : allocate(size);
   if (moved == nullptr) return nullptr;
   std::memcpy(moved, block, old < size ? old : size);
-  release(block);
+  if (RTPOOL_UNLIKELY(recorded)) {
+    release_slow(block, trace::k_resize);
+  } else {
+    release(block);
+  }
   return moved;
 }
 

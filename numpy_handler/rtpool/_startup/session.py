@@ -29,6 +29,8 @@ class Options(TypedDict):
     malloc: Literal["tune", "keep"]
     objects: Literal["pool", "keep"]
     plan: str | None  # an absolute path, as are the others: the program may leave the working directory
+    record: str | None
+    stacks: Literal["none", "site", "full"]
     leaks: bool
     lock: bool
     json: str | None
@@ -62,6 +64,8 @@ def begin_session(start: Start) -> Session:
             "malloc": "keep" if start.mode == "arrays" else "tune",
             "objects": kept,
             "plan": None,
+            "record": None,
+            "stacks": "site",
             "leaks": False,
             "lock": False,
             "json": None,
@@ -87,6 +91,10 @@ class Session:
         self._pool = self._activate()
         self._locked = _lock() if options["lock"] else None
         self._before = self._pool.stats()
+        if options["record"] is not None and os.getpid() == start.pid:
+            from .._trace.recording import record
+
+            record(options["record"], stacks=options["stacks"]).__enter__()  # ends with the process
         if options["summary"]:
             os.register_at_fork(after_in_child=self._forked)
             self._tell_at_the_end_of_a_worker()

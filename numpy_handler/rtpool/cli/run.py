@@ -49,6 +49,10 @@ class Run(Command):
         parser.add_argument("--children", action="store_true", help="activate child processes and sum them up")
         parser.add_argument("--plan", metavar="FILE", help="learn a plan, or make ready what it says")
         parser.add_argument("--leaks", action="store_true", help="list what the program leaves behind, and where from")
+        parser.add_argument(
+            "--record", metavar="FILE", help="write a trace of all arrays there (see the command trace)"
+        )
+        parser.add_argument("--stacks", choices=["none", "site", "full"], default="site", help="with --record: places")
         parser.add_argument("--lock", action="store_true", help="lock the process in memory (mlockall)")
         parser.add_argument("--malloc", choices=["tune", "keep"], default="tune", help="libc's malloc (default: tune)")
         parser.add_argument(
@@ -95,6 +99,8 @@ def _options(arguments: argparse.Namespace, *, children: bool) -> Options:
         "malloc": arguments.malloc,
         "objects": arguments.objects,
         "plan": None if arguments.plan is None else os.path.abspath(arguments.plan),
+        "record": None if arguments.record is None else os.path.abspath(arguments.record),
+        "stacks": arguments.stacks,
         "leaks": arguments.leaks,
         "lock": arguments.lock,
         "json": beside or arguments.json,

@@ -1,0 +1,153 @@
+"""What a trace tells, as plain values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import source
+
+BYPASS = (
+    "not seen: NumPy's iterator buffers, sort scratch and LAPACK work arrays, Python's own objects, other libraries'"
+    " own memory"
+)
+
+
+class Usage(NamedTuple):
+    """What one line or expression of the program asked for.
+
+    Attributes
+    ----------
+    file, function : str
+    line : int
+    column, end_column : int or None
+        Of an expression; `None` for a line, and where Python does not keep them.
+    calls, bytes : int
+        Arrays made, and the bytes asked for, summed.
+    temporaries, temporary_bytes : int
+        Of these: born and gone within one iteration; in a trace without iterations, on the same line.
+    peak_bytes : int
+        Of the most that was alive at once in the whole trace, what this made.
+    lifetime, longest : float
+        Seconds from making to freeing, in the mean and at most; 0 if nothing was freed.
+    misses, fallbacks, failures : int
+        Requests that no free memory at hand served; of these, what NumPy's default allocator served, and nobody.
+    zeroed : int
+        Asked for as zeros.
+    scalars : int
+        Of at most 16 bytes: NumPy makes an array of each Python number that it computes with.
+    remote_frees : int
+        Freed by another thread.
+    warm : int
+        Calls whose memory was used so recently that it may still be in the machine's caches.
+    most_at_once : int
+        The most of its arrays that were alive at once (of a line: of one of its expressions), scalars aside.
+    least_size, largest_size : int
+        Bytes of the smallest and the largest, scalars aside.
+    """
+
+    file: str
+    function: str
+    line: int
+    column: int | None
+    end_column: int | None
+    calls: int
+    bytes: int
+    temporaries: int
+    temporary_bytes: int
+    peak_bytes: int
+    lifetime: float
+    longest: float
+    misses: int
+    fallbacks: int
+    failures: int
+    zeroed: int
+    scalars: int
+    remote_frees: int
+    warm: int
+    most_at_once: int
+    least_size: int
+    largest_size: int
+
+    @property
+    def source(self) -> str:
+        """The text of the line or expression; empty if the file is not there."""
+        text = source.line(self.file, self.line)
+        if self.column is None or self.end_column is None:
+            return text.strip()
+        raw = text.encode()
+        end = self.end_column if self.end_column > self.column else None
+        return raw[self.column : end].decode("utf-8", "replace").strip()
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+class WorkingSet(NamedTuple):
+    """How much distinct memory an iteration is handed out, beside the caches of the machine that recorded.
+
+    Attributes
+    ----------
+    iterations : int
+    median, largest : int
+        Bytes of an iteration.
+    level2, level3 : int
+        Bytes of the caches.
+    handed_out : dict of str to int
+        Bytes of all requests by where their memory may have been: ``"level2"``, ``"level3"``, ``"memory"``: as little
+        was handed out since it was last used; ``"new"``: not seen before.
+    """
+
+    iterations: int
+    median: int
+    largest: int
+    level2: int
+    level3: int
+    handed_out: dict[str, int]
+
+    @property
+    def fits(self) -> str:
+        """The smallest that holds the median iteration: ``"level2"``, ``"level3"`` or ``"memory"``."""
+        return "level2" if self.median <= self.level2 else "level3" if self.median <= self.level3 else "memory"
+
+
+class Miss(NamedTuple):
+    """Requests of one granted size that no free memory at hand served, by reason.
+
+    Attributes
+    ----------
+    granted, requested : int
+        Bytes as the pool grants them, and the largest request.
+    first : int
+        The first of its size.
+    more_alive : int
+        More of that size were alive at once than ever before.
+    given_back : int
+        As many had been there, but were given back, serve other sizes, or are another thread's.
+    refused : int
+        The pool was frozen or at its limit: NumPy's default allocator served, or nobody.
+    """
+
+    granted: int
+    requested: int
+    first: int
+    more_alive: int
+    given_back: int
+    refused: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.first + self.more_alive + self.given_back + self.refused
+
+
+class Difference(NamedTuple):
+    """A line in two traces; `None` where one has it not."""
+
+    before: Usage | None
+    after: Usage | None
+
+    def change(self, field: str) -> int:
+        """How much more the second trace has of a field."""
+        return int(getattr(self.after, field, 0) if self.after else 0) - int(
+            getattr(self.before, field, 0) if self.before else 0
+        )

@@ -1,0 +1,243 @@
+"""Traces: what a recording tells."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from .analysis import Analysis
+from .figures import BYPASS, Difference, Miss, Usage, WorkingSet
+from .file import Place, TraceFile
+
+if TYPE_CHECKING:
+    from .advice import Advice
+    from .fit import Fit
+
+
+class Trace:
+    """What a recording tells: who made which arrays, when, what they cost, and what would fit.
+
+    Traces come from `record` and from files; see `load`. They hold what pools were asked for. Not seen is what
+    bypasses the handler: NumPy's iterator buffers, sort scratch and LAPACK work arrays, Python's own objects, and other
+    libraries' memory. `summary` names this beside the resident size of the process.
+
+    Attributes
+    ----------
+    file : TraceFile
+        The records as they are.
+
+    Examples
+    --------
+    >>> import numpy as np, rtpool
+    >>> with rtpool.handler(), rtpool.record() as rec:
+    ...     for number in rec.iterations(range(10)):
+    ...         total = (np.empty(100_000) + number).sum()
+    >>> trace = rec.trace
+    >>> trace.iterations, trace.by_line()[0].calls >= 20
+    (10, True)
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = TraceFile(file)
+        self._analysis: Analysis | None = None
+        self._unit: float | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read a trace from a file that `record` or ``python -m rtpool run --record`` wrote.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        TraceError
+            If it holds no trace, or a damaged one; a `ValueError`. Nothing in a file is trusted.
+        """
+        return cls(open(path, "rb"))  # noqa: SIM115 - events are read when they are asked for
+
+    @property
+    def analysis(self) -> Analysis:
+        """What one pass over all events finds; made when first asked for, and kept."""
+        if self._analysis is None:
+            self._analysis = Analysis(self.file)
+        return self._analysis
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that were marked, or ticks of a real-time section."""
+        return self.analysis.iterations
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last event."""
+        return (self.analysis.last_time - self.analysis.first_time) * self.seconds_a_unit
+
+    @property
+    def seconds_a_unit(self) -> float:
+        """Seconds of a unit of the trace's times."""
+        if self._unit is None:
+            samples = self.file.samples
+            ticks = samples[-1].time - samples[0].time if samples else 0
+            self._unit = (samples[-1].nanoseconds - samples[0].nanoseconds) / 1e9 / ticks if ticks > 0 else 8e-9
+        return self._unit
+
+    def by_line(self) -> list[Usage]:
+        """What each line of the program asked for, most bytes first."""
+        return self._usage(lambda place: (place.file, place.function, place.line, None, None))
+
+    def by_expression(self) -> list[Usage]:
+        """What each expression asked for, most bytes first. Python 3.11 and newer know expressions, 3.10 lines."""
+        return self._usage(lambda place: (place.file, place.function, place.line, place.column, place.end_column))
+
+    def temporaries(self) -> list[Usage]:
+        """Expressions whose arrays are born and gone within an iteration (without iterations: on one line)."""
+        found = [usage for usage in self.by_expression() if usage.temporaries]
+        return sorted(found, key=lambda usage: -usage.temporary_bytes)
+
+    def peak(self) -> list[Usage]:
+        """Lines that had made what was alive when most was, most bytes first."""
+        return sorted((usage for usage in self.by_line() if usage.peak_bytes), key=lambda usage: -usage.peak_bytes)
+
+    def working_set(self) -> WorkingSet:
+        """Distinct memory of an iteration against the caches of the machine that recorded."""
+        analysis = self.analysis
+        sets = analysis.working_set
+        median, largest = (int(np.median(sets)), int(sets.max())) if sets.size else (0, 0)
+        return WorkingSet(
+            analysis.iterations, median, largest, analysis.level2, analysis.level3, dict(analysis.handed_out)
+        )
+
+    def misses(self) -> list[Miss]:
+        """Requests that no free memory at hand served, by size and reason, most first."""
+        found = [
+            Miss(size.granted, size.requested, size.misses_first, size.misses_more_alive, size.misses_given_back,
+                 size.misses_refused)
+            for size in self.analysis.sizes
+        ]  # fmt: skip
+        return sorted((miss for miss in found if miss.total), key=lambda miss: (-miss.total, miss.granted))
+
+    def fit(self) -> Fit:
+        """The smallest pool, and the plan, with which what was recorded would not have missed.
+
+        Examples
+        --------
+        >>> with rtpool.handler(), rtpool.record() as rec:
+        ...     image = np.zeros((480, 640))
+        >>> fit = rec.trace.fit()
+        >>> [entry.requested for entry in fit.plan.entries]
+        [2457600]
+        """
+        from .fit import fit
+
+        return fit(self.analysis.sizes)
+
+    def advice(self) -> list[Advice]:
+        """Which temporaries ``out=`` would save, with the line to write; ``"unknown"`` where the trace cannot tell."""
+        from .advice import advise
+
+        return advise(self.by_expression())
+
+    def diff(self, other: Trace) -> list[Difference]:
+        """Lines of this trace beside those of a later one, largest change of bytes first.
+
+        Lines are the same if file, function and text are; so moved lines are found again.
+        """
+        sides: list[dict[Any, Usage]] = []
+        for trace in (self, other):
+            lines: dict[Any, Usage] = {}
+            for usage in trace.by_line():
+                key: Any = (usage.file, usage.function, usage.source or usage.line)
+                while key in lines:
+                    key = (key, 1)
+                lines[key] = usage
+            sides.append(lines)
+        found = [Difference(sides[0].get(key), sides[1].get(key)) for key in {**sides[0], **sides[1]}]
+        return sorted(found, key=lambda difference: -abs(difference.change("bytes")))
+
+    def summary(self) -> str:
+        """Some lines about the whole trace, with what it does not see."""
+        from .render import summary
+
+        return summary(self)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write what the trace tells as JSON: lines, expressions, misses, working set, fit."""
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.as_dict(), file, indent=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `to_json` writes."""
+        analysis, fit = self.analysis, self.fit()
+        return {
+            "format": "rtpool-trace-summary",
+            "version": 1,
+            "meta": self.file.meta,
+            "complete": self.file.complete,
+            "events": self.file.count,
+            "lost": self.file.lost,
+            "seconds": self.seconds,
+            "iterations": self.iterations,
+            "temporaries_within": analysis.unit,
+            "peak_bytes": analysis.peak_bytes,
+            "resident_bytes": max((sample.resident_bytes for sample in self.file.samples), default=0),
+            "page_faults": self.page_faults,
+            "lines": [usage._asdict() for usage in self.by_line()],
+            "expressions": [usage._asdict() for usage in self.by_expression()],
+            "misses": [miss._asdict() for miss in self.misses()],
+            "working_set": self.working_set()._asdict(),
+            "fit": {"bytes": fit.bytes, "entries": [entry._asdict() for entry in fit.plan.entries]},
+            "advice": [advice._asdict() for advice in self.advice()],
+            "not_seen": BYPASS,
+        }
+
+    @property
+    def page_faults(self) -> int:
+        """Of the whole process while it was recorded, as far as samples go."""
+        samples = self.file.samples
+        if not samples:
+            return 0
+        first, last = samples[0], samples[-1]
+        return last.minor_faults + last.major_faults - first.minor_faults - first.major_faults
+
+    def _usage(self, key: Callable[[Place], tuple[str, str, int, int | None, int | None]]) -> list[Usage]:
+        analysis = self.analysis
+        sums = analysis.sums
+        groups: dict[tuple[str, str, int, int | None, int | None], list[int]] = {}
+        used = np.flatnonzero((sums["calls"] > 0) | (sums["failures"] > 0))
+        for number in used.tolist():
+            place = self.file.place(number)
+            name = key(place) if place is not None else ("", "(no Python)", 0, None, None)
+            groups.setdefault(name, []).append(number)
+        unit = self.seconds_a_unit
+        found = []
+        for name, numbers in groups.items():
+            index = np.array(numbers)
+
+            def total(field: str, index: Any = index) -> int:
+                return int(sums[field][index].sum())
+
+            frees = total("frees")
+            found.append(
+                Usage(
+                    *name,
+                    total("calls"), total("bytes"), total("temporaries"), total("temporary_bytes"),
+                    int(analysis.peak_by_place[index].sum()),
+                    total("lifetime") * unit / frees if frees else 0.0,
+                    int(sums["longest"][index].max()) * unit,
+                    total("misses"), total("fallbacks"), total("failures"), total("zeroed"), total("scalars"),
+                    total("remote_frees"),
+                    total("warm"), int(sums["most_alive"][index].max()),
+                    int(sums["least_size"][index].min()), int(sums["largest_size"][index].max()),
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda usage: (-usage.bytes, usage.file, usage.line))
+
+    def __repr__(self) -> str:
+        return f"<rtpool.Trace of {self.file.count:,} events{'' if self.file.complete else ', cut off'}>"
+
+
+__all__ = ["BYPASS", "Difference", "Miss", "Trace", "Usage", "WorkingSet"]

@@ -1,0 +1,103 @@
+"""The command `trace`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from typing import Any
+
+from .._trace import render
+from .._trace.file import TraceError
+from .._trace.trace import Trace
+from ._command import Command
+
+_VERBS = {
+    "summary": "the whole trace in some lines",
+    "lines": "what each line of the program asked for",
+    "expressions": "what each expression asked for",
+    "temporaries": "expressions whose arrays are born and gone, and which out= would save them",
+    "peak": "what was alive when most was",
+    "misses": "requests that nothing at hand served, by size and reason",
+    "fit": "the smallest pool and plan with no miss (--plan FILE writes the plan)",
+    "diff": "this trace beside a second one",
+    "csv": "expressions as comma-separated values",
+}
+
+
+class TraceCommand(Command):
+    """Say what a trace tells: who makes which arrays, what they cost, and what would fit.
+
+    Traces are written by `python -m rtpool run --record FILE` and by `rtpool.record`.
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        verbs = "; ".join(f"{verb}: {text}" for verb, text in _VERBS.items())
+        parser.add_argument("verb", choices=[*_VERBS], metavar="VERB", help=verbs)
+        parser.add_argument("file", help="the trace")
+        parser.add_argument("second", nargs="?", help="for diff: the later trace")
+        parser.add_argument("--top", type=int, default=20, metavar="N", help="rows (default: 20; 0: all)")
+        parser.add_argument("--plan", metavar="FILE", help="fit: write the plan there")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        if (arguments.verb == "diff") != (arguments.second is not None):
+            print("rtpool trace: diff, and only diff, takes two traces", file=sys.stderr)
+            return 2
+        try:
+            trace = Trace.load(arguments.file)
+            other = Trace.load(arguments.second) if arguments.second is not None else None
+            return self._tell(arguments, trace, other)
+        except BrokenPipeError:
+            raise
+        except (OSError, TraceError) as error:
+            print(f"rtpool trace: {arguments.file}: {error}", file=sys.stderr)
+            return 2
+
+    def _tell(self, arguments: argparse.Namespace, trace: Trace, other: Trace | None) -> int:
+        verb, top = arguments.verb, arguments.top or None
+        peak = trace.analysis.peak_bytes
+        lines: list[str]
+        data: Any
+        if verb == "summary":
+            lines, data = [trace.summary()], trace.as_dict() if arguments.json else None
+        elif verb in ("lines", "expressions", "peak"):
+            found = {"lines": trace.by_line, "expressions": trace.by_expression, "peak": trace.peak}[verb]()[:top]
+            lines, data = render.usage_lines(found, peak), [usage._asdict() for usage in found]
+        elif verb == "temporaries":
+            advice = trace.advice()[:top]
+            lines = render.usage_lines([entry.usage for entry in advice], peak)
+            lines += ["", *map(str, advice)] if advice else []
+            data = [entry._asdict() | {"usage": entry.usage._asdict()} for entry in advice]
+        elif verb == "misses":
+            lines, data = render.miss_lines(trace), [miss._asdict() for miss in trace.misses()]
+        elif verb == "fit":
+            fit = trace.fit()
+            if arguments.plan is not None:
+                fit.plan.save(arguments.plan)
+            lines = [str(fit), str(fit.plan)]
+            data = {"bytes": fit.bytes, "entries": [entry._asdict() for entry in fit.plan.entries]}
+        elif verb == "diff":
+            assert other is not None
+            found_differences = trace.diff(other)[:top]
+            lines = render.difference_lines(found_differences)
+            data = [
+                {side: usage and usage._asdict() for side, usage in difference._asdict().items()}
+                for difference in found_differences
+            ]
+        else:
+            return _write_csv(trace)
+        if arguments.json:
+            print(json.dumps(data))
+        else:
+            print("\n".join(lines if verb == "summary" else [*lines, "", render.foot(trace)]))
+        return 0
+
+
+def _write_csv(trace: Trace) -> int:
+    writer = csv.writer(sys.stdout)
+    found = trace.by_expression()
+    writer.writerow([*(found[0]._fields if found else ()), "source"])
+    writer.writerows([*usage, usage.source] for usage in found)
+    return 0

@@ -1,0 +1,378 @@
+#include "trace/recorder.hpp"
+
+#include <pthread.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#include "base/bits.hpp"
+#include "base/counter.hpp"
+#include "os/output_file.hpp"
+#include "os/process_sample.hpp"
+
+namespace rtpool::trace {
+
+thread_local constinit StreamCache t_stream;
+
+namespace {
+
+constinit Recorder g_recorder;
+
+}  // namespace
+
+Recorder& recorder() noexcept { return g_recorder; }
+
+// A thread inside the recorder (ST-1). Holds no stream where recording is over or there is none to be had.
+class Recorder::Visit {
+ public:
+  Visit(Recorder& recorder, bool may_wait) noexcept : stream_(recorder.stream(may_wait)) {
+    if (RTPOOL_UNLIKELY(stream_ == nullptr)) return;
+    if (RTPOOL_LIKELY(!recorder.symmetric_)) {
+      stream_->busy.store(1, std::memory_order_relaxed);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    } else {
+      stream_->busy.exchange(1, std::memory_order_seq_cst);
+    }
+    const bool over = recorder.state_.load(recorder.symmetric_ ? std::memory_order_seq_cst : std::memory_order_acquire) != State::running ||
+                      t_stream.recording != recorder.number_.load(std::memory_order_relaxed);
+    if (RTPOOL_LIKELY(!over)) return;
+    stream_->busy.store(0, std::memory_order_release);
+    stream_ = nullptr;
+  }
+  ~Visit() {
+    if (stream_ != nullptr) stream_->busy.store(0, std::memory_order_release);
+  }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+  explicit operator bool() const noexcept { return stream_ != nullptr; }
+  Stream& stream() const noexcept { return *stream_; }
+
+ private:
+  Stream* stream_;
+};
+
+int Recorder::start(const RecorderOptions& options, const char* meta, std::size_t meta_bytes, os::Memory& memory) noexcept {
+  if (state_.load(std::memory_order_acquire) != State::idle) return EBUSY;
+  options_ = options;
+  memory_ = &memory;
+  report_ = RecorderReport{};
+  full_ = false;
+  ticks_ = os::Ticks::choose();
+  symmetric_ = !memory.process_barrier_available();
+#ifdef RTPOOL_THREAD_SANITIZER
+  symmetric_ = true;
+#endif
+  thread_count_ = 0;
+  lost_streams_.store(0, std::memory_order_relaxed);
+  names_used_ = 0;
+  int error = 0;
+  if (names_[0] == nullptr) {
+    void* address = nullptr;
+    error = memory.reserve(2 * k_names_bytes, os::k_page_size, &address);
+    if (error == 0) {
+      names_[0] = static_cast<std::uint8_t*>(address);
+      names_[1] = names_[0] + k_names_bytes;
+    }
+  }
+  if (error == 0) error = memory.commit(names_[0], 2 * k_names_bytes);
+  if (error == 0) error = memory.prefault(names_[0], 2 * k_names_bytes);
+  const std::size_t slabs = base::divide_up(options.buffer, ChunkStore::k_slab_chunks * sizeof(Chunk));
+  for (std::size_t i = 0; error == 0 && i < slabs; ++i) error = chunks_.add_slab(memory);
+  if (error == 0) {
+    number_.fetch_add(1, std::memory_order_relaxed);
+    write_record(k_meta_record, meta, meta_bytes);
+    write_sample();
+    error = report_.write_error;
+  }
+  writer_ends_.store(false, std::memory_order_relaxed);
+  // The writer waits for `running`, so that a failure to start it leaves nothing behind.
+  if (error == 0) error = writer_.start("rtpool-trace", writer_main, this);
+  if (error != 0) {
+    chunks_.release(memory);
+    (void)os::close_file(options_.file);
+    options_.file = -1;
+    return error;
+  }
+  state_.store(State::running, std::memory_order_release);
+  while (stream_count_.load(std::memory_order_relaxed) < k_ready_streams) {
+    Stream* const made = make_stream(true);
+    if (made == nullptr) break;
+    const std::lock_guard guard(stream_lock_);
+    made->next_idle.store(idle_streams_, std::memory_order_relaxed);
+    idle_streams_ = made;
+  }
+  return 0;
+}
+
+// --- streams ---
+
+Stream* Recorder::stream(bool may_wait) noexcept {
+  if (RTPOOL_LIKELY(t_stream.recording == number_.load(std::memory_order_relaxed))) return t_stream.stream;
+  if (!running()) return nullptr;
+  static const pthread_key_t key = [] {
+    pthread_key_t made;
+    ::pthread_key_create(&made, [](void* value) { thread_ends(value); });
+    return made;
+  }();
+  Stream* found = nullptr;
+  {
+    const std::lock_guard guard(stream_lock_);
+    found = idle_streams_;
+    if (found != nullptr) idle_streams_ = found->next_idle.load(std::memory_order_relaxed);
+  }
+  if (found == nullptr) found = make_stream(may_wait);
+  if (found == nullptr || ::pthread_setspecific(key, found) != 0) {
+    lost_streams_.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  {
+    const std::lock_guard guard(stream_lock_);
+    found->thread = ++thread_count_;
+  }
+  t_stream = {number(), found};
+  std::uint8_t item[1 + 2 * k_longest_varint];
+  item[0] = k_thread_item;
+  std::uint8_t* const end = put_varint(put_varint(item + 1, found->thread), may_wait ? os::thread_number() : 0);
+  add_names(item, static_cast<std::size_t>(end - item), may_wait);
+  return found;
+}
+
+Stream* Recorder::make_stream(bool may_wait) noexcept {
+  if (!may_wait) return nullptr;
+  const std::lock_guard guard(stream_lock_);
+  const std::uint32_t index = stream_count_.load(std::memory_order_relaxed);
+  if (index == k_most_streams) return nullptr;
+  const std::size_t bytes = base::align_up(sizeof(Stream), os::k_page_size);
+  void* address = nullptr;
+  if (memory_->reserve(bytes, os::k_page_size, &address) != 0) return nullptr;
+  if (memory_->commit(address, bytes) != 0 || memory_->prefault(address, bytes) != 0) {
+    memory_->release(address, bytes);
+    return nullptr;
+  }
+  auto* const made = new (address) Stream;
+  streams_[index].store(made, std::memory_order_release);
+  stream_count_.store(index + 1, std::memory_order_release);
+  return made;
+}
+
+// Streams stay where they are for good: a thread may look at its own after the recording.
+void Recorder::thread_ends(void* value) noexcept {
+  Recorder& self = recorder();
+  auto* const stream = static_cast<Stream*>(value);
+  if (t_stream.recording == self.number() && self.running()) {
+    const Visit visit(self, true);
+    if (visit && stream->encoder.has_chunk()) self.chunks_.push_full(stream->encoder.finish());
+  }
+  const std::lock_guard guard(self.stream_lock_);
+  const bool present = t_stream.recording == self.number() && self.running();
+  t_stream = StreamCache{};
+  if (!present) return;  // stop collects it, or has
+  stream->next_idle.store(self.idle_streams_, std::memory_order_relaxed);
+  self.idle_streams_ = stream;
+}
+
+bool Recorder::begin_chunk(Stream& stream, bool may_wait) noexcept {
+  Chunk* chunk = chunks_.take();
+  for (unsigned tries = 0; chunk == nullptr && may_wait && tries < 64; ++tries) {
+    write_out(false);
+    chunk = chunks_.take();
+    // All are open, or in the ring.
+    if (chunk == nullptr && chunks_.add_slab(*memory_) != 0) break;
+  }
+  if (chunk == nullptr) return false;
+  stream.encoder.begin(*chunk, stream.thread, now(), stream.lost);
+  stream.lost = 0;
+  return true;
+}
+
+bool Recorder::make_room(Stream& stream, bool may_wait) noexcept {
+  if (RTPOOL_LIKELY(stream.encoder.has_chunk())) {
+    if (RTPOOL_LIKELY(!stream.encoder.full())) return true;
+    chunks_.push_full(stream.encoder.finish());
+  }
+  if (begin_chunk(stream, may_wait)) return true;
+  ++stream.lost;
+  return false;
+}
+
+// --- events ---
+
+PlaceTotals* Recorder::totals(Stream& stream, std::uint32_t place) noexcept {
+  if (RTPOOL_UNLIKELY(stream.totals == nullptr)) {
+    void* address = nullptr;
+    if (memory_->reserve(k_totals_bytes, os::k_page_size, &address) != 0) return nullptr;
+    if (memory_->commit(address, k_totals_bytes) != 0) {
+      memory_->release(address, k_totals_bytes);
+      return nullptr;
+    }
+    (void)memory_->prefault(address, base::align_up(k_ready_totals * sizeof(PlaceTotals), os::k_page_size));
+    stream.totals = static_cast<PlaceTotals*>(address);
+  }
+  if (place >= k_totals_places) place = 0;
+  if (place >= stream.totals_used) stream.totals_used = place + 1;
+  return stream.totals + place;
+}
+
+void Recorder::allocated(Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept {
+  const Visit visit(*this, may_wait);
+  if (!visit) return;
+  const bool alive = (kind & k_type_mask) == k_alive;
+  const std::uint32_t place = options_.where != nullptr && !alive ? options_.where(true) : 0;
+  Stream& stream = visit.stream();
+  // Not before the block was had, which another thread may have freed just now.
+  const std::uint64_t time = ticks_.now_after() >> k_time_shift;
+  if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time));
+  if (options_.mode != Mode::totals) {
+    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, time, place, block, size);
+    return;
+  }
+  PlaceTotals* const sums = totals(stream, place);
+  if (sums == nullptr) {
+    ++stream.lost;
+    return;
+  }
+  const auto outcome = static_cast<Outcome>(kind >> k_outcome_shift & 3);
+  sums->misses += !alive && outcome != Outcome::hit ? 1 : 0;
+  sums->fallbacks += !alive && outcome == Outcome::fallback ? 1 : 0;
+  sums->failures += !alive && outcome == Outcome::failed ? 1 : 0;
+  sums->zeroed += !alive && (kind & k_zeroed) != 0 ? 1 : 0;
+  if (block == nullptr) return;
+  sums->calls += 1;
+  sums->bytes += size;
+  const auto live = static_cast<std::int64_t>(sums->bytes - sums->freed_bytes);
+  if (live > static_cast<std::int64_t>(sums->peak_bytes)) sums->peak_bytes = static_cast<std::uint64_t>(live);
+}
+
+void Recorder::freeing(const Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept {
+  const Visit visit(*this, may_wait);
+  if (!visit) return;
+  const std::uint32_t place = options_.where != nullptr && options_.mode != Mode::totals ? options_.where(false) : 0;
+  Stream& stream = visit.stream();
+  if (options_.mode != Mode::totals) {
+    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, now(), place, block, size);
+    return;
+  }
+  const std::uint64_t origin = origins != nullptr ? origins->get(block, size) : 0;
+  PlaceTotals* const sums = totals(stream, Origin::place(origin));
+  if (sums == nullptr) {
+    ++stream.lost;
+    return;
+  }
+  sums->frees += 1;
+  sums->freed_bytes += size;
+  sums->remote_frees += (kind & k_remote) != 0 ? 1 : 0;
+  if (origin != 0) sums->lifetime += Origin::age(origin, now());
+}
+
+void Recorder::mark(Mark mark, std::uint64_t number, bool may_wait) noexcept {
+  if (!running()) return;
+  const Visit visit(*this, may_wait);
+  if (!visit || options_.mode == Mode::totals) return;
+  if (make_room(visit.stream(), may_wait)) visit.stream().encoder.put_mark(mark, now(), number);
+}
+
+// --- the end ---
+
+void Recorder::await_threads() noexcept {
+  if (!symmetric_ && memory_->process_barrier() != 0) {
+    // Given up since (a seccomp filter): no store that was under way is still on its way after this.
+    const timespec pause{0, 10'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  const std::uint32_t count = stream_count_.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const Stream& stream = *streams_[i].load(std::memory_order_relaxed);
+    while (stream.busy.load(symmetric_ ? std::memory_order_seq_cst : std::memory_order_acquire) != 0) {
+      const timespec pause{0, 20'000};
+      ::nanosleep(&pause, nullptr);
+    }
+  }
+}
+
+void Recorder::stop() noexcept {
+  if (!running()) return;
+  state_.store(State::stopping, std::memory_order_seq_cst);
+  await_threads();
+  writer_ends_.store(true, std::memory_order_release);
+  writer_.join();
+  const std::uint32_t count = stream_count_.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Stream& stream = *streams_[i].load(std::memory_order_relaxed);
+    if (stream.encoder.has_chunk()) chunks_.push_full(stream.encoder.finish());
+    report_.lost_no_room += stream.lost;
+    stream.lost = 0;
+  }
+  report_.lost_no_room += lost_streams_.load(std::memory_order_relaxed);
+  write_out(true);
+  {
+    // Streams of threads that go on are free for the next recording: their threads find another number then.
+    const std::lock_guard guard(stream_lock_);
+    idle_streams_ = nullptr;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      Stream* const stream = streams_[i].load(std::memory_order_relaxed);
+      if (stream->totals != nullptr) memory_->release(stream->totals, k_totals_bytes);
+      stream->totals = nullptr;
+      stream->totals_used = 0;
+      stream->next_idle.store(idle_streams_, std::memory_order_relaxed);
+      idle_streams_ = stream;
+    }
+  }
+}
+
+void Recorder::finish(const char* end, std::size_t end_bytes) noexcept {
+  if (state_.load(std::memory_order_acquire) != State::stopping) return;
+  write_record(k_end_record, end, end_bytes);
+  (void)os::close_file(options_.file);
+  options_.file = -1;
+  chunks_.release(*memory_);
+  number_.fetch_add(1, std::memory_order_relaxed);  // no thread's stream is the present one any more
+  state_.store(State::idle, std::memory_order_release);
+}
+
+RecorderReport Recorder::report() noexcept {
+  const std::lock_guard guard(writer_lock_);
+  return report_;
+}
+
+// --- fork ---
+
+void Recorder::stop_for_fork() noexcept {
+  stream_lock_.lock();
+  writer_lock_.lock();
+  names_lock_.lock();
+  chunks_.lock().lock();
+}
+
+void Recorder::resume_after_fork() noexcept {
+  chunks_.lock().unlock();
+  names_lock_.unlock();
+  writer_lock_.unlock();
+  stream_lock_.unlock();
+}
+
+// Other threads may have been in the middle of an event: their streams and the chunks are left as they are, and never
+// used again. What has been reserved is the child's copy and costs nothing that it does not touch.
+void Recorder::forget_in_child() noexcept {
+  chunks_.lock().reset_after_fork();
+  writer_lock_.reset_after_fork();
+  names_lock_.reset_after_fork();
+  stream_lock_.reset_after_fork();
+  t_stream = StreamCache{};
+  if (state_.load(std::memory_order_relaxed) == State::idle) return;
+  writer_.forget();
+  (void)os::close_file(options_.file);
+  options_.file = -1;
+  number_.fetch_add(1, std::memory_order_relaxed);
+  idle_streams_ = nullptr;
+  stream_count_.store(0, std::memory_order_relaxed);
+  chunks_.forget();
+  ring_first_ = ring_last_ = nullptr;
+  ring_bytes_ = 0;
+  state_.store(State::idle, std::memory_order_release);
+}
+
+}  // namespace rtpool::trace

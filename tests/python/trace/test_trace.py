@@ -1,0 +1,416 @@
+"""What `rtpool.Trace` tells, held against a slow second way of working it out, and against running what it advises."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import linecache
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtpool
+from rtpool._trace import file as format
+from rtpool._trace.analysis import Analysis, granted_bytes
+
+PYTHON_KEEPS_COLUMNS = sys.version_info >= (3, 11)
+
+
+@pytest.fixture
+def pool() -> rtpool.Pool:
+    return rtpool.Pool(name="traced")
+
+
+def wander(seed: int, turns: int, recording: rtpool.record) -> None:
+    """Arrays of some sizes that live for a while, in iterations."""
+    chance = random.Random(seed)
+    kept: list[np.ndarray] = []
+    for _ in recording.iterations(range(turns)):
+        for _ in range(chance.randrange(8)):
+            kept.append(np.empty(chance.choice([10, 700, 3000, 70_000]), np.uint8))
+        while len(kept) > 12:
+            del kept[chance.randrange(len(kept))]
+        short = np.zeros(chance.choice([64, 5000]))
+        del short
+
+
+def slow_sums(file: format.TraceFile) -> dict[str, Any]:
+    """The same as `Analysis`, an event at a time."""
+    events = format.join(list(file.windows()))
+    live: dict[int, tuple[int, int, int, int]] = {}  # address: size, place, time, iteration
+    sums: dict[str, dict[int, int]] = {name: {} for name in ("calls", "bytes", "frees", "lifetime", "temporaries")}
+    iteration, now, peak, peak_places = -1, 0, 0, {}
+    working: dict[int, dict[int, int]] = {}
+
+    def add(name: str, place: int, value: int = 1) -> None:
+        sums[name][place] = sums[name].get(place, 0) + value
+
+    for time, kind, place, address, size, _ in zip(*(column.tolist() for column in events), strict=True):
+        what = kind & 3
+        if what == format.MARK:
+            if kind >> 2 & 15 == format.ITERATION_BEGIN:
+                iteration = size
+            if kind >> 2 & 15 == format.ITERATION_END:
+                iteration = -1
+        elif what == format.FREE:
+            old, maker, born, when = live.pop(address)
+            now -= old
+            add("frees", maker)
+            if maker:
+                add("lifetime", maker, time - born)
+                if when >= 0 and when == iteration:
+                    add("temporaries", maker)
+        else:
+            live[address] = (size, place, time, iteration)
+            now += size
+            if what == format.ALLOCATE:
+                add("calls", place)
+                add("bytes", place, size)
+                if iteration >= 0:
+                    here = working.setdefault(iteration, {})
+                    here.setdefault(address, int(granted_bytes(np.array([size]))[0]))
+            if now > peak:
+                peak, peak_places = now, {}
+                for one, maker, *_ in live.values():
+                    peak_places[maker] = peak_places.get(maker, 0) + one
+    return {"sums": sums, "peak": peak, "peak_places": peak_places,
+            "working": [sum(working.get(i, {}).values()) for i in range(1 + max(working, default=-1))]}  # fmt: skip
+
+
+@pytest.mark.parametrize("window", [300, 1 << 20])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_sums_are_those_of_a_slow_count(pool: rtpool.Pool, seed: int, window: int) -> None:
+    with rtpool.handler(pool):
+        before = [np.empty(999, np.uint8) for _ in range(5)]
+        with rtpool.record(pool=pool) as recording:
+            del before[2:]
+            wander(seed, 300, recording)
+    file = recording.trace.file
+    # Several chunks, so that windows end somewhere.
+    found, slow = Analysis(file, window), slow_sums(file)
+    for name, sums in slow["sums"].items():
+        assert {place: int(found.sums[name][place]) for place in sums} == sums, name
+        assert int(found.sums[name].sum()) == sum(sums.values()), name
+    assert found.peak_bytes == slow["peak"]
+    assert {place: int(size) for place, size in enumerate(found.peak_by_place) if size} == {
+        place: size for place, size in slow["peak_places"].items() if size
+    }
+    assert found.iterations == 300
+    assert found.working_set.tolist()[: len(slow["working"])] == slow["working"]
+    assert found.unknown_frees == 0
+    assert sum(found.handed_out.values()) == int(found.sums["bytes"].sum())
+
+
+def test_windows_come_in_the_order_of_time(pool: rtpool.Pool) -> None:
+    def work() -> None:
+        with rtpool.handler(pool):
+            for _ in range(3000):
+                np.empty(100)
+
+    with rtpool.record(pool=pool) as recording:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    file = recording.trace.file
+    windows = list(file.windows(500))
+    assert len(windows) > 1
+    times = np.concatenate([window.time for window in windows])
+    assert (np.diff(times) >= 0).all() and times.size == file.count == 24_000
+
+
+def frame(image: np.ndarray) -> float:
+    grey = image * 0.3
+    edges = np.abs(grey[1:] - grey[:-1])
+    return float(edges.max())
+
+
+def traced(pool: rtpool.Pool, function: Callable[[], object], turns: int = 20) -> rtpool.Trace:
+    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
+        for _ in recording.iterations(range(turns)):
+            function()
+    return recording.trace
+
+
+def test_lines_and_expressions(pool: rtpool.Pool) -> None:
+    image = np.ones((300, 300))
+    trace = traced(pool, lambda: frame(image))
+    first = frame.__code__.co_firstlineno
+    lines = {usage.line - first: usage for usage in trace.by_line() if usage.function == "frame"}
+    assert lines[1].calls - lines[1].scalars == 20 and lines[1].bytes - 20 * image.nbytes < 20 * 17
+    assert lines[1].source == "grey = image * 0.3"
+    assert lines[1].temporaries == lines[1].calls and lines[1].most_at_once == 1
+    assert lines[1].least_size == lines[1].largest_size == image.nbytes
+    assert 0 < lines[1].lifetime <= lines[1].longest < 60
+    assert trace.analysis.peak_bytes >= 2 * 299 * 300 * 8
+    assert sum(usage.peak_bytes for usage in trace.peak()) == trace.analysis.peak_bytes
+    if PYTHON_KEEPS_COLUMNS:
+        sources = {usage.source for usage in trace.by_expression() if usage.function == "frame"}
+        assert {"image * 0.3", "grey[1:] - grey[:-1]"} <= sources
+    text = trace.summary()
+    assert "20 iterations" in text and "resident" in text and "not seen: NumPy's iterator buffers" in text
+
+
+def test_without_iterations_temporaries_are_those_of_a_line(pool: rtpool.Pool) -> None:
+    a = np.ones(3000)
+    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
+        for _ in range(10):
+            kept = a + 1
+            total = (a * 2).sum()
+    trace = recording.trace
+    assert trace.analysis.unit == "line"
+    by = {usage.source: usage for usage in trace.by_line()}
+    assert by["total = (a * 2).sum()"].temporary_bytes >= 10 * a.nbytes
+    assert by["kept = a + 1"].calls - by["kept = a + 1"].scalars == 10 and total and kept.size
+
+
+def test_misses_have_a_reason(pool: rtpool.Pool) -> None:
+    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
+        kept = [np.empty(100_000, np.uint8) for _ in range(3)]
+        del kept[:]
+        pool.trim()
+        pool.freeze()
+        refused = [np.empty(300_000_000, np.uint8)]
+        pool.unfreeze()
+    by = {miss.requested: miss for miss in recording.trace.misses()}
+    assert (by[100_000].first, by[100_000].more_alive) == (1, 2)
+    assert by[300_000_000].refused == by[300_000_000].total == 1
+    del refused
+
+
+def test_the_fit_does_not_miss(pool: rtpool.Pool) -> None:
+    def work() -> None:
+        small = [np.empty(n, np.uint8) for n in (1, 60, 64, 65, 700, 4000, 4032, 5000, 9000)]
+        large = [np.empty(n, np.uint8) for n in (70_000, 70_000, 1_000_000)]
+        del small, large
+        np.zeros(12345)
+
+    trace = traced(pool, work)
+    fit = trace.fit()
+    fitted = fit.pool(when_full="raise")
+    before = fitted.stats()
+    with rtpool.handler(fitted):
+        for _ in range(20):
+            work()
+    after = fitted.stats()
+    assert after.misses == before.misses and after.growths == before.growths
+    assert fit.bytes == after.capacity_bytes
+    with pytest.raises(MemoryError):
+        rtpool.Pool(fit.bytes - 4096, limit=fit.bytes - 4096).prepare(fit.plan)
+
+
+PROGRAM = """
+import numpy as np
+
+def step(a, b):
+    t = a * b + a
+    u = np.sqrt(t - b)
+    mask = u > 0.5
+    return float(u.sum()) + int(mask.sum())
+"""
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(PROGRAM, str(path), "exec"), names)
+    a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
+    trace = traced(pool, lambda: names["step"](a, b))
+    advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
+    assert {entry.expression for entry in advice} == {"a * b + a", "t - b", "np.sqrt(t - b)", "u > 0.5"}
+    expected = names["step"](a, b)
+    for entry in advice:
+        # The advice is followed for each expression alone.
+        tree = ast.parse(PROGRAM)
+        replaced = ast.unparse(tree).replace(entry.expression, entry.instead, 1)
+        buffer = entry.before.partition(" = ")[0]
+        scope: dict[str, Any] = {}
+        exec(compile(replaced, str(path), "exec"), scope)
+        t, u = a * b + a, np.sqrt(a * b + a - b)
+        scope[buffer] = eval(entry.before.partition(" = ")[2], {"np": np, "a": a, "b": b, "t": t, "u": u})
+        linecache.cache.pop(str(path), None)
+        assert scope["step"](a, b) == expected
+        again = traced(pool, lambda scope=scope: scope["step"](a, b))
+
+        def large(found: rtpool.Trace, size: int = entry.usage.largest_size) -> int:
+            return sum(usage.calls - usage.scalars for usage in found.by_expression() if usage.largest_size == size)
+
+        assert large(again) == large(trace) - 20, entry.instead
+
+
+def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:
+    sizes = iter(range(1000, 1000000, 700))
+    kept: list[np.ndarray] = []
+
+    def work() -> None:
+        n = next(sizes)
+        np.empty(n)
+        kept.append(np.ones(5000) * 3)
+
+    trace = traced(pool, work)
+    known = [entry for entry in trace.advice() if entry.usage.file == __file__]
+    assert known and all(entry.instead == "unknown" and entry.reason for entry in known)
+    if PYTHON_KEEPS_COLUMNS:
+        assert any("alive at once" in entry.reason for entry in known if "* 3" in entry.usage.source)
+
+
+def test_the_working_set_is_held_against_the_caches(pool: rtpool.Pool) -> None:
+    def work() -> None:
+        for _ in range(3):
+            np.empty(100_000, np.uint8)  # the same memory three times
+
+    work_set = traced(pool, work).working_set()
+    assert work_set.iterations == 20
+    assert work_set.median == 102_400
+    assert work_set.level3 >= work_set.level2 > 0 and work_set.fits == "level2"
+    assert work_set.handed_out["level2"] == 59 * 100_000 and work_set.handed_out["new"] == 100_000
+
+
+def test_diff_finds_what_changed(pool: rtpool.Pool) -> None:
+    a = np.ones(4000)
+
+    def before() -> None:
+        (a + 1).sum()
+
+    def after() -> None:
+        (a + 1).sum()
+        (a + 2).sum()
+
+    first, second = traced(pool, before), traced(pool, after)
+    found = first.diff(second)
+    changed = [difference for difference in found if difference.change("bytes")]
+    assert changed and all("after" in (d.after or d.before).function or "before" in (d.after or d.before).function
+                           for d in changed)  # fmt: skip
+    assert all(not difference.change("calls") for difference in first.diff(first))
+
+
+def test_totals_answer_by_line(pool: rtpool.Pool) -> None:
+    with rtpool.handler(pool), rtpool.record(pool=pool, mode="totals") as recording:
+        for _ in range(100):
+            np.empty(5000)
+    usage = recording.trace.by_line()[0]
+    assert (usage.calls, usage.bytes) == (100, 100 * 40_000) and usage.lifetime > 0
+
+
+def test_json(pool: rtpool.Pool, tmp_path: Path) -> None:
+    trace = traced(pool, lambda: np.ones(1000) * 2)
+    trace.to_json(tmp_path / "trace.json")
+    told = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))
+    assert told["iterations"] == 20 and told["lines"] and told["resident_bytes"] > 0 and told["not_seen"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rtpool", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_command_line(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + "a = np.ones(50_000)\nfor _ in range(50):\n    step(a, a)\n", encoding="utf-8")
+    path = tmp_path / "trace"
+    done = run("run", "--record", path, "--quiet", program)
+    assert done.returncode == 0, done.stderr
+    assert "program.py:5" in run("trace", "summary", path).stdout
+    assert "program.py:6" in run("trace", "lines", path).stdout
+    temporaries = run("trace", "temporaries", path).stdout
+    if PYTHON_KEEPS_COLUMNS:
+        assert "np.add(np.multiply(a, b, out=buffer" in temporaries
+    assert run("trace", "misses", path).returncode == run("trace", "peak", path).returncode == 0
+    plan = tmp_path / "plan.json"
+    assert "rtpool.Pool(" in run("trace", "fit", path, "--plan", plan).stdout
+    assert rtpool.Plan.load(plan).entries
+    rows = list(csv.DictReader(io.StringIO(run("trace", "csv", path).stdout)))
+    assert sum(int(row["calls"]) for row in rows) >= 250
+    assert "no difference" in run("trace", "diff", path, path).stdout
+    assert json.loads(run("trace", "summary", path, "--json").stdout)["lines"]
+    for wrong in (("diff", path), ("lines", path, path), ("lines", program), ("lines", tmp_path / "none")):
+        done = run("trace", *wrong)
+        assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr
+
+
+# Files that are damaged, or made to harm.
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("trace") / "trace"
+    with rtpool.handler(rtpool.Pool()), rtpool.record(path, stacks="full") as recording:
+        for number in recording.iterations(range(30)):
+            with recording.span("work"):
+                np.ones(100 + number % 3)
+    return path.read_bytes()
+
+
+def read_all(data: bytes) -> None:
+    trace = rtpool.Trace(io.BytesIO(data))
+    trace.summary()
+    trace.advice()
+    trace.misses()
+
+
+def mended(data: bytearray) -> bytes:
+    """With checksums that hold again, so that what is inside is looked at."""
+    import zlib
+
+    at = 0
+    while at + 16 <= len(data):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        data[at + 8 : at + 12] = zlib.crc32(data[at + 16 : at + 16 + length]).to_bytes(4, "little")
+        data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "little")
+        at += 16 + length
+    return bytes(data)
+
+
+def test_every_cut_is_read_up_to_there_or_refused(sound: bytes) -> None:
+    for length in range(0, len(sound), 7):
+        try:
+            trace = rtpool.Trace(io.BytesIO(sound[:length]))
+        except rtpool.TraceError:
+            assert length < 1000
+            continue
+        assert not trace.file.complete
+        trace.summary()
+
+
+def test_a_changed_byte_is_noticed(sound: bytes) -> None:
+    chance = random.Random(5)
+    for _ in range(300):
+        data = bytearray(sound)
+        at = chance.randrange(len(data))
+        data[at] ^= 1 << chance.randrange(8)
+        with pytest.raises(rtpool.TraceError):
+            read_all(bytes(data))
+
+
+def test_hostile_contents_are_refused_or_read(sound: bytes) -> None:
+    chance = random.Random(6)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(sound)
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(16, len(data))
+            data[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+        try:
+            read_all(mended(data))
+        except rtpool.TraceError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 100, b"META" + b"\xff" * 100])
+def test_what_is_no_trace_is_refused(data: bytes) -> None:
+    with pytest.raises(rtpool.TraceError, match="no trace"):
+        rtpool.Trace(io.BytesIO(data))
