@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
 import json
 import mmap
 import os
@@ -22,8 +21,6 @@ AT = 3  # the iteration that faults
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.restype = ctypes.c_void_p
 LIBC.malloc.argtypes = [ctypes.c_size_t]
-# Python as it is: its own arenas, where sections have a say in it.
-OWN_ARENAS = {"objects": "keep"} if "objects" in inspect.signature(rtpool.realtime).parameters else {}
 
 
 def _watched() -> bool:
@@ -97,15 +94,26 @@ def test_a_shared_pool() -> None:
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
 def test_objects_in_arenas_of_pythons_own() -> None:
     kept = []
-    report = section(once(lambda: kept.extend(bytes(100) for _ in range(60_000))), **OWN_ARENAS)
+    report = section(once(lambda: kept.extend(bytes(100) for _ in range(60_000))), objects="keep")
     count, first, functions = the_one(report, "objects", "arena of Python's own")
     assert count > 1000 // (PAGE // 4096)
     assert first == AT
     assert functions
 
     # Gone before anyone can look: what first touched it tells.
-    report = section(once(lambda: [bytes(100) for _ in range(60_000)] and None), **OWN_ARENAS)
+    report = section(once(lambda: [bytes(100) for _ in range(60_000)] and None), objects="keep")
     assert the_one(report, "objects", "arena of Python's own")[0] > 800 // (PAGE // 4096)
+
+
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
+def test_objects_in_arenas_of_a_pool() -> None:
+    kept = []
+    pool = rtpool.Pool("32 MiB", name="lazy", prefault=False, huge_pages=False)
+    report = section(once(lambda: kept.extend(bytes(100) for _ in range(90_000))), pool=pool)
+    count, first, functions = the_one(report, "objects", "pool lazy: object arena")
+    assert count > 1000 // (PAGE // 4096)
+    assert first == AT
+    assert functions
 
 
 def test_libcs_heap() -> None:
