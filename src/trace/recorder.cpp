@@ -66,7 +66,7 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
 #ifdef RTPOOL_THREAD_SANITIZER
   symmetric_ = true;
 #endif
-  thread_count_ = 0;
+  thread_count_.store(0, std::memory_order_relaxed);
   lost_streams_.store(0, std::memory_order_relaxed);
   names_used_ = 0;
   int error = 0;
@@ -131,7 +131,7 @@ Stream* Recorder::stream(bool may_wait) noexcept {
   }
   {
     const std::lock_guard guard(stream_lock_);
-    found->thread = ++thread_count_;
+    found->thread = thread_count_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
   t_stream = {number(), found};
   std::uint8_t item[1 + 2 * k_longest_varint];
@@ -223,8 +223,10 @@ void Recorder::allocated(Origins* origins, const void* block, std::size_t size, 
   const bool alive = (kind & k_type_mask) == k_alive;
   const std::uint32_t place = options_.where != nullptr && !alive ? options_.where(true) : 0;
   Stream& stream = visit.stream();
-  // Not before the block was had, which another thread may have freed just now.
-  const std::uint64_t time = ticks_.now_after() >> k_time_shift;
+  // Not before the block was had, which another thread may have freed just now: if there is another one, its stream was there
+  // before that.
+  const bool alone = thread_count_.load(std::memory_order_relaxed) == 1;
+  const std::uint64_t time = (alone ? ticks_.now() : ticks_.now_after()) >> k_time_shift;
   if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time));
   if (options_.mode != Mode::totals) {
     if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, time, place, block, size);

@@ -126,7 +126,7 @@ class Recorder {
 
   os::PriorityLock stream_lock_;
   std::atomic<std::uint32_t> stream_count_{0};
-  std::uint32_t thread_count_ = 0;
+  std::atomic<std::uint32_t> thread_count_{0};
   Stream* idle_streams_ = nullptr;
   std::atomic<Stream*> streams_[k_most_streams]{};
   std::atomic<std::uint64_t> lost_streams_{0};
