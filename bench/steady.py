@@ -121,12 +121,12 @@ def watch(
         counts = (count_by_perf if by == "perf" else count_by_strace)(process.pid, seconds)
         faults = faults_of(process.pid) - before
         figures: dict[str, Any] = json.loads(process.stdout.readline())
-    return {"calls": counts, "faults": faults, **figures}
+    return {"calls": counts, "faults": faults, "seconds": seconds, **figures}
 
 
 def without_times(one: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on how busy the machine is."""
-    return {key: one[key] for key in ("calls", "faults", "iterations", "peak_kib")}
+    return {key: one[key] for key in ("calls", "faults", "seconds", "iterations", "peak_kib")}
 
 
 def rows(results: dict[str, Any]) -> list[str]:
@@ -135,11 +135,12 @@ def rows(results: dict[str, Any]) -> list[str]:
     lines = [
         f"{machine['processor']}, {machine['processors']} processors",
         f"Python {machine['python']}, NumPy {machine['numpy']}, rtpool {machine['rtpool']}",
-        f"{PERIOD * 1e3:g} ms, each process watched for so many seconds by {results['tracer']}: {results['seconds']}",
+        f"{PERIOD * 1e3:g} ms; s: seconds for which {results['tracer']} watched the process once it was warm",
         "times in ms; faults and calls (mmap, munmap, brk, mremap, madvise) of all threads; over: of how many",
+        "-: not taken, the machine was busy with other work (--counters)",
         "",
     ]
-    lines.append(f"{'':47} {'p50':>7} {'p99':>7} {'p99.9':>7} {'max':>7}    faults   calls        over   MiB")
+    lines.append(f"{'':47} {'p50':>7} {'p99':>7} {'p99.9':>7} {'max':>7}     s    faults   calls        over   MiB")
     for loop, by_name in results["loops"].items():
         lines.append(f"{loop}: {by_name if isinstance(by_name, str) else LOOPS[loop].__doc__}")
         for name, one in {} if isinstance(by_name, str) else by_name.items():
@@ -152,8 +153,8 @@ def rows(results: dict[str, Any]) -> list[str]:
             else:
                 work, over = " ".join(["      -"] * 4), f"-/{one['iterations']:,}"
             lines.append(
-                f"  {TITLES[name]:45} {work} {one['faults']:9,} {sum(one['calls'].values()):7,} {over:>11}"
-                f" {one['peak_kib'] // 1024:5,}"
+                f"  {TITLES[name]:45} {work} {one['seconds']:5g} {one['faults']:9,}"
+                f" {sum(one['calls'].values()):7,} {over:>11} {one['peak_kib'] // 1024:5,}"
             )
     return lines
 
@@ -173,7 +174,7 @@ def main() -> int:
         print("steady: neither perf nor strace can watch a process here", file=sys.stderr)
         return 2
     path = HERE / "results" / "steady.json"
-    results: dict[str, Any] = {"machine": _machine.describe(), "command": sys.argv[1:], "seconds": {}, "loops": {}}
+    results: dict[str, Any] = {"machine": _machine.describe(), "command": sys.argv[1:], "loops": {}}
     if arguments.keep and path.exists():
         results = json.loads(path.read_text(encoding="utf-8"))
     clean = True
@@ -182,7 +183,6 @@ def main() -> int:
         results["loops"][loop] = problem or {}
         if problem:
             continue
-        results["seconds"][loop] = arguments.seconds
         for name, environment in environments().items():
             if name not in arguments.only:
                 continue
