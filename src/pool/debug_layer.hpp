@@ -4,7 +4,8 @@
 //   more                [ red zone page | block | red zone up to the page's end | guard page ]
 //
 // A guard page is one of the kernel's. Where those are larger than ours, the red zone before the block is as long as it takes
-// for the guard page to follow the block's last page, and what is left after the guard page is not used.
+// for the guard page to follow the block's last page, and what is left after the guard page is not used. A freed block is closed
+// from the first kernel page that begins in it (strict); what lies before is looked at.
 //
 // Alignment is that of an ordinary pool. A fresh block that need not be zero is filled with 0xCD, red zones with 0xFD, a
 // freed block with 0xDD (0 with zero_on_free): the bytes CPython's own debug hooks use. Red zones are looked at when the block

@@ -66,7 +66,7 @@ def count():
 before = count()
 pool = rtpool.Pool("64 MiB")
 made = {f"{kib} KiB": now - before[kib] for kib, now in count().items() if now != before[kib]}
-print(setting, made, pool.effective, sep="\n")
+print(setting, made, pool.effective)
 huge = sum(kib * (now - before[kib]) for kib, now in count().items() if kib >= 2048)
 assert pool.effective.huge_pages == "auto" and pool.effective.as_asked and huge >= 62 << 10, made
 """
