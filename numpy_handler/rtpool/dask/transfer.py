@@ -83,16 +83,30 @@ class Transfer:
         """Take back what was sent to workers that were killed before they had it."""
         self.pool.reclaim(PATIENCE)
 
+    def _is_the_last(self) -> bool:
+        # Workers that were killed have left their addresses.
+        return not any(_runs(file) for file in glob.glob(f"{self._folder}/*"))
+
     def close(self) -> None:
         """Leave it to the others; the last one takes the name away."""
         _here.remove(self)
         self._worker.handlers["get_data"] = self._answer
         with contextlib.suppress(OSError):
             os.unlink(self._file(self._address))
-        with contextlib.suppress(OSError):
-            os.rmdir(self._folder)
-            self.pool.unlink()
+        if self._is_the_last():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.pool.unlink()
         self.pool.close()
+
+
+def _runs(file: str) -> bool:
+    """Whether the worker that left its address there still runs."""
+    try:
+        with open(file, encoding="ascii") as opened:
+            return os.path.exists(f"/proc/{int(opened.read())}")
+    except (OSError, ValueError):
+        return False
 
 
 def _sweep() -> None:
