@@ -61,6 +61,7 @@ assert setting, "this kernel has no transparent huge pages of 2 MiB"
 pathlib.Path(setting).write_text("madvise")
 sizes = pathlib.Path("/sys/kernel/mm/transparent_hugepage").glob("hugepages-*kB")
 counts = {int(size.name[10:-2]): size / "stats/anon_fault_alloc" for size in sizes}
+counts = {kib: file for kib, file in counts.items() if file.exists()}  # small sizes have none
 def count():
     return {kib: int(file.read_text()) for kib, file in counts.items()}
 before = count()
