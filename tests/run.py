@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "tests"
 # Line numbers only: full debug information doubles the time to build.
 SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
+WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined"]
 BUILD_REQUIREMENTS = ["meson-python>=0.16", "meson>=1.2", "ninja", "numpy>=2.0"]
 
 
@@ -178,23 +179,11 @@ def _has_libfuzzer(runner: Runner) -> bool:
         return shutil.which("clang++") is not None and runner.run(*command) == 0
 
 
-def _build_addresses_watched(runner: Runner) -> tuple[Path, bool]:
-    """Build what runs under AddressSanitizer: the core's tests and the fuzz targets, of the same objects.
-
-    Gives the folder and whether its targets are guided by libFuzzer.
-    """
-    guided = _has_libfuzzer(runner)
-    options = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined", "-Dcore_tests=true", "-Dfuzz=true"]
-    instrument = " -fsanitize=fuzzer-no-link" if guided else ""
-    options.append(f"-Dcpp_args=-g1 -fno-sanitize-recover=undefined{instrument}")
-    compiler = {"CC": "clang", "CXX": "clang++"} if guided else None
-    return _build(runner, "fuzz" if guided else "asan", options, compiler), guided
-
-
 def asan(runner: Runner) -> Result:
     """Run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, with all its own checks."""
     _find_googletest(runner)
-    build, _ = _build_addresses_watched(runner)
+    # The fuzz targets are of the same objects where they are not guided.
+    build = _build(runner, "asan", [*WATCHED, "-Dcore_tests=true", "-Dfuzz=true"])
     variables = {
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -211,8 +200,13 @@ def tsan(runner: Runner) -> Result:
 
 def fuzz(runner: Runner) -> Result:
     """Fuzz each target for some seconds, or only replay the corpus where clang's libFuzzer is missing."""
-    _find_googletest(runner)
-    build, guided = _build_addresses_watched(runner)
+    guided = _has_libfuzzer(runner)
+    if guided:
+        options = [*WATCHED, "-Dfuzz=true", "-Dcpp_args=-g1 -fno-sanitize-recover=undefined -fsanitize=fuzzer-no-link"]
+        build = _build(runner, "fuzz", options, {"CC": "clang", "CXX": "clang++"})
+    else:
+        _find_googletest(runner)
+        build = _build(runner, "asan", [*WATCHED, "-Dcore_tests=true", "-Dfuzz=true"])
     result = Result()
     variables = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
 

@@ -5,6 +5,8 @@ that was made ready before. Importing rtpool changes nothing in NumPy.
 
 Sizes are whole bytes, or text: ``"64 KiB"``, ``"256MiB"``, ``"1.5 GiB"`` (binary units; ``"64K"``, ``"256M"`` mean the
 same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical memory).
+
+PYTEST_DONT_REWRITE: pytest finds the package by its plugin, and has no asserts to look into.
 """
 
 from typing import TYPE_CHECKING

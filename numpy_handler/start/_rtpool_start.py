@@ -6,6 +6,8 @@ exception out: it waits until NumPy has been imported, and then has ``rtpool._st
 How it waits: a finder in front of all others gives NumPy's spec as the others find it, with a class that notices when
 the import system says that the import is over. So no line of this file is in a traceback of an import that fails, and
 the module's loader is the one it has without.
+
+PYTEST_DONT_REWRITE: it is there before pytest, which would warn that it cannot look into its asserts; there are none.
 """
 
 import os

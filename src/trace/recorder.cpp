@@ -223,10 +223,7 @@ void Recorder::allocated(Origins* origins, const void* block, std::size_t size, 
   const bool alive = (kind & k_type_mask) == k_alive;
   const std::uint32_t place = options_.where != nullptr && !alive ? options_.where(true) : 0;
   Stream& stream = visit.stream();
-  // Not before the block was had, which another thread may have freed just now: if there is another one, its stream was there
-  // before that.
-  const bool alone = thread_count_.load(std::memory_order_relaxed) == 1;
-  const std::uint64_t time = (alone ? ticks_.now() : ticks_.now_after()) >> k_time_shift;
+  const std::uint64_t time = now_after();
   if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time));
   if (options_.mode != Mode::totals) {
     if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, time, place, block, size);
@@ -255,7 +252,7 @@ void Recorder::freeing(const Origins* origins, const void* block, std::size_t si
   const std::uint32_t place = options_.where != nullptr && options_.mode != Mode::totals ? options_.where(false) : 0;
   Stream& stream = visit.stream();
   if (options_.mode != Mode::totals) {
-    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, now(), place, block, size);
+    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, now_after(), place, block, size);
     return;
   }
   const std::uint64_t origin = origins != nullptr ? origins->get(block, size) : 0;

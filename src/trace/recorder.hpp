@@ -71,6 +71,12 @@ class Recorder {
   std::uint64_t number() const noexcept { return number_.load(std::memory_order_relaxed); }
   bool counts_ticks() const noexcept { return ticks_.is_counter(); }
   std::uint64_t now() const noexcept { return ticks_.now() >> k_time_shift; }
+  // Not before the block was had, which another thread may have freed, or made, just now: if there is another one, its stream
+  // was there before that.
+  std::uint64_t now_after() const noexcept {
+    const bool alone = thread_count_.load(std::memory_order_relaxed) == 1;
+    return (alone ? ticks_.now() : ticks_.now_after()) >> k_time_shift;
+  }
   static constexpr unsigned k_time_shift = 3;
 
   // `kind`: a k_allocate, k_alive or k_free with its bits. `may_wait`: may enter the kernel. `origins` may be nullptr.

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,12 @@ def address_of(buffer: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+def run_here(run_python: Any, function: str) -> None:
+    """In a process of its own: in this one the tests before have left arenas with room for all of the objects."""
+    folder = Path(__file__).parent
+    run_python(f"import {Path(__file__).stem} as tests; tests.{function}()", PYTHONPATH=str(folder))
+
+
 def test_no_fault_says_so_in_one_line() -> None:
     report = section(lambda index: None)
     assert report.fault_origins == ()
@@ -92,8 +99,12 @@ def test_a_shared_pool() -> None:
 
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
-def test_objects_in_arenas_of_pythons_own() -> None:
-    kept = []
+def test_objects_in_arenas_of_pythons_own(run_python) -> None:
+    run_here(run_python, "objects_in_arenas_of_pythons_own")
+
+
+def objects_in_arenas_of_pythons_own() -> None:
+    kept: list[bytes] = []
     report = section(once(lambda: kept.extend(bytes(100) for _ in range(60_000))), objects="keep")
     count, first, functions = the_one(report, "objects", "arena of Python's own")
     assert count > 1000 // (PAGE // 4096)
@@ -106,8 +117,12 @@ def test_objects_in_arenas_of_pythons_own() -> None:
 
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
-def test_objects_in_arenas_of_a_pool() -> None:
-    kept = []
+def test_objects_in_arenas_of_a_pool(run_python) -> None:
+    run_here(run_python, "objects_in_arenas_of_a_pool")
+
+
+def objects_in_arenas_of_a_pool() -> None:
+    kept: list[bytes] = []
     pool = rtpool.Pool("32 MiB", name="lazy", prefault=False, huge_pages=False)
     report = section(once(lambda: kept.extend(bytes(100) for _ in range(90_000))), pool=pool)
     count, first, functions = the_one(report, "objects", "pool lazy: object arena")
