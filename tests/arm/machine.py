@@ -39,8 +39,8 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs none /dev/shm
 mount -t devpts none /dev/pts
 mount -t tmpfs none /tmp
-cd /work
-sh /work/.command
+cd /job
+sh /job/.command
 poweroff -f
 """
 
@@ -94,7 +94,7 @@ class Store:
         if ready.exists():
             return self.root
         shutil.rmtree(self.root, ignore_errors=True)
-        for part in ("usr/bin", "usr/sbin", "usr/lib", "work"):
+        for part in ("usr/bin", "usr/sbin", "usr/lib", "job"):
             (self.root / part).mkdir(parents=True)
         for name in ("bin", "sbin", "lib"):
             (self.root / name).symlink_to(f"usr/{name}")
@@ -137,7 +137,7 @@ class Store:
         return sorted(folder.glob("boot/vmlinuz-*"))[0]
 
     def boot(self, pages: str, work: Path, command: str, memory: int = 3072, seconds: float = 3600) -> Iterator[str]:
-        """Run a shell command in a machine that has `work` as /work; yields its lines as they come.
+        """Run a shell command in a machine that has `work` as /job; yields its lines as they come.
 
         `memory` is in MiB. After `seconds` the machine is switched off, whatever it does.
         """
@@ -145,8 +145,8 @@ class Store:
         packed = pack(self.system(), self.folder / "root.cpio")
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             tree = Path(place) / "tree"
-            shutil.copytree(work, tree / "work", symlinks=True)
-            (tree / "work/.command").write_text(command + "\n")
+            shutil.copytree(work, tree / "job", symlinks=True)
+            (tree / "job/.command").write_text(command + "\n")
             (tree / "init").write_text(INIT)
             (tree / "init").chmod(0o755)
             initrd = Path(place) / "initrd"

@@ -122,7 +122,7 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         kind = "gtest" if test["protocol"] == "gtest" else "command"
         command = [f"programs/{program.name}", *test["cmd"][1:]]
         jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": test["env"]})
-    python = {"PYTHONPATH": "/work/site", "PYTHONDONTWRITEBYTECODE": "1"}
+    python = {"PYTHONPATH": "/job/site", "PYTHONDONTWRITEBYTECODE": "1"}
     for file in sorted((ROOT / "tests" / "python").rglob("test_*.py")):
         inside = file.relative_to(ROOT / "tests" / "python").as_posix()
         if (inside, "") in EMULATED:
@@ -157,7 +157,7 @@ def run_jobs(store: Store, pages: str, work: Path, jobs: list[dict[str, Any]]) -
         with logs.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {time.strftime('%F %T')}\n")
             seconds = 120 + sum(job["seconds"] for job in left)
-            for line in store.boot(pages, work, "python3 /work/inside.py", seconds=seconds):
+            for line in store.boot(pages, work, "python3 /job/inside.py", seconds=seconds):
                 log.write(line + "\n")
                 log.flush()
                 if not line.startswith("@@"):
