@@ -17,8 +17,10 @@ PageRuns::Window PageRuns::run_before(PageIndex page) const noexcept {
   if (page == 0) return {};
   const std::uint32_t head = descs_[page - 1].head.load(std::memory_order_relaxed);
   const RunState state = state_of(head);
+  // Only of free runs: what else stands there is a heap's, which writes it whenever it likes.
+  if (state != RunState::free_last && state != RunState::free_first) return {};
   const std::uint32_t pages = descs_[page - 1].pages;
-  if (state != RunState::free_last && (state != RunState::free_first || pages != 1)) return {};
+  if (state == RunState::free_first && pages != 1) return {};
   return {page - pages, pages, (head & k_absent_flag) != 0 ? pages : 0, page - pages};
 }
 

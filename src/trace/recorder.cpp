@@ -30,13 +30,13 @@ class Recorder::Visit {
  public:
   Visit(Recorder& recorder, bool may_wait) noexcept : stream_(recorder.stream(may_wait)) {
     if (RTPOOL_UNLIKELY(stream_ == nullptr)) return;
-    if (RTPOOL_LIKELY(!recorder.symmetric_)) {
+    if (RTPOOL_LIKELY(!recorder.symmetric())) {
       stream_->busy.store(1, std::memory_order_relaxed);
       std::atomic_signal_fence(std::memory_order_seq_cst);
     } else {
       stream_->busy.exchange(1, std::memory_order_seq_cst);
     }
-    const bool over = recorder.state_.load(recorder.symmetric_ ? std::memory_order_seq_cst : std::memory_order_acquire) != State::running ||
+    const bool over = recorder.state_.load(recorder.symmetric() ? std::memory_order_seq_cst : std::memory_order_acquire) != State::running ||
                       t_stream.recording != recorder.number_.load(std::memory_order_relaxed);
     if (RTPOOL_LIKELY(!over)) return;
     stream_->busy.store(0, std::memory_order_release);
@@ -62,13 +62,18 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
   report_ = RecorderReport{};
   full_ = false;
   ticks_ = os::Ticks::choose();
-  symmetric_ = !memory.process_barrier_available();
 #ifdef RTPOOL_THREAD_SANITIZER
-  symmetric_ = true;
+  symmetric_.store(true, std::memory_order_relaxed);
+#else
+  symmetric_.store(!memory.process_barrier_available(), std::memory_order_relaxed);
 #endif
   thread_count_.store(0, std::memory_order_relaxed);
   lost_streams_.store(0, std::memory_order_relaxed);
-  names_used_ = 0;
+  {
+    // A thread that was about to get its stream in the recording before may do so only now.
+    const std::lock_guard guard(names_lock_);
+    names_used_ = 0;
+  }
   int error = 0;
   if (names_[0] == nullptr) {
     void* address = nullptr;
@@ -277,7 +282,7 @@ void Recorder::mark(Mark mark, std::uint64_t number, bool may_wait) noexcept {
 // --- the end ---
 
 void Recorder::await_threads() noexcept {
-  if (!symmetric_ && memory_->process_barrier() != 0) {
+  if (!symmetric() && memory_->process_barrier() != 0) {
     // Given up since (a seccomp filter): no store that was under way is still on its way after this.
     const timespec pause{0, 10'000'000};
     ::nanosleep(&pause, nullptr);
@@ -285,7 +290,7 @@ void Recorder::await_threads() noexcept {
   const std::uint32_t count = stream_count_.load(std::memory_order_acquire);
   for (std::uint32_t i = 0; i < count; ++i) {
     const Stream& stream = *streams_[i].load(std::memory_order_relaxed);
-    while (stream.busy.load(symmetric_ ? std::memory_order_seq_cst : std::memory_order_acquire) != 0) {
+    while (stream.busy.load(symmetric() ? std::memory_order_seq_cst : std::memory_order_acquire) != 0) {
       const timespec pause{0, 20'000};
       ::nanosleep(&pause, nullptr);
     }

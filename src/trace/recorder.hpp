@@ -124,7 +124,10 @@ class Recorder {
 
   std::atomic<State> state_{State::idle};
   std::atomic<std::uint64_t> number_{0};
-  bool symmetric_ = false;  // no process barrier: threads pay a fence
+  // Read by threads that look in between two recordings as well.
+  bool symmetric() const noexcept { return symmetric_.load(std::memory_order_relaxed); }
+
+  std::atomic<bool> symmetric_{false};  // no process barrier: threads pay a fence
   os::Ticks ticks_;
   RecorderOptions options_;
   os::Memory* memory_ = nullptr;
