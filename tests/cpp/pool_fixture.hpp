@@ -7,6 +7,7 @@
 
 #include "fake_memory.hpp"
 #include "pool/pool.hpp"
+#include "pool/scavenger.hpp"
 
 namespace rtpool::pool {
 
@@ -22,6 +23,10 @@ class PoolTest : public ::testing::Test {
       EXPECT_TRUE(pool->check().ok) << pool->check().invariant << ": " << pool->check().text;
       pool->drop_reference();
     }
+    // The thread that gives idle memory back may be at work on one of them, and then it is the last to drop it: `memory_` stays
+    // until it has ended, as for a fork.
+    scavenger_before_fork();
+    scavenger_after_fork(false);
   }
   Pool& make(const Options& options = {}) {
     const CreateResult result = Pool::create(options, memory_);
