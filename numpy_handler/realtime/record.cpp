@@ -1,4 +1,5 @@
 // `_core.Tick`, `_core.Histogram`, and what `_core.Loop` tells of its record.
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <iterator>

@@ -1,5 +1,6 @@
 // What a pool tells the recorder, and how that begins and ends. No hit path knows of it: a recorded pool's heaps have a bit in
 // `attention` that sends every hit to the slow path, as learning has.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
