@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/bits.hpp"
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
@@ -58,6 +59,29 @@ template <bool zeroed>
 void* Pool::allocate(std::size_t size) noexcept { return hit<false>(impl(*this), size); }
 
 void* Pool::allocate_zeroed(std::size_t size) noexcept { return hit<true>(impl(*this), size); }
+
+void* Pool::allocate_aligned(std::size_t size, std::size_t alignment) noexcept {
+  if (!base::is_power_of_two(alignment) || alignment > os::k_page_size) return nullptr;
+  void* const block = allocate(alignment <= blocks::k_unit || size > blocks::k_largest_small ? size : blocks::k_largest_small + 1);
+  if (RTPOOL_LIKELY(reinterpret_cast<std::uintptr_t>(block) % alignment == 0)) return block;  // nullptr, too
+  return impl(*this).realign(block, size, alignment);
+}
+
+[[gnu::noinline]] void* PoolImpl::realign(void* block, std::size_t size, std::size_t alignment) noexcept {
+  void* other = nullptr;
+  if (debug_ == nullptr && fallback_.aligned != nullptr && size <= SIZE_MAX / 2) {
+    other = fallback_.aligned(alignment, base::align_up(size == 0 ? 1 : size, alignment));
+  }
+  release(block);
+  if (other != nullptr && fallback_table_.add(other, size)) {
+    if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_allocation(other, size, false, true, 0);
+    return other;
+  }
+  if (other != nullptr) fallback_.free(other);
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  note_refusal(static_cast<const Pool*>(this), size);
+  return nullptr;
+}
 
 // The ladder: own heap, blocks that others freed, free runs of the store, idle bins, the kernel; and before a refusal
 // everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.

@@ -93,9 +93,12 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
     }
   }
   if (size > SIZE_MAX / 2) return pool_.refuse(size, zeroed, size);
-  shape = {k_zone, k_zone + base::align_up(size, k_zone) + k_zone, false};
+  // The fallback aligns to less than a pool does.
+  shape = {k_zone, k_zone + base::align_up(size, k_zone) + 2 * k_zone, false};
   void* const raw = pool_.refuse(shape.total, false, size);
-  return raw == nullptr ? nullptr : hand_out(static_cast<char*>(raw), shape, size, false, zeroed, true, place);
+  if (raw == nullptr) return nullptr;
+  shape.front += (k_zone - reinterpret_cast<std::uintptr_t>(raw) % k_zone) % k_zone;
+  return hand_out(static_cast<char*>(raw), shape, size, false, zeroed, true, place);
 }
 
 void* DebugLayer::hand_out(char* raw, const Shape& shape, std::size_t size, bool zero, bool wants_zero, bool fallback,
@@ -204,6 +207,17 @@ void DebugLayer::release(void* block) noexcept {
   find_place(&place);
   DebugBlock* const record = begin_free(block, "free", place);
   if (record != nullptr) finish_free(*record);
+}
+
+void DebugLayer::compare_size(const void* block, std::size_t claimed) noexcept {
+  Place place;
+  find_place(&place);
+  const LockGuard guard(lock_);
+  const DebugBlock* const record = blocks_.find(block);
+  if (record == nullptr || record->state != DebugState::live || record->size == claimed) return;
+  // What is aligned to more than 64 bytes was asked for as the smallest large block.
+  if (record->size == blocks::k_largest_small + 1 && claimed < record->size) return;
+  report_size(*record, claimed, place);
 }
 
 void DebugLayer::finish_free(DebugBlock& record) noexcept {

@@ -55,6 +55,8 @@ class DebugLayer {
   // As those of Pool.
   void* allocate(std::size_t size, bool zeroed) noexcept;
   void release(void* block) noexcept;
+  // Reports a live block whose size is not the claimed one.
+  void compare_size(const void* block, std::size_t claimed) noexcept;
   void* resize(void* block, std::size_t size) noexcept;
   std::size_t usable_size(const void* block) noexcept;
   bool is_fallback_block(const void* block) noexcept;
@@ -114,6 +116,7 @@ class DebugLayer {
   // debug_report.cpp
   void report_damage(const DebugBlock& record, const Damage& damage, Found found) noexcept;
   void report_misuse(const void* pointer, const DebugBlock* record, const char* call, const Place& place) noexcept;
+  void report_size(const DebugBlock& record, std::size_t claimed, const Place& place) noexcept;
   void name_pool(char* text, std::size_t capacity) const noexcept;
   void end_if_strict() noexcept;
 

@@ -93,6 +93,22 @@ void DebugLayer::report_misuse(const void* pointer, const DebugBlock* record, co
   end_if_strict();
 }
 
+void DebugLayer::report_size(const DebugBlock& record, std::size_t claimed, const Place& place) noexcept {
+  pool_.misuses_.fetch_add(1, std::memory_order_relaxed);
+  char name[k_name_capacity + 40];
+  name_pool(name, sizeof name);
+  base::Report report;
+  report.line("%s: WRONG SIZE: free(%p, %zu): the block was asked for with %zu bytes", name,
+              static_cast<const void*>(record.block), claimed, record.size);
+  tell_block(report, record);
+  tell_sites(report, record, sites_);
+  report.line("  now at    %.*s", place.length != 0 ? static_cast<int>(place.length) : 17,
+              place.length != 0 ? place.text : "(no Python frame)");
+  if (!pool_.options_.strict) report.line("  freed all the same");
+  report.write();
+  end_if_strict();
+}
+
 void DebugLayer::explain_fault(const void* address) noexcept {
   // The thread that faulted is in the user's code, but another one may hold the lock, and this is a signal handler.
   bool locked = false;

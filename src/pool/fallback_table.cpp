@@ -33,6 +33,7 @@ bool FallbackTable::add(void* block, std::size_t size) noexcept {
   while (entries_[at].block != nullptr) at = (at + 1) & (places_ - 1);
   entries_[at] = {block, size};
   __atomic_store_n(&used_, used_ + 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&all_, 1, __ATOMIC_RELAXED);
   return true;
 }
 
@@ -59,6 +60,7 @@ bool FallbackTable::remove(void* block, std::size_t* size) noexcept {
   }
   *size = entries_[at].size;
   __atomic_store_n(&used_, used_ - 1, __ATOMIC_RELAXED);
+  __atomic_fetch_sub(&all_, 1, __ATOMIC_RELAXED);
   // Close the gap: whatever hashed to the gap or before it moves up, so that no search stops too early.
   for (std::size_t next = (at + 1) & (places_ - 1); entries_[next].block != nullptr; next = (next + 1) & (places_ - 1)) {
     const std::size_t home = place_of(entries_[next].block);

@@ -26,6 +26,8 @@ class FallbackTable {
     }
     lock_.unlock();
   }
+  // Blocks in the tables of all pools.
+  static std::size_t count_of_all() noexcept { return __atomic_load_n(&all_, __ATOMIC_RELAXED); }
   std::size_t count() const noexcept { return __atomic_load_n(&used_, __ATOMIC_RELAXED); }
   os::PriorityLock& lock() noexcept { return lock_; }
 
@@ -40,6 +42,8 @@ class FallbackTable {
     std::size_t size;
   };
   std::size_t place_of(const void* block) const noexcept;
+
+  static inline constinit std::size_t all_ = 0;
 
   os::PriorityLock lock_;
   Entry* entries_ = nullptr;

@@ -16,7 +16,7 @@ namespace {
 
 std::atomic<std::uint64_t> g_next_id{1};
 
-constexpr Fallback k_libc{std::malloc, std::calloc, std::realloc, std::free};
+constexpr Fallback k_libc{std::malloc, std::calloc, std::realloc, std::free, std::aligned_alloc};
 
 Step step_of(pages::GrowthStep step) noexcept {
   switch (step) {

@@ -1,4 +1,4 @@
-// Whose memory an address is in, for reports.
+// Whose memory an address is in: for reports, and for who holds blocks of unknown origin.
 #include <cstring>
 
 #include "pool/pool_impl.hpp"
@@ -29,6 +29,24 @@ bool is_in(const PoolImpl& pool, const void* address, PoolPart* part) noexcept {
 }
 
 }  // namespace
+
+Pool* Pool::find_owner(const void* address) noexcept {
+  if (PoolImpl* const pool = registry_find(address)) return pool->in_object_arena(address) ? nullptr : pool;
+  if (FallbackTable::count_of_all() == 0) return nullptr;
+  struct Wanted {
+    const void* address;
+    Pool* owner;
+  } wanted{address, nullptr};
+  registry_visit(
+      [](PoolImpl& pool, void* context) noexcept {
+        auto* const looked_for = static_cast<Wanted*>(context);
+        if (!pool.is_fallback_block(looked_for->address)) return false;
+        looked_for->owner = &pool;
+        return true;
+      },
+      &wanted);
+  return wanted.owner;
+}
 
 bool Pool::locate(const void* address, PoolPlace* out) noexcept {
   Search search{address, out};

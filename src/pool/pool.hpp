@@ -49,6 +49,7 @@ struct Fallback {
   void* (*calloc)(std::size_t count, std::size_t size);
   void* (*realloc)(void* block, std::size_t size);
   void (*free)(void* block);
+  void* (*aligned)(std::size_t alignment, std::size_t size) = nullptr;  // as aligned_alloc; nullptr: there is none
 };
 
 // The step of construction or growth that failed, for the error text.
@@ -190,12 +191,18 @@ class Pool {
   // nullptr: limit reached, no memory, or frozen with OnMiss::raise; `failures` counts it.
   void* allocate(std::size_t size) noexcept;
   void* allocate_zeroed(std::size_t size) noexcept;
+  // `alignment`: a power of two, at most a page (4096); anything else is answered with nullptr. Above 64 bytes the block is
+  // granted whole pages. `resize` keeps 64 bytes of it.
+  void* allocate_aligned(std::size_t size, std::size_t alignment) noexcept;
   // As realloc: nullptr leaves the old block alone. `block` may be nullptr. The contents up to the smaller size are kept.
   void* resize(void* block, std::size_t size) noexcept;
   // `block` may be nullptr. A pointer that is not a live block of this pool (or of its fallback) is reported in one line
   // on standard error, counted in `misuses` and otherwise ignored. Never takes a lock that another thread may hold for
   // long, never enters the kernel for memory (fallback blocks go to the fallback's free).
   void release(void* block) noexcept;
+  // The same; `claimed` is what the caller believes the block was asked for with, 0: nothing. Only debug pools look at it: they
+  // report a size that is not right, count it in `misuses`, and free the block all the same.
+  void release(void* block, std::size_t claimed) noexcept;
 
   // True if the address lies in the pool's arena (live or not). O(1).
   bool contains(const void* address) const noexcept;
@@ -206,6 +213,9 @@ class Pool {
   bool is_fallback_block(const void* block) noexcept;
   // The pool whose arena contains the address, or nullptr. O(number of pools).
   static Pool* find(const void* address) noexcept;
+  // The pool that a live block belongs to, also where its fallback served it (by its begin only), or nullptr. O(number of
+  // pools); a lock is taken only while any pool has blocks of its fallback and the address is in no pool's arena.
+  static Pool* find_owner(const void* address) noexcept;
   // Whose memory of a pool, metadata included, the address is in: false if no pool's. For reports: it looks at what other
   // threads may just change, so the part is what it was a moment ago. O(number of pools + pages of the run).
   static bool locate(const void* address, PoolPlace* out) noexcept;

@@ -119,6 +119,8 @@ struct PoolImpl : Pool {
   bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
   void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
+  // Changes a block of the fallback for one that is aligned.
+  void* realign(void* block, std::size_t size, std::size_t alignment) noexcept;
   std::size_t largest_request() const noexcept { return store_.options().limit; }
   bool may_grow_for(std::size_t size, bool zeroed) const noexcept {
     if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return false;
@@ -139,6 +141,7 @@ struct PoolImpl : Pool {
   };
   Found find_block(const void* block) const noexcept;
   void release_slow(void* block, unsigned how = 0) noexcept;
+  void release_claimed(void* block, std::size_t claimed) noexcept;
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
   void* resize_block(void* block, std::size_t size) noexcept;
   void* resize_debug_block(void* block, std::size_t size) noexcept;

@@ -16,17 +16,31 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
-void Pool::release(void* block) noexcept {
-  PoolImpl& self = impl(*this);
+namespace {
+
+// The hit path. False: nothing was done.
+[[gnu::always_inline]] inline bool release_hit(PoolImpl& self, void* block) noexcept {
   const pages::ArenaView& view = self.store_.view();
   const auto offset = static_cast<std::size_t>(static_cast<char*>(block) - view.base);
   if (RTPOOL_LIKELY(t_cache.key == view.id && offset < view.committed.load(std::memory_order_relaxed))) {
     Heap& heap = *t_cache.heap;
     PageDesc& desc = view.descs[offset / os::k_page_size];
-    if (RTPOOL_LIKELY(heap.lock.enter_fast()) && RTPOOL_LIKELY(heap.push_and_leave(block, offset, desc))) return;
+    if (RTPOOL_LIKELY(heap.lock.enter_fast()) && RTPOOL_LIKELY(heap.push_and_leave(block, offset, desc))) return true;
     heap.lock.leave_fast();
   }
-  self.release_slow(block);
+  return false;
+}
+
+}  // namespace
+
+void Pool::release(void* block) noexcept {
+  PoolImpl& self = impl(*this);
+  if (!release_hit(self, block)) self.release_slow(block);
+}
+
+void Pool::release(void* block, std::size_t claimed) noexcept {
+  PoolImpl& self = impl(*this);
+  if (!release_hit(self, block)) self.release_claimed(block, claimed);
 }
 
 PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
@@ -83,6 +97,11 @@ void PoolImpl::release_slow(void* block, unsigned how) noexcept {
   }
   if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_free(block, debug_->usable_size(block), how);
   debug_->release(block);
+}
+
+void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
+  if (debug_ != nullptr && block != nullptr && claimed != 0) debug_->compare_size(block, claimed);
+  release_slow(block);
 }
 
 void PoolImpl::give_back(void* block, unsigned how) noexcept {
