@@ -108,7 +108,7 @@ def environment(runner: Runner) -> Result:
             raise Failed("no virtual environment can be made; on Debian and Ubuntu: apt-get install python3-venv")
     pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     runner.must("pip cannot install what the build needs", *pip, *BUILD_REQUIREMENTS)
-    runner.must("rtpool cannot be built and installed", *pip, "--no-build-isolation", f"{ROOT}[test]")
+    runner.must("rtpool cannot be built and installed", *pip, "--no-build-isolation", f"{ROOT}[test,examples]")
     return Result()
 
 

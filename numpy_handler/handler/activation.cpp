@@ -13,11 +13,13 @@
 #include <cstring>
 
 #include "base/bits.hpp"
+#include "numpy_handler/handler/activation.hpp"
 #include "numpy_handler/handler/capsules.hpp"
 #include "numpy_handler/handler/register.hpp"
 #include "numpy_handler/pool/default_pool.hpp"
 #include "numpy_handler/pool/owner.hpp"
 #include "numpy_handler/pool/pool_type.hpp"
+#include "numpy_handler/support/data_handler.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -199,6 +201,16 @@ PyMethodDef functions[] = {
 };
 
 }  // namespace
+
+bool active_allocator(PyDataMemAllocator* out) noexcept {
+  if (pool::Pool* pool = target_pool.load(std::memory_order_acquire); pool != nullptr) {
+    *out = HandlerOver<pool::Pool>::allocator(pool);
+    return true;
+  }
+  const PyDataMem_Handler* target = target_handler.load(std::memory_order_acquire);
+  if (target != nullptr) *out = target->allocator;
+  return target != nullptr;
+}
 
 int register_activation(PyObject* module) { return PyModule_AddFunctions(module, functions); }
 

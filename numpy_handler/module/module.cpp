@@ -4,6 +4,7 @@
 
 #include "numpy_handler/copy/register.hpp"
 #include "numpy_handler/handler/register.hpp"
+#include "numpy_handler/interface/register.hpp"
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/objects/register.hpp"
 #include "numpy_handler/pool/register.hpp"
@@ -30,6 +31,7 @@ constexpr Register k_parts[] = {
     register_shared_arrays,
     register_handler,
     register_activation,
+    register_interface,
     register_object_arenas,
     register_object_room,
     register_copy,

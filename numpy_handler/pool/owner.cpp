@@ -30,12 +30,7 @@ PyObject* owner(PyObject* module, PyObject* array) {
     PyErr_Format(PyExc_TypeError, "owner() needs a NumPy array, not %.200s", Py_TYPE(array)->tp_name);
     return nullptr;
   }
-  ModuleState* state = state_of(module);
-  void* address = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array));
-  if (pool::Pool* core = pool::Pool::find(address); core != nullptr && !core->in_object_arena(address)) {
-    return object_of_pool(state, core);
-  }
-  return ask_finders(state->owner_finders, address);
+  return pool_at(state_of(module), PyArray_DATA(reinterpret_cast<PyArrayObject*>(array)));
 }
 
 // _add_owner_finder(callable): (address) -> pool or None, asked by `owner` about memory that is not a core pool's.
@@ -55,6 +50,13 @@ PyMethodDef functions[] = {
 };
 
 }  // namespace
+
+PyObject* pool_at(ModuleState* state, void* address) noexcept {
+  if (pool::Pool* core = pool::Pool::find(address); core != nullptr && !core->in_object_arena(address)) {
+    return object_of_pool(state, core);
+  }
+  return ask_finders(state->owner_finders, address);
+}
 
 bool add_address_finder(FindAllocator finder) noexcept {
   for (auto& slot : address_finders) {

@@ -2,8 +2,12 @@
 #pragma once
 
 #include "numpy_handler/support/numpy_api.hpp"
+#include "numpy_handler/support/state.hpp"
 
 namespace rtpool::binding {
+
+// The pool whose memory holds an address, or None. A new reference, or nullptr with an exception. Thread rule: as py_support.hpp.
+PyObject* pool_at(ModuleState* state, void* address) noexcept;
 
 // Gives the four functions of the pool whose memory contains an address; false, and nothing given, if none does. Called from
 // NumPy's free and realloc, by any thread, with or without Python state: no Python, no lock that may be held for long.

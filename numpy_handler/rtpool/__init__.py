@@ -22,6 +22,7 @@ from ._support.errors import CorruptionError
 
 if TYPE_CHECKING:
     from ._copy.copies import concatenate, copyto, empty_aligned, stack
+    from ._interface.config import get_include
     from ._pool.debug import LiveBlock
     from ._pool.effective import Degradation, Effective
     from ._pool.plan import Plan, PlanEntry
@@ -56,6 +57,7 @@ __all__ = [
     "default_pool",
     "empty_aligned",
     "get_handler",
+    "get_include",
     "handler",
     "origin",
     "owner",
@@ -84,6 +86,7 @@ _LATER = {
     "concatenate": "_copy.copies",
     "copyto": "_copy.copies",
     "empty_aligned": "_copy.copies",
+    "get_include": "_interface.config",
     "origin": "_trace.recording",
     "realtime": "_realtime.section",
     "record": "_trace.recording",

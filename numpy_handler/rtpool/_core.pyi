@@ -18,6 +18,7 @@ RawPlanEntry = tuple[int, int, int, int, int]  # size, requested, most alive, al
 
 __version__: str
 STATS_FIELDS: tuple[str, ...]
+_C_API: object  # capsule: what rtpool/rtpool.h calls
 
 @final
 class CreationFailure(Exception):

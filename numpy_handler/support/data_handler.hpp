@@ -19,6 +19,11 @@ struct HandlerOver {
     return {core, data_malloc, data_calloc, data_realloc, data_free};
   }
 
+  // The pool such functions were made over; nullptr: they are others.
+  static CorePool* core_behind(const PyDataMemAllocator& from) noexcept {
+    return from.malloc == data_malloc ? core_of(from.ctx) : nullptr;
+  }
+
   // A new capsule, or nullptr with an exception. Takes over one reference to the pool, also when it fails.
   static PyObject* make_capsule(CorePool* core) noexcept {
     auto* handler = static_cast<PyDataMem_Handler*>(PyMem_RawCalloc(1, sizeof(PyDataMem_Handler)));

@@ -136,6 +136,10 @@ def check() -> tuple[dict[str, Any], list[str]]:
     hold("py.typed, stubs and licence in the wheel", all(
         any(name.endswith(end) for name in names) for end in ("rtpool/py.typed", "rtpool/_core.pyi", "LICENSE")
     ))  # fmt: skip
+    interface = ("include/rtpool/rtpool.h", "include/rtpool/rtpool.hpp", "__init__.pxd", "pkgconfig/rtpool.pc")
+    lacking = {f"rtpool/{name}" for name in interface} - set(names)
+    hold("headers, Cython's declarations and rtpool.pc in the wheel", not lacking, str(lacking))
+    hold("the command rtpool-config", any(name.endswith("entry_points.txt") for name in names))
     hold("no libraries taken in", not [name for name in names if ".libs/" in name], str(names))
     (binary,) = unpacked.glob("rtpool/_core*.so")
     hard = hardening(binary)

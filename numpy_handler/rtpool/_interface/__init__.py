@@ -1,0 +1,1 @@
+"""What building an extension against rtpool needs to know."""

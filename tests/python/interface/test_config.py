@@ -1,0 +1,102 @@
+"""Finding the headers: get_include, rtpool-config, pkg-config, Meson; and what is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from clients import HERE, need, tools
+
+import rtpool
+from rtpool._interface import config
+
+PACKAGE = Path(rtpool.__file__).parent
+
+
+def run(*command: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=tools() | variables, capture_output=True, text=True, check=False
+    )
+
+
+def rtpool_config(*arguments: str) -> str:
+    command = Path(sysconfig.get_path("scripts")) / "rtpool-config"
+    assert command.exists(), "the command comes with the package"
+    done = run(command, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def test_the_files_are_installed() -> None:
+    names = ["include/rtpool/rtpool.h", "include/rtpool/rtpool.hpp", "__init__.pxd", "pkgconfig/rtpool.pc"]
+    assert [name for name in names if not (PACKAGE / name).is_file()] == []
+    assert rtpool.get_include() == str(PACKAGE / "include")
+
+
+def test_the_command() -> None:
+    assert rtpool_config("--cflags") == rtpool_config("--includes") == f"-I{PACKAGE / 'include'}"
+    assert rtpool_config("--includedir") == rtpool.get_include()
+    assert rtpool_config("--pkgconfigdir") == str(PACKAGE / "pkgconfig")
+    assert rtpool_config("--version") == rtpool.__version__
+    assert rtpool_config("--cflags", "--pkgconfigdir").split() == [
+        f"-I{PACKAGE / 'include'}",
+        str(PACKAGE / "pkgconfig"),
+    ]
+    assert "--cflags" in rtpool_config("--help")
+
+
+def test_the_command_says_what_it_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert config.main([]) == 2
+    assert "--pkgconfigdir" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as wrong:
+        config.main(["--libs"])
+    assert wrong.value.code == 2
+
+
+def test_a_path_with_a_blank_is_quoted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(config, "_PACKAGE", Path("/a b/rtpool"))
+    assert config.main(["--cflags"]) == 0
+    assert capsys.readouterr().out == "'-I/a b/rtpool/include'\n"
+
+
+def test_pkg_config() -> None:
+    program = need("pkg-config", "on Debian and Ubuntu: apt-get install pkg-config")
+    where = {"PKG_CONFIG_PATH": rtpool_config("--pkgconfigdir")}
+    done = run(program, "--cflags", "rtpool", **where)
+    assert done.returncode == 0, done.stderr
+    (flag,) = done.stdout.split()
+    assert Path(flag.removeprefix("-I")).resolve() == Path(rtpool.get_include()).resolve()
+    assert run(program, "--modversion", "rtpool", **where).stdout.strip() == rtpool.__version__
+    assert run(program, "--libs", "rtpool", **where).stdout.strip() == ""
+
+
+MESON = """
+project('found', 'c', meson_version: '>=1.2')
+rtpool = dependency('rtpool', version: '>=0.2')
+py = import('python').find_installation(pure: false)
+py.extension_module('client', 'client.c', dependencies: [rtpool, dependency('threads')])
+"""
+
+
+@pytest.mark.parametrize("way", ["environment", "option"])
+def test_meson_finds_it(way: str, tmp_path: Path) -> None:
+    meson = need("meson", "pip install meson ninja")
+    need("ninja", "pip install ninja")
+    need("pkg-config", "on Debian and Ubuntu: apt-get install pkg-config")
+    (tmp_path / "meson.build").write_text(MESON, encoding="utf-8")
+    (tmp_path / "client.c").write_text((HERE / "client.c").read_text(encoding="utf-8"), encoding="utf-8")
+    folder = rtpool_config("--pkgconfigdir")
+    environment = {"PKG_CONFIG_PATH": folder} if way == "environment" else {}
+    options = [f"-Dpkg_config_path={folder}"] if way == "option" else []
+    done = run(meson, "setup", "build", *options, cwd=tmp_path, **environment)
+    assert done.returncode == 0 and f"rtpool found: YES {rtpool.__version__}" in done.stdout, done.stdout + done.stderr
+    if way == "option":
+        return
+    done = run(meson, "compile", "-C", "build", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    code = "import client; assert client.found and client.default_pool()"
+    done = run(sys.executable, "-c", code, PYTHONPATH=str(tmp_path / "build"))
+    assert done.returncode == 0, done.stderr
