@@ -1,7 +1,8 @@
-// core_bench_{malloc,rtpool}: how fast an allocator is without Python.
+// core_bench_{malloc,rtpool,interface}: how fast an allocator is without Python.
 //
 //   core_bench_rtpool [--suite pairs,batches,mixed,threads,producer_consumer,waste] [--rounds N] [--quick] [--json]
 //   core_bench_rtpool --suite misses --blocks N     run under callgrind with --toggle-collect=measured_misses
+//   core_bench_rtpool --suite hits --size N         the same with --toggle-collect=measured_hits
 //   LD_PRELOAD=libjemalloc.so.2 core_bench_malloc ...
 #include <cstdio>
 #include <cstdlib>
@@ -17,14 +18,15 @@ struct Arguments {
   std::string suites = "pairs,batches,mixed,threads,producer_consumer,waste";
   unsigned rounds = 21;
   std::size_t blocks = 10;
+  std::size_t size = 1000;
   bool json = false;
 };
 
 [[noreturn]] void usage(const char* problem) {
   std::fprintf(
       stderr,
-      "core_bench: %s\nusage: core_bench [--suite NAME[,NAME...]] [--rounds N] [--quick] [--json] [--blocks N]\n"
-      "suites: pairs batches mixed threads producer_consumer waste misses\n",
+      "core_bench: %s\nusage: core_bench [--suite NAME[,NAME...]] [--rounds N] [--quick] [--json] [--blocks N] [--size N]\n"
+      "suites: pairs batches mixed threads producer_consumer waste misses hits\n",
       problem);
   std::exit(2);
 }
@@ -40,6 +42,8 @@ Arguments parse(int argc, char** argv) {
       arguments.rounds = static_cast<unsigned>(std::strtoul(value(), nullptr, 10));
     } else if (flag == "--blocks") {
       arguments.blocks = std::strtoul(value(), nullptr, 10);
+    } else if (flag == "--size") {
+      arguments.size = std::strtoul(value(), nullptr, 10);
     } else if (flag == "--quick") {
       arguments.rounds = 5;
     } else if (flag == "--json") {
@@ -81,6 +85,8 @@ int main(int argc, char** argv) {
       run_waste(a, report);
     } else if (suite == "misses") {
       run_misses(a, report, arguments.blocks);
+    } else if (suite == "hits") {
+      run_hits(a, arguments.size);
     } else {
       usage(("unknown suite " + suite).c_str());
     }

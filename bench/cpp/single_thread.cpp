@@ -250,4 +250,21 @@ void run_misses(const Allocator& a, Report& report, std::size_t blocks) {
              {{"mean", static_cast<double>(took) / k_misses, "ns"}});
 }
 
+extern "C" __attribute__((noipa)) void measured_hits(const Allocator& a, std::size_t size, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    void* const block = a.allocate(size);
+    escape(block);
+    a.release(block);
+  }
+}
+
+void run_hits(const Allocator& a, std::size_t size) {
+  for (int i = 0; i < 100; ++i) {
+    void* const block = a.allocate(size);
+    require(block, size);
+    a.release(block);
+  }
+  measured_hits(a, size, 1000);
+}
+
 }  // namespace rtpool::bench

@@ -24,5 +24,7 @@ void run_waste(const Allocator& a, Report& report);
 // For an instruction counter: 1,000 misses with `blocks` blocks alive and as many free, inside the function
 // `measured_misses`.
 void run_misses(const Allocator& a, Report& report, std::size_t blocks);
+// For an instruction counter: 1,000 pairs of one block of `size` bytes, a size seen before, inside the function `measured_hits`.
+void run_hits(const Allocator& a, std::size_t size);
 
 }  // namespace rtpool::bench
