@@ -78,12 +78,22 @@ class Effective(NamedTuple):
         return not self.degradations
 
     def __str__(self) -> str:
+        return "\n".join([*columns(self._rows(), left=1, gap=4), *map(str, self.degradations)])
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        from .._support import html
+
+        head, *rows = self._rows()
+        return html.table(rows, head=head) + "".join(map(html.note, self.degradations))
+
+    def _rows(self) -> list[list[str]]:
         rows = [["setting", "asked", "in force"]]
         for setting in ("size", "limit", "prefault", "lock", "huge_pages"):
             rows.append([setting, _shown(self.asked[setting]), _shown(getattr(self, setting))])
         if self.objects == "pool":
             rows.append(["objects", "", "pool"])
-        return "\n".join([*columns(rows, left=1, gap=4), *map(str, self.degradations)])
+        return rows
 
 
 def _shown(value: object) -> str:

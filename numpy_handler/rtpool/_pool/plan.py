@@ -218,6 +218,16 @@ class Plan:
 
     def __str__(self) -> str:
         """A table, the sizes that need most memory first."""
+        return "\n".join(columns(self._rows(), gap=4))
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        from .._support import html
+
+        head, *rows = self._rows()
+        return html.table(rows, head=head, left=0)
+
+    def _rows(self) -> list[list[str]]:
         rows = [["bytes", "most alive", "together", "asked for", "zeroed"]]
         for entry in sorted(self._entries, key=lambda one: -one.size * one.most_alive):
             together = format_size(entry.size * entry.most_alive)
@@ -228,7 +238,7 @@ class Plan:
             together = format_size(self._objects.bytes)
             rows.append([f"{size:,}", f"{most:,}", together, "objects", ""])
         rows.append(["in all", "", format_size(self.bytes), "", ""])
-        return "\n".join(columns(rows, gap=4))
+        return rows
 
     def _fill(self, learned: Plan) -> None:
         self._entries, self._peak_bytes, self._objects = learned._entries, learned._peak_bytes, learned._objects

@@ -311,6 +311,13 @@ class Pool(_core.Pool):
         marks = f"{', frozen' if self.frozen else ''}{', debug' if self.debug else ''}"
         return f"<rtpool.{type(self).__name__} {self.name!r}: {held}, {live}{marks}>"
 
+    def _repr_html_(self) -> str:
+        """What there is of it, its counters, and what is not in force as asked; for notebooks."""
+        from .._support import html
+
+        degraded = "".join(map(html.note, self.effective.degradations))
+        return html.heading(repr(self)[1:-1]) + self.stats()._repr_html_() + degraded
+
     def _asked(self) -> dict[str, Any]:
         """The arguments this pool was made with."""
         size, limit, name, prefault, lock, pages, full, zero_on_free, strict, debug, idle = self._options()

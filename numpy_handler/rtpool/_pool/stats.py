@@ -107,8 +107,21 @@ class Stats(NamedTuple):
 
     def __str__(self) -> str:
         """A table in which the lines of a group add up to its first."""
-        groups = [_memory_lines(self), _request_lines(self), _object_lines(self), _event_lines(self)]
-        return "\n\n".join("\n".join(lines) for lines in groups if lines)
+        return "\n\n".join("\n".join(line(*row) for row in rows) for rows in _groups(self) if rows)
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        from .._support import html
+
+        rows = [(name, f"{figure:,}", text.strip()) for group in _groups(self) for name, figure, text in group]
+        return html.table(rows)
+
+
+Row = tuple[str, int, str]
+
+
+def _groups(stats: Stats) -> list[list[Row]]:
+    return [_memory_rows(stats), _request_rows(stats), _object_rows(stats), _event_rows(stats)]
 
 
 def line(name: str, figure: int, note: str = "") -> str:
@@ -116,7 +129,7 @@ def line(name: str, figure: int, note: str = "") -> str:
     return f"{name:<28}{figure:>20,}{note}".rstrip()
 
 
-def _memory_lines(stats: Stats) -> list[str]:
+def _memory_rows(stats: Stats) -> list[Row]:
     rounding = stats.current_bytes - stats.requested_bytes
     free = stats.capacity_bytes - stats.current_bytes - stats.object_bytes
     rows = [
@@ -130,10 +143,10 @@ def _memory_lines(stats: Stats) -> list[str]:
     ]
     if not stats.object_hits + stats.object_misses:
         del rows[3]
-    return [line(name, size, f" B  {format_size(size):>10}  {note}") for name, size, note in rows]
+    return [(name, size, f" B  {format_size(size):>10}  {note}") for name, size, note in rows]
 
 
-def _request_lines(stats: Stats) -> list[str]:
+def _request_rows(stats: Stats) -> list[Row]:
     served = stats.hits + stats.misses - stats.fallbacks - stats.failures
     rows = [
         ("requests", stats.hits + stats.misses, ""),
@@ -143,10 +156,10 @@ def _request_lines(stats: Stats) -> list[str]:
         ("  by the default allocator", stats.fallbacks, f"{stats.fallback_count:,} alive"),
         ("  not at all", stats.failures, "MemoryError"),
     ]
-    return [line(name, count, f"    {note}") for name, count, note in rows]
+    return [(name, count, f"    {note}") for name, count, note in rows]
 
 
-def _object_lines(stats: Stats) -> list[str]:
+def _object_rows(stats: Stats) -> list[Row]:
     requests = stats.object_hits + stats.object_misses
     if not requests:
         return []
@@ -156,10 +169,10 @@ def _object_lines(stats: Stats) -> list[str]:
         ("  new ones", stats.object_misses - stats.object_fallbacks, ""),
         ("  by Python's own allocator", stats.object_fallbacks, ""),
     ]
-    return [line(name, count, f"    {note}") for name, count, note in rows]
+    return [(name, count, f"    {note}") for name, count, note in rows]
 
 
-def _event_lines(stats: Stats) -> list[str]:
+def _event_rows(stats: Stats) -> list[Row]:
     rows = [
         ("growths", stats.growths),
         ("kernel calls", stats.kernel_calls),
@@ -167,4 +180,4 @@ def _event_lines(stats: Stats) -> list[str]:
         ("frees by other threads", stats.remote_frees),
         ("misuses", stats.misuses),
     ]
-    return [line(name, count) for name, count in rows]
+    return [(name, count, "") for name, count in rows]

@@ -63,11 +63,19 @@ class SharedStats(NamedTuple):
         return SharedStats(self.common - earlier.common, *further)
 
     def __str__(self) -> str:
-        rows = [
+        return "\n".join([str(self.common), "", *(line(name, count) for name, count in self._rows())])
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        from .._support import html
+
+        return self.common._repr_html_() + html.table((name, f"{count:,}") for name, count in self._rows())
+
+    def _rows(self) -> list[tuple[str, int]]:
+        return [
             ("processes", self.processes),
             ("  ended and recovered", self.recovered_processes),
             ("shared blocks", self.shared_count),
             ("handles under way", self.in_flight_count),
             ("live blocks of this process", self.own_count),
         ]
-        return "\n".join([str(self.common), "", *(line(name, count) for name, count in rows)])
