@@ -4,7 +4,9 @@
 
 Each contestant runs in a process of its own; they take turns, and the median of the rounds is what counts. `cost` is
 over the same loop unrecorded: NumPy's default for memray and tracemalloc, the pool for rtpool. With --events a trace of
-so many events is written and summed up. Writes results/trace.json and trace.txt.
+so many events is written, summed up and drawn, and its page opened in a browser where there is one (playwright, and
+Chromium on PATH). `--only-large` leaves the contestants' last results as they are. Writes results/trace.json and
+trace.txt.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -110,10 +113,13 @@ def large(events: int) -> dict[str, Any]:
                 for i in range(1000):
                     a, b, c = np.empty(65536), np.empty(100), np.empty((i + number) % 7 * 1000 + 5000)
                     del a, b, c
-        size = os.path.getsize(path)
-        done = subprocess.run([sys.executable, __file__, "--sum-up", path], capture_output=True, text=True, check=True)
-        report = recording.report
-        return {"events": report.events, "bytes": size, "lost": report.lost} | json.loads(done.stdout)
+        found: dict[str, Any] = {"events": recording.report.events, "bytes": os.path.getsize(path)}
+        found["lost"] = recording.report.lost
+        for part in ("sum-up", "draw", "open"):
+            command = [sys.executable, __file__, "--work", part, "--path", path]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found |= json.loads(done.stdout)
+        return found
 
 
 def sum_up(path: str) -> dict[str, float]:
@@ -128,6 +134,46 @@ def sum_up(path: str) -> dict[str, float]:
     }
 
 
+def draw(path: str) -> dict[str, float]:
+    import rtpool
+
+    begun, cpu = time.perf_counter(), time.process_time()
+    rtpool.Trace.load(path).to_html(f"{path}.html")
+    return {
+        "html_seconds": time.perf_counter() - begun,
+        "html_cpu_seconds": time.process_time() - cpu,
+        "html_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "html_bytes": os.path.getsize(f"{path}.html"),
+    }
+
+
+def open_page(path: str) -> dict[str, Any]:
+    """How long a browser takes until the page is drawn and answers."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser = None
+    if browser is None:
+        return {"open_not_measured": "needs playwright and Chromium"}
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        times = []
+        for _ in range(3):
+            page = opened.new_page(viewport={"width": 1280, "height": 900})
+            begun = time.perf_counter()
+            page.goto(f"file://{path}.html")
+            page.wait_for_function("window.rtpoolTrace && window.rtpoolTrace.ready")
+            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            times.append(time.perf_counter() - begun)
+            page.close()
+        opened.close()
+    return {"open_seconds": sorted(times)[1]}
+
+
+PARTS = {"sum-up": sum_up, "draw": draw, "open": open_page}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
@@ -136,13 +182,13 @@ def main() -> int:
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
-    parser.add_argument("--sum-up", help=argparse.SUPPRESS)
+    parser.add_argument("--only-large", action="store_true")
     arguments = parser.parse_args()
+    if arguments.work in PARTS:
+        print(json.dumps(PARTS[arguments.work](arguments.path)))
+        return 0
     if arguments.work:
         print(json.dumps(work(arguments.work, arguments.pairs, arguments.path)))
-        return 0
-    if arguments.sum_up:
-        print(json.dumps(sum_up(arguments.sum_up)))
         return 0
     import numpy as np
 
@@ -153,9 +199,13 @@ def main() -> int:
         "numpy": np.__version__,
         "command": " ".join(sys.argv[1:]),
     }
-    result |= measure(arguments.rounds, arguments.pairs)
+    if arguments.only_large:
+        before = json.loads((RESULTS / "trace.json").read_text(encoding="utf-8"))
+        result |= {name: before[name] for name in ("contestants", "missing", "command")}
+    else:
+        result |= measure(arguments.rounds, arguments.pairs)
     if arguments.events:
-        result["large"] = large(int(arguments.events))
+        result["large"] = {"machine": platform.platform()} | large(int(arguments.events))
     lines = [f"{'':16}{'ns a pair':>12}{'least':>10}{'cost':>10}{'bytes an event':>16}"]
     for name, entry in result["contestants"].items():
         lines.append(
@@ -164,7 +214,11 @@ def main() -> int:
         )
     lines += [f"{name}: not measured: {why}" for name, why in result["missing"].items()]
     if "large" in result:
-        lines.append(" ".join(f"{name}={value:,.1f}" for name, value in result["large"].items()))
+        lines += ["", f"a trace of {result['large']['events']:,} events (taken on {result['large']['machine']}):"]
+        lines += [
+            f"  {name:22}{value:>16,.1f}" if isinstance(value, (int, float)) else f"  {name:22} {value}"
+            for name, value in result["large"].items()
+        ]
     text = "\n".join(lines)
     print(text)
     if not arguments.dry:

@@ -37,7 +37,7 @@ WORK = ROOT / "build" / "tests"
 # Line numbers only: full debug information doubles the time to build.
 SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
 WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined"]
-BUILD_REQUIREMENTS = ["meson-python>=0.16", "meson>=1.2", "ninja", "numpy>=2.0"]
+BUILD_REQUIREMENTS = ["meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0"]
 
 
 class Skipped(Exception):

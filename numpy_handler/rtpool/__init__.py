@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._pool.plan import Plan, PlanEntry
     from ._realtime.section import realtime
     from ._shared import SharedArray, SharedPool, SharedStats, share_by_reference
-    from ._trace.file import TraceError
+    from ._trace.events import TraceError
     from ._trace.recording import Origin, RecordingReport, origin, record
     from ._trace.trace import Trace
 
@@ -82,7 +82,7 @@ _LATER = {
     "SharedPool": "_shared",
     "SharedStats": "_shared",
     "Trace": "_trace.trace",
-    "TraceError": "_trace.file",
+    "TraceError": "_trace.events",
     "concatenate": "_copy.copies",
     "copyto": "_copy.copies",
     "empty_aligned": "_copy.copies",

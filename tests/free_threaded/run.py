@@ -36,7 +36,7 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 VERSIONS = "import platform, numpy; print(platform.python_version(), numpy.__version__)"
-PACKAGES = ("numpy>=2.1", "meson-python>=0.16", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
+PACKAGES = ("numpy>=2.1", "meson-python>=0.18", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
 
 
 def must(*command: object, cwd: Path = ROOT) -> None:

@@ -39,7 +39,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 # What `binding` leaves out neither depends on the version of Python nor of NumPy, or takes minutes.
 BINDING = ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
            "shared", "sizes", "stats")  # fmt: skip
-BUILD = ("meson-python>=0.16", "meson>=1.2", "ninja")
+BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja")
 TEST = ("pytest>=7", "hypothesis")
 
 

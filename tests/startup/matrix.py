@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "startup"
-BUILD = ["meson-python>=0.16", "meson>=1.2", "ninja", "numpy>=2.0"]
+BUILD = ["meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0"]
 WAYS = ("itself", "fork", "spawn", "forkserver", "subprocess", "loky")
 FLAGS = ("", "-E", "-I", "-S")
 

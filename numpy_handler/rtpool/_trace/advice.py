@@ -67,7 +67,10 @@ class Advice(NamedTuple):
 
 def advise(expressions: list[Usage]) -> list[Advice]:
     """Advice for every expression that makes arrays again and again, most bytes first."""
-    own = {(usage.file, usage.line, usage.column, usage.end_column) for usage in expressions}
+    # Expressions with arrays of their own; one that only makes an array of a number writes into its operand.
+    own = {
+        (usage.file, usage.line, usage.column, usage.end_column) for usage in expressions if usage.calls > usage.scalars
+    }
     found: list[Advice] = []
     for usage in expressions:
         if usage.calls - usage.scalars < 2 or not usage.file:

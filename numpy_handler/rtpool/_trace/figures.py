@@ -12,6 +12,15 @@ BYPASS = (
 )
 
 
+def text_of(file: str, line: int, column: int | None, end_column: int | None) -> str:
+    """The text of an expression, or of a line; empty if the file is not there."""
+    text = source.line(file, line)
+    if column is None or end_column is None:
+        return text.strip()
+    raw = text.encode("utf-8", "replace")
+    return raw[column : end_column if end_column > column else None].decode("utf-8", "replace").strip()
+
+
 class Usage(NamedTuple):
     """What one line or expression of the program asked for.
 
@@ -71,12 +80,7 @@ class Usage(NamedTuple):
     @property
     def source(self) -> str:
         """The text of the line or expression; empty if the file is not there."""
-        text = source.line(self.file, self.line)
-        if self.column is None or self.end_column is None:
-            return text.strip()
-        raw = text.encode()
-        end = self.end_column if self.end_column > self.column else None
-        return raw[self.column : end].decode("utf-8", "replace").strip()
+        return text_of(self.file, self.line, self.column, self.end_column)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"

@@ -9,35 +9,18 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
+from .events import EMPTY, HEAD, MOST_AT_ONCE, Chunk, Events, TraceError, decode, decode_marks, join, split
 
 VERSION = 1
 MOST_CHUNK_EVENTS = 1 << 20
 MOST_TEXT = 64 << 20
-SIZE_SLOTS = 256
-
-ALLOCATE, FREE, MARK, ALIVE = 0, 1, 2, 3
-HIT, MISS, FALLBACK, FAILED = 0, 1, 2, 3
-ZEROED, RESIZE, SAME_SIZE, REMOTE = 16, 32, 64, 4
-(ITERATION_BEGIN, ITERATION_END, SPAN_BEGIN, SPAN_END, TICK_BEGIN, TICK_END, FAULTS) = range(7)
 
 _HEAD = struct.Struct("<4sIII")
-_EVENTS = struct.Struct("<IIQQQ4IQ")
 _SAMPLE = struct.Struct("<5Q")
 _TOTAL = struct.Struct("<12Q")
-
-U8 = NDArray[np.uint8]
-U32 = NDArray[np.uint32]
-U64 = NDArray[np.uint64]
-I64 = NDArray[np.int64]
-
-
-class TraceError(ValueError):
-    """A file is no trace, or a damaged one; the text says where it goes wrong."""
 
 
 class Code(NamedTuple):
@@ -96,53 +79,6 @@ class Total(NamedTuple):
     zeroed: int
     remote_frees: int
     lifetime: int
-
-
-class Chunk(NamedTuple):
-    """Where a chunk's payload is, and its head."""
-
-    offset: int
-    size: int
-    crc: int
-    thread: int
-    events: int
-    first: int
-    last: int
-    lost: int
-    columns: tuple[int, int, int, int]
-    marks: int
-
-
-class Events(NamedTuple):
-    """Events in the order of time, one row each. `place`, `address` and `size` are 0 where an event has none.
-
-    A mark's number is its `size`. Addresses count 16 bytes.
-    """
-
-    time: I64
-    kind: U8
-    place: U32
-    address: U64
-    size: I64
-    thread: U32
-
-    def __len__(self) -> int:
-        return self.time.size
-
-    def take(self, index: Any) -> Events:
-        """Some of them."""
-        return Events(*(column[index] for column in self))
-
-
-EMPTY = Events(
-    np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.uint64),
-    np.empty(0, np.int64), np.empty(0, np.uint32),
-)  # fmt: skip
-
-
-def join(parts: list[Events]) -> Events:
-    """All of them behind each other."""
-    return Events(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else EMPTY
 
 
 class TraceFile:
@@ -233,10 +169,10 @@ class TraceFile:
         # Other kinds are of later writers that kept the version: what they add is not needed to understand the rest.
 
     def _note_chunk(self, at: int, length: int, crc: int) -> None:
-        if length < _EVENTS.size:
+        if length < HEAD.size:
             self._wrong(at, "a chunk without a head")
-        thread, count, first, last, lost, *columns, marks = _EVENTS.unpack(self._file.read(_EVENTS.size))
-        if count > MOST_CHUNK_EVENTS or _EVENTS.size + count + sum(columns) != length:
+        thread, count, first, last, lost, *columns, marks = HEAD.unpack(self._file.read(HEAD.size))
+        if count > MOST_CHUNK_EVENTS or HEAD.size + count + sum(columns) != length:
             self._wrong(at, "a chunk whose head does not fit its length")
         if not first <= last < 1 << 62:
             self._wrong(at, "a chunk whose times run backwards")
@@ -317,127 +253,75 @@ class TraceFile:
             innermost = innermost or place
         return innermost
 
-    def decode(self, chunk: Chunk) -> Events:
-        """The events of a chunk."""
+    def decode(self, chunks: Sequence[Chunk]) -> Events:
+        """The events of chunks, one chunk behind the other."""
+        return join(list(self._decoded(chunks, decode)))
+
+    def decode_marks(self, chunks: Sequence[Chunk]) -> Events:
+        """The marks of chunks alone, for a third of the time."""
+        return join(list(self._decoded(chunks, decode_marks)))
+
+    def _decoded(
+        self, chunks: Sequence[Chunk], decoder: Callable[[Sequence[bytes], Sequence[Chunk]], Events]
+    ) -> Iterator[Events]:
+        for some in _batches(chunks):
+            payloads = [self._payload(chunk) for chunk in some]
+            try:
+                yield decoder(payloads, some)
+            except TraceError as error:
+                if len(some) == 1:
+                    self._wrong(some[0].offset, str(error))
+                for chunk in some:  # which one is it?
+                    yield from self._decoded([chunk], decoder)
+
+    def _payload(self, chunk: Chunk) -> bytes:
         self._file.seek(chunk.offset)
         data = self._file.read(chunk.size)
         if len(data) != chunk.size or zlib.crc32(data) != chunk.crc:
             self._wrong(chunk.offset, "the checksum of a chunk does not hold")
-        try:
-            return decode_chunk(data, chunk)
-        except TraceError as error:
-            self._wrong(chunk.offset, str(error))
+        return data
 
-    def windows(self, most: int = 1 << 20) -> Iterator[Events]:
-        """All events in the order of time, about `most` at a time: each window begins where the one before ends."""
+    def windows(self, most: int = 1 << 20, at_least: Callable[[], int] = int) -> Iterator[Events]:
+        """All events in the order of time, about `most` at a time: each window begins where the one before ends.
+
+        `at_least` is asked ahead of each window how many it should have, if that is more.
+        """
         held = EMPTY
-        parts: list[Events] = []
+        waiting: list[Chunk] = []
         pending = 0
         for number, chunk in enumerate(self.chunks):
-            parts.append(self.decode(chunk))
+            waiting.append(chunk)
             pending += chunk.events
-            if pending < most or number + 1 == len(self.chunks):
+            is_last = number + 1 == len(self.chunks)
+            if not is_last and pending < max(most, at_least()):
                 continue
             # Chunks come in the order of their first event: up to the next one's nothing is missing.
-            ready, held = _split(join([held, *parts]), self.chunks[number + 1].first)
-            parts, pending = [], 0
-            if len(ready):
-                yield ready
-        ready, _ = _split(join([held, *parts]), 1 << 62)
-        if len(ready):
-            yield ready
+            events = join([held, self.decode(waiting)])
+            ready, held = split(events, 1 << 62 if is_last else self.chunks[number + 1].first)
+            waiting, pending = [], 0
+            begin = 0
+            while begin < len(ready):
+                end = begin + max(most, at_least())
+                yield ready.take(slice(begin, end))
+                begin = end
+
+
+def _batches(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks that are decoded together."""
+    batch: list[Chunk] = []
+    events = 0
+    for chunk in chunks:
+        if batch and (len(batch) == MOST_AT_ONCE or events + chunk.events > MOST_CHUNK_EVENTS):
+            yield batch
+            batch, events = [], 0
+        batch.append(chunk)
+        events += chunk.events
+    if batch:
+        yield batch
 
 
 _LIBRARIES = ("/numpy/", "/rtpool/")
 _NO_CODE = Code("?", "?", 0)
-
-
-def _split(events: Events, end: int) -> tuple[Events, Events]:
-    """In the order of time: what comes before `end`, and the rest. Equal times: frees first, else as they were."""
-    key = 2 * events.time + ((events.kind & 3) != FREE)
-    if (key[1:] < key[:-1]).any():
-        events = events.take(np.argsort(key, kind="stable"))  # quick, as each thread's are in order
-    cut = int(np.searchsorted(events.time, end))
-    return events.take(slice(0, cut)), events.take(slice(cut, None))
-
-
-def varints(data: U8, count: int) -> U64:
-    """Decode `count` varints that fill `data`."""
-    ends = np.flatnonzero(data < 0x80)
-    if ends.size != count or data.size != (int(ends[-1]) + 1 if count else 0):
-        raise TraceError("a column that does not hold as many numbers as it should")
-    if not count:
-        return np.empty(0, np.uint64)
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    starts[1:] = ends[:-1] + 1
-    lengths = ends - starts + 1
-    longest = int(lengths.max())
-    if longest > 10:
-        raise TraceError("a number of more than ten bytes")
-    values = (data[starts] & 0x7F).astype(np.uint64)
-    more = np.arange(count)
-    for k in range(1, longest):
-        more = more[lengths[more] > k]
-        values[more] |= (data[starts[more] + k] & 0x7F).astype(np.uint64) << np.uint64(7 * k)
-    return values
-
-
-def decode_chunk(data: bytes, chunk: Chunk) -> Events:
-    """Decode a chunk's payload."""
-    raw = np.frombuffer(data, np.uint8)
-    bounds = np.cumsum([_EVENTS.size, chunk.events, *chunk.columns])
-    kinds, times, places, addresses, sizes = (raw[a:b] for a, b in zip(bounds, bounds[1:], strict=False))
-    count = chunk.events
-    kind = kinds & 3
-    is_allocation, is_free = kind == ALLOCATE, kind == FREE
-    time = varints(times, count)
-    if int((kind == MARK).sum()) != chunk.marks:
-        raise TraceError("not as many marks as there should be")
-    if count and (int(time.max()) >= 1 << 40 or chunk.first + int(time.sum()) != chunk.last):
-        raise TraceError("times that do not add up")
-    when = np.cumsum(time.astype(np.int64)) + np.int64(chunk.first)
-
-    place = np.zeros(count, np.uint32)
-    has_place = is_allocation | is_free
-    numbers = varints(places, int(has_place.sum()))
-    if numbers.size and int(numbers.max()) >= 1 << 22:
-        raise TraceError("a place whose number is too high")
-    place[has_place] = numbers
-
-    address = np.zeros(count, np.uint64)
-    failed = is_allocation & ((kinds >> 2 & 3) == FAILED)
-    has_address = (kind != MARK) & ~failed
-    steps = varints(addresses, int(has_address.sum()))
-    signed = (steps >> np.uint64(1)) ^ (np.uint64(0) - (steps & np.uint64(1)))
-    address[has_address] = np.cumsum(signed)  # modulo 2**64
-    if address.size and int(address.max()) >= 1 << 60:
-        raise TraceError("an address that no process has")
-
-    size = np.zeros(count, np.uint64)
-    same = is_allocation & ((kinds & SAME_SIZE) != 0)
-    has_size = (is_allocation | (kind == ALIVE) | (kind == MARK)) & ~same
-    size[has_size] = varints(sizes, int(has_size.sum()))
-    if same.any():
-        size[is_allocation] = _fill(size[is_allocation], same[is_allocation], place[is_allocation])
-    if count and int(size.max()) >= 1 << 62:
-        raise TraceError("a size that no memory has")
-    thread = np.full(count, chunk.thread, np.uint32)
-    return Events(when, kinds, place, address, size.astype(np.int64), thread)
-
-
-def _fill(size: U64, same: NDArray[np.bool_], place: U32) -> U64:
-    """Sizes that stand for the last one in the slot of their place."""
-    slot = (place % SIZE_SLOTS).astype(np.uint8)
-    order = np.argsort(slot, kind="stable")
-    given = np.where(same[order], -1, np.arange(order.size))
-    source = np.maximum.accumulate(given)
-    sorted_slot = slot[order]
-    if (source < 0).any() or (sorted_slot[source] != sorted_slot).any():
-        raise TraceError("a size that stands for one that is not there")
-    filled = np.empty_like(size)
-    filled[order] = size[order][source]
-    return filled
 
 
 class _Items:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from .._pool.plan import Plan, PlanEntry
 from .._pool.pool import Pool
-from .._support.sizes import format_size
-from .analysis import SizeUse
+from .._support.sizes import ADDRESS_SPACE, format_size
+from .sizes import SizeUse
 
 _PAGE = 4096
 _MOST_TRIED = 1 << 30  # a larger pool is not made to see whether it holds
@@ -41,10 +41,13 @@ class Fit(NamedTuple):
 
 def fit(sizes: Iterable[SizeUse]) -> Fit:
     """Work it out from how blocks of each granted size were used."""
+    # What was alive before the recording began was asked for as well.
     entries = [
-        PlanEntry(size.granted, size.requested or size.granted, size.most_alive, size.calls, size.zeroed)
+        PlanEntry(
+            size.granted, size.requested or size.granted, size.most_alive, max(size.calls, size.most_alive), size.zeroed
+        )
         for size in sizes
-        if size.most_alive
+        if size.most_alive and size.granted < ADDRESS_SPACE
     ]
     plan = Plan(entries)
     if not entries:

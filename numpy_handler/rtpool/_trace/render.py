@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._support.sizes import format_size
+from .facts import facts, seconds
 from .figures import BYPASS, Difference, Usage
 
 
@@ -17,14 +18,6 @@ def short(file: str) -> str:
     except ValueError:
         return file
     return near if len(near) < len(file) else file
-
-
-def seconds(value: float) -> str:
-    """A time with three digits and its unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e9:.0f} ns"
 
 
 def _percent(part: int, whole: int) -> str:
@@ -75,6 +68,31 @@ def summary(trace: Any) -> str:
     lines += ["", "most bytes:"]
     lines += usage_lines(trace.by_line()[:5], analysis.peak_bytes)
     return "\n".join([*lines, "", foot(trace)])
+
+
+def summary_html(trace: Any) -> str:
+    """The whole trace for a notebook: its figures, and the lines that asked for most."""
+    from .._support import html
+
+    peak = trace.analysis.peak_bytes
+    rows = [
+        (
+            usage.source[:100] or usage.function,
+            f"{short(usage.file)}:{usage.line}" if usage.file else "",
+            format_size(usage.bytes), f"{usage.calls:,}", f"{usage.temporaries:,}", _percent(usage.peak_bytes, peak),
+            f"{usage.misses:,}",
+        )
+        for usage in trace.by_line()[:8]
+    ]  # fmt: skip
+    head = ("most bytes", "where", "bytes", "arrays", "temporaries", "of the peak", "misses")
+    return "".join(
+        [
+            html.heading(repr(trace)[1:-1]),
+            html.table((name, value, hint) for name, value, hint in facts(trace)),
+            html.table(rows, head=head, left=2),
+            html.note(foot(trace)),
+        ]
+    )
 
 
 def usage_lines(found: Sequence[Usage], peak: int, *, expressions: bool = False) -> list[str]:

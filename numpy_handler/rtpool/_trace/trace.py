@@ -14,6 +14,8 @@ from .figures import BYPASS, Difference, Miss, Usage, WorkingSet
 from .file import Place, TraceFile
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .advice import Advice
     from .fit import Fit
 
@@ -64,6 +66,12 @@ class Trace:
         """What one pass over all events finds; made when first asked for, and kept."""
         if self._analysis is None:
             self._analysis = Analysis(self.file)
+        return self._analysis
+
+    def detailed(self) -> Analysis:
+        """The analysis with sums by place over time, as pictures need them; takes a pass more if there was one."""
+        if self._analysis is None or not self._analysis.over_time.by_place:
+            self._analysis = Analysis(self.file, by_place=True)
         return self._analysis
 
     @property
@@ -164,6 +172,73 @@ class Trace:
 
         return summary(self)
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write a page for browsers: one file with everything in it, of at most 2 MB however long the trace.
+
+        It shows the bytes alive over time with iterations, ticks and spans; a part of the time can be chosen there, and
+        a flame graph, lines and the source say who made what in that part. Below stand misses, and what ``out=`` would
+        save. The page asks nothing of any network, and what stands in a trace cannot become code in it. The source is
+        taken from where the trace says, if it is there.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; what was there stays.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> with rtpool.handler(), rtpool.record() as rec:
+        ...     for number in rec.iterations(range(10)):
+        ...         total = (np.empty(100_000) + number).sum()
+        >>> path = os.path.join(tempfile.mkdtemp(), "loop.html")
+        >>> rec.trace.to_html(path)
+        >>> os.path.getsize(path) < 2_000_000
+        True
+        """
+        from .pictures import to_html
+
+        to_html(self, path)
+
+    def to_speedscope(self, path: str | os.PathLike[str]) -> None:
+        """Write a file for speedscope: bytes, temporaries, arrays, misses, and what was alive at the peak, by stack.
+
+        Samples are in the order of time, so that its view "time order" shows the course of the program, in bytes.
+        """
+        from .pictures import to_speedscope
+
+        to_speedscope(self, path)
+
+    def to_perfetto(self, path: str | os.PathLike[str]) -> None:
+        """Write a trace for Perfetto: bytes alive, resident size and misses over time, iterations and spans.
+
+        With heap profiles at up to 24 moments, which Perfetto shows as flame graphs.
+        """
+        from .pictures import to_perfetto
+
+        to_perfetto(self, path)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw bytes alive over time, with iterations and spans, and the lines that asked for most.
+
+        Needs matplotlib: ``pip install rtpool[plot]``.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to save the picture as well.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from .pictures import plot
+
+        figure = plot(self)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write what the trace tells as JSON: lines, expressions, misses, working set, fit."""
         with open(path, "w", encoding="utf-8") as file:
@@ -238,6 +313,12 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<rtpool.Trace of {self.file.count:,} events{'' if self.file.complete else ', cut off'}>"
+
+    def _repr_html_(self) -> str:
+        """Its figures and the lines that asked for most, for notebooks."""
+        from .render import summary_html
+
+        return summary_html(self)
 
 
 __all__ = ["BYPASS", "Difference", "Miss", "Trace", "Usage", "WorkingSet"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 from typing import Any
 
+from .._support.sizes import format_size
 from .._trace import render
-from .._trace.file import TraceError
+from .._trace.events import TraceError
 from .._trace.trace import Trace
 from ._command import Command
 
@@ -23,7 +25,11 @@ _VERBS = {
     "fit": "the smallest pool and plan with no miss (--plan FILE writes the plan)",
     "diff": "this trace beside a second one",
     "csv": "expressions as comma-separated values",
+    "html": "a page for browsers, one file: timeline, flame graph, source, misses, advice",
+    "speedscope": "a file for speedscope",
+    "perfetto": "a trace for Perfetto",
 }
+_FILES = {"html": ".html", "speedscope": ".speedscope.json", "perfetto": ".perfetto-trace"}
 
 
 class TraceCommand(Command):
@@ -39,6 +45,12 @@ class TraceCommand(Command):
         parser.add_argument("second", nargs="?", help="for diff: the later trace")
         parser.add_argument("--top", type=int, default=20, metavar="N", help="rows (default: 20; 0: all)")
         parser.add_argument("--plan", metavar="FILE", help="fit: write the plan there")
+        parser.add_argument(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="html, speedscope, perfetto: where to write (default: beside the trace)",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -47,6 +59,8 @@ class TraceCommand(Command):
             return 2
         try:
             trace = Trace.load(arguments.file)
+            if arguments.verb in _FILES:
+                return _write(trace, arguments)
             other = Trace.load(arguments.second) if arguments.second is not None else None
             return self._tell(arguments, trace, other)
         except BrokenPipeError:
@@ -93,6 +107,14 @@ class TraceCommand(Command):
         else:
             print("\n".join(lines if verb == "summary" else [*lines, "", render.foot(trace)]))
         return 0
+
+
+def _write(trace: Trace, arguments: argparse.Namespace) -> int:
+    path = arguments.output or arguments.file + _FILES[arguments.verb]
+    write = {"html": trace.to_html, "speedscope": trace.to_speedscope, "perfetto": trace.to_perfetto}
+    write[arguments.verb](path)
+    print(f"{path}: {format_size(os.path.getsize(path))}")
+    return 0
 
 
 def _write_csv(trace: Trace) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import rtpool
-from rtpool._trace import file as format
+from rtpool._trace import events as format
 
 
 def events(recording: rtpool.record) -> format.Events:

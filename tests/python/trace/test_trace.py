@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 
 import rtpool
-from rtpool._trace import file as format
-from rtpool._trace.analysis import Analysis, granted_bytes
+from rtpool._trace import events as format
+from rtpool._trace.analysis import Analysis
+from rtpool._trace.file import TraceFile
+from rtpool._trace.sizes import granted_bytes
 
 PYTHON_KEEPS_COLUMNS = sys.version_info >= (3, 11)
 
@@ -43,7 +45,7 @@ def wander(seed: int, turns: int, recording: rtpool.record) -> None:
         del short
 
 
-def slow_sums(file: format.TraceFile) -> dict[str, Any]:
+def slow_sums(file: TraceFile) -> dict[str, Any]:
     """The same as `Analysis`, an event at a time."""
     events = format.join(list(file.windows()))
     live: dict[int, tuple[int, int, int, int]] = {}  # address: size, place, time, iteration
@@ -207,6 +209,15 @@ def test_the_fit_does_not_miss(pool: rtpool.Pool) -> None:
     assert fit.bytes == after.capacity_bytes
     with pytest.raises(MemoryError):
         rtpool.Pool(fit.bytes - 4096, limit=fit.bytes - 4096).prepare(fit.plan)
+
+
+def test_the_fit_has_room_for_what_was_alive_before(pool: rtpool.Pool) -> None:
+    with rtpool.handler(pool):
+        before = [np.empty(50_000, np.uint8) for _ in range(3)]
+        with rtpool.record(pool=pool) as recording:
+            np.empty(50_000, np.uint8)
+    assert [entry.most_alive for entry in recording.trace.fit().plan.entries if entry.requested == 50_000] == [4]
+    del before
 
 
 PROGRAM = """
