@@ -35,6 +35,8 @@ class Measured(NamedTuple):
 
 
 _SIZES = ("temporaries", "peak")
+# What a baseline holds: page faults depend on what else the machine and the process did.
+COMPARED = ("misses", "temporaries", "peak", "leaks")
 
 
 def parse_limits(given: dict[str, Any]) -> tuple[dict[str, int], int, int]:
@@ -82,16 +84,20 @@ def _faults() -> int:
     return usage.ru_minflt + usage.ru_majflt
 
 
-def complaint(measured: Measured, limits: dict[str, int], trace: Trace) -> str:
-    """What is over its limit, and the lines at fault; empty if nothing is."""
-    over = [name for name, limit in limits.items() if getattr(measured, name) > limit]
+def complaint(measured: Measured, limits: dict[str, int], trace: Trace, baseline: dict[str, int] | None = None) -> str:
+    """What is over its limit, and the lines at fault, in at most five lines; empty if nothing is.
+
+    `baseline` holds limits for what `limits` does not name.
+    """
+    known = {**(baseline or {}), **limits}
+    over = [name for name in Measured._fields if name in known and getattr(measured, name) > known[name]]
     if not over:
         return ""
     texts = []
     for name in over:
-        value, limit = getattr(measured, name), limits[name]
+        value, limit = getattr(measured, name), known[name]
         show = format_size if name in _SIZES else str
-        texts.append(f"{name} {show(value)}, allowed {show(limit)}")
+        texts.append(f"{name} {show(value)}, {'allowed' if name in limits else 'in the baseline'} {show(limit)}")
     lines = ["rtpool: " + "; ".join(texts)]
     weight = _WEIGHTS.get(over[0], _WEIGHTS["temporaries"])
     guilty = sorted((usage for usage in trace.by_line() if weight(usage)), key=lambda usage: -weight(usage))
