@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import glob
 import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-_LIBRARY_FOLDERS = ("/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
 # glibc as far as it can be tuned from outside: nothing by mmap, nothing trimmed, the heap grown in big steps.
 _TUNED = {
     "MALLOC_MMAP_MAX_": "0",
@@ -33,11 +31,11 @@ class Contestant:
     missing: str = ""
 
 
-def _preloaded(name: str, library: str, package: str) -> Contestant:
-    for folder in _LIBRARY_FOLDERS:
-        for path in sorted(glob.glob(f"{folder}/{library}")):
-            return Contestant(name, f"{name} by LD_PRELOAD", {"LD_PRELOAD": path})
-    return Contestant(name, f"{name} by LD_PRELOAD", missing=f"{library} not found (Debian: {package})")
+def _preloaded(name: str) -> Contestant:
+    from rtpool._replay import peers  # only who compares has it loaded, not those who are compared
+
+    peer = peers.find(name)
+    return Contestant(name, f"{name} by LD_PRELOAD", peer.environment, peer.missing)
 
 
 def _needs(module: str) -> str:
@@ -49,9 +47,7 @@ def everyone() -> list[Contestant]:
     return [
         Contestant("numpy", "NumPy's default"),
         Contestant("tuned", "NumPy's default, glibc tuned by MALLOC_*", dict(_TUNED)),
-        _preloaded("jemalloc", "libjemalloc.so.2", "libjemalloc2"),
-        _preloaded("tcmalloc", "libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
-        _preloaded("mimalloc", "libmimalloc.so.2*", "libmimalloc2.0"),
+        *map(_preloaded, ("jemalloc", "tcmalloc", "mimalloc")),
         Contestant("numpy-allocator", "numpy-allocator over libc", missing=_needs("numpy_allocator")),
         Contestant("rtpool", "rtpool.handler()", missing=_needs("rtpool")),
         Contestant("rtpool-active", 'rtpool.activate(malloc="tune")', missing=_needs("rtpool")),

@@ -6,6 +6,7 @@
     python bench/run.py --suite programs         20 unmodified programs over SciPy, pandas, OpenCV, ...
     python bench/run.py --suite core --build build/bench     the core alone, against any malloc, in C++
     python bench/run.py --suite startup          what a short script pays
+    python bench/run.py --suite replay           traces of the 20 programs, without the programs
 
 Results go to bench/results/SUITE.json (data) and SUITE.txt (the table). README.md says what the columns mean.
 """
@@ -27,6 +28,7 @@ import core
 import interleaved
 import startup
 
+import replay
 from rtpool.cli import _machine, _progress
 
 Suite = Callable[[argparse.Namespace, list[contestants.Contestant], Callable[[int], Any]], tuple[dict[str, Any], str]]
@@ -35,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", choices=[*cases.SUITES, "core", "startup"], required=True)
+    parser.add_argument("--suite", choices=[*cases.SUITES, "core", "startup", "replay"], required=True)
     parser.add_argument("--only", nargs="+", metavar="CONTESTANT", help="leave the others out")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="cases whose names contain one of these")
     parser.add_argument("--rounds", type=int, default=7, help="turns each contestant gets (default: %(default)s)")
@@ -59,7 +61,7 @@ def main() -> int:
         return 2
     chosen = [c for c in everyone if not arguments.only or c.name in arguments.only]
     began = time.monotonic()
-    suites: dict[str, Suite] = {"core": core.run, "startup": startup.run}
+    suites: dict[str, Suite] = {"core": core.run, "startup": startup.run, "replay": replay.run}
     suite = suites.get(arguments.suite, interleaved.run)
     rows, table = suite(arguments, chosen, _progress.Progress)
     report = {

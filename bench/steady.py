@@ -19,8 +19,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -30,10 +28,10 @@ from typing import Any
 import contestants
 from steady_loops import LOOPS, NEEDS
 
+from rtpool._replay import watch as watching
 from rtpool.cli import _machine
 
 HERE = Path(__file__).resolve().parent
-CALLS = ("mmap", "munmap", "brk", "mremap", "madvise")
 PERIOD = 0.01
 # Seconds from the first measured iteration until a process is watched.
 SETTLE = 1.0
@@ -69,37 +67,6 @@ def faults_of(pid: int) -> int:
     return int(fields[7]) + int(fields[9])
 
 
-def count_by_perf(pid: int, seconds: float) -> dict[str, int]:
-    events = ",".join(f"syscalls:sys_enter_{call}" for call in CALLS)
-    command = ["perf", "stat", "-x", ";", "-e", events, "-p", str(pid), "--", "sleep", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [line.split(";") for line in done.stderr.splitlines() if "sys_enter_" in line]
-    counts = {fields[2].rpartition("_")[2]: int(fields[0]) for fields in lines}
-    assert set(counts) == set(CALLS), done.stderr
-    return counts
-
-
-def count_by_strace(pid: int, seconds: float) -> dict[str, int]:
-    command = ["strace", "-f", "-qq", "-e", f"trace={','.join(CALLS)}", "-p", str(pid)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
-        time.sleep(seconds)
-        tracer.send_signal(signal.SIGINT)
-        text = tracer.communicate()[1]
-    lines = [line for line in text.splitlines() if "resumed>" not in line]
-    return {call: sum(f"{call}(" in line for line in lines) for call in CALLS}
-
-
-def tracer() -> str:
-    """Which tool counts here: perf does not disturb the loop; empty where there is none."""
-    for name, command in (
-        ("perf", ["perf", "stat", "-e", "syscalls:sys_enter_mmap", "true"]),
-        ("strace", ["strace", "-f", "-o", os.devnull, "true"]),
-    ):
-        if shutil.which(name) and subprocess.run(command, capture_output=True, check=False).returncode == 0:
-            return name
-    return ""
-
-
 def watch(
     loop: str, contestant: str, environment: dict[str, str], *, seconds: float, warmup: int, by: str
 ) -> dict[str, Any]:
@@ -118,7 +85,8 @@ def watch(
             raise RuntimeError(f"{loop} of {contestant} did not begin")
         time.sleep(SETTLE)
         before = faults_of(process.pid)
-        counts = (count_by_perf if by == "perf" else count_by_strace)(process.pid, seconds)
+        with watching.watch(process.pid, by) as counts:
+            time.sleep(seconds)
         faults = faults_of(process.pid) - before
         figures: dict[str, Any] = json.loads(process.stdout.readline())
     return {"calls": counts, "faults": faults, "seconds": seconds, **figures}
@@ -169,7 +137,7 @@ def main() -> int:
     parser.add_argument("--counters", action="store_true", help="leave times out: the machine is busy with other work")
     parser.add_argument("--dry", action="store_true", help="write nothing; print the figures as JSON")
     arguments = parser.parse_args()
-    by = tracer()
+    by = watching.tracer()
     if not by:
         print("steady: neither perf nor strace can watch a process here", file=sys.stderr)
         return 2

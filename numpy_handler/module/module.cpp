@@ -5,10 +5,12 @@
 #include "numpy_handler/copy/register.hpp"
 #include "numpy_handler/handler/register.hpp"
 #include "numpy_handler/interface/register.hpp"
+#include "numpy_handler/live/register.hpp"
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/objects/register.hpp"
 #include "numpy_handler/pool/register.hpp"
 #include "numpy_handler/realtime/register.hpp"
+#include "numpy_handler/replay/register.hpp"
 #include "numpy_handler/shared/register.hpp"
 #include "numpy_handler/support/numpy_api.hpp"
 #include "numpy_handler/support/state.hpp"
@@ -40,6 +42,8 @@ constexpr Register k_parts[] = {
     register_realtime_loop,
     register_realtime_settings,
     register_recording,
+    register_replay,
+    register_live,
 };
 
 // NumPy's default handler is redirected for the whole process, so a second copy of this module (another interpreter)

@@ -15,6 +15,9 @@ namespace {
 // physical_memory() -> bytes, 0 if unknown
 PyObject* physical_memory(PyObject*, PyObject*) { return PyLong_FromSize_t(os::memory().physical_memory()); }
 
+// available_memory() -> bytes, 0 if unknown
+PyObject* available_memory(PyObject*, PyObject*) { return PyLong_FromSize_t(os::memory().available_memory()); }
+
 // lockable_memory() -> RLIMIT_MEMLOCK in bytes, None for no limit
 PyObject* lockable_memory(PyObject*, PyObject*) {
   const std::size_t bytes = os::memory().lockable_memory();
@@ -79,6 +82,7 @@ PyObject* make_program_resident(PyObject*, PyObject*) {
 
 PyMethodDef functions[] = {
     {"physical_memory", physical_memory, METH_NOARGS, nullptr},
+    {"available_memory", available_memory, METH_NOARGS, nullptr},
     {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},
     {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
     {"transparent_huge_setting", transparent_huge_setting, METH_NOARGS, nullptr},

@@ -384,6 +384,7 @@ PyObject* loop_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) 
     self->state = new (std::nothrow) LoopState(os::clock(), period, policy, spin, std::move(usage));
   }
   if (self->state == nullptr) return PyErr_NoMemory();
+  self->state->recorder.show_period(period);
   self->period = period;
   self->warm_left = warmup;
   self->iterations = iterations;

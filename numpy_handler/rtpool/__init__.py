@@ -9,6 +9,7 @@ same, as in ``ulimit``), ``"10 MB"`` (decimal units), ``"25%"`` (of physical mem
 PYTEST_DONT_REWRITE: pytest finds the package by its plugin, and has no asserts to look into.
 """
 
+from os import environ as _environ
 from typing import TYPE_CHECKING
 
 from . import _core
@@ -105,6 +106,12 @@ def _shared_owner(address: int) -> object | None:
 
 _core._add_owner_finder(_shared_owner)
 
+if _environ.get("RTPOOL_LIVE"):
+    from ._live.publish import start_if_asked
+
+    start_if_asked()
+    del start_if_asked
+
 
 def __getattr__(name: str) -> object:
     if name == "dask":  # needs Dask, so that it is no name of __all__
@@ -118,6 +125,20 @@ def __getattr__(name: str) -> object:
     value = getattr(import_module(f".{_LATER[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: object) -> None:
+    """What ``%load_ext rtpool`` calls: gives IPython the magics ``%rtpool`` and ``%%rtpool``."""
+    from ._notebook.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """What ``%unload_ext rtpool`` calls."""
+    from ._notebook.magics import unload
+
+    unload(shell)
 
 
 def __dir__() -> list[str]:

@@ -216,6 +216,9 @@ class Pool {
   // The pool that a live block belongs to, also where its fallback served it (by its begin only), or nullptr. O(number of
   // pools); a lock is taken only while any pool has blocks of its fallback and the address is in no pool's arena.
   static Pool* find_owner(const void* address) noexcept;
+  // The first pool from `*slot` on that somebody holds, with one more reference, the caller's to drop; nullptr: none. To go
+  // through all: from slot 0, and one slot on after each.
+  static Pool* next_held(std::uint32_t* slot) noexcept;
   // Whose memory of a pool, metadata included, the address is in: false if no pool's. For reports: it looks at what other
   // threads may just change, so the part is what it was a moment ago. O(number of pools + pages of the run).
   static bool locate(const void* address, PoolPlace* out) noexcept;

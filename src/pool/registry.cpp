@@ -132,6 +132,8 @@ PoolImpl* registry_next(std::uint32_t* slot) noexcept {
   return nullptr;
 }
 
+Pool* Pool::next_held(std::uint32_t* slot) noexcept { return registry_next(slot); }
+
 void registry_abandon(std::uint32_t slot, std::uint64_t id, blocks::Heap& heap) noexcept {
   const std::lock_guard guard(g_lock);
   if (registry_has(slot, id)) g_slots[slot].pool.load(std::memory_order_relaxed)->abandon(heap);

@@ -35,6 +35,12 @@ void Recorder::start(os::Nanoseconds now) noexcept {
   stretch_length_ = 1;
   started_ = now;
   recording_ = true;
+  section_.begun.set(static_cast<std::uint64_t>(now));
+  section_.iterations.set(0);
+  section_.overruns.set(0);
+  section_.skipped.set(0);
+  section_.last_instant.set(0);
+  section_.enter();
   read_usage(false);
   base_ = last_;
   faults_.clear();
@@ -121,8 +127,14 @@ bool Recorder::end(os::Nanoseconds now, os::Nanoseconds deadline) noexcept {
     attribute(ended, &iteration);
     if (slow) keep_slow(iteration);
   }
-  totals_.overruns += overrun ? 1 : 0;
-  ++totals_.iterations;
+  if (overrun) {
+    ++totals_.overruns;
+    section_.overruns.set(totals_.overruns);
+    section_.last_index.set(totals_.iterations);
+    section_.last_duration.set(static_cast<std::uint64_t>(duration));
+    section_.last_instant.set(static_cast<std::uint64_t>(now));
+  }
+  section_.iterations.set(++totals_.iterations);
   return overrun;
 }
 
@@ -202,6 +214,7 @@ void Recorder::finish(os::Nanoseconds now) noexcept {
   if (!recording_) return;
   totals_ = totals(now);
   recording_ = false;
+  section_.leave();
   open_ = false;
   if (usage_ != nullptr) usage_->unwatch();
   watching_ = false;
@@ -210,6 +223,7 @@ void Recorder::finish(os::Nanoseconds now) noexcept {
 void Recorder::resume(os::Nanoseconds now) noexcept {
   if (recording_) return;
   recording_ = true;
+  section_.enter();
   read_usage(false);
   // As if the recording had begun later by the time in between, with the counters moved by what happened in it.
   base_ = difference(last_, totals_.usage);

@@ -22,6 +22,7 @@
 #include "os/usage.hpp"
 #include "realtime/fault_log.hpp"
 #include "realtime/histogram.hpp"
+#include "realtime/sections.hpp"
 
 namespace rtpool::realtime {
 
@@ -61,6 +62,9 @@ class Recorder {
   static constexpr std::size_t k_stretches = 2048;
 
   explicit Recorder(std::unique_ptr<os::Usage> usage) noexcept : usage_(std::move(usage)) {}
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+  ~Recorder() { section_.leave(); }
 
   // Forgets everything and begins at `now`. One kernel call.
   void start(os::Nanoseconds now) noexcept;
@@ -76,7 +80,12 @@ class Recorder {
   bool end(os::Nanoseconds now, os::Nanoseconds deadline) noexcept;
   // An iteration that began is not to be counted (it was cut short by an exception).
   void abandon() noexcept { open_ = false; }
-  void add_skipped(std::uint64_t count) noexcept { totals_.skipped += count; }
+  void add_skipped(std::uint64_t count) noexcept {
+    totals_.skipped += count;
+    section_.skipped.set(totals_.skipped);
+  }
+  // What others see of the loop while it runs (sections.hpp).
+  void show_period(os::Nanoseconds period) noexcept { section_.period.set(static_cast<std::uint64_t>(period)); }
   // For the idle time between two iterations: without a watch, reads the counters, so that the next iteration's counts
   // cover it alone (and the wait before it). With a watch: nothing.
   void settle() noexcept {
@@ -126,6 +135,7 @@ class Recorder {
   void add_to_timeline(os::Nanoseconds duration) noexcept;
   void keep_slow(const Iteration& iteration) noexcept;
 
+  Section section_;
   std::unique_ptr<os::Usage> usage_;
   bool recording_ = false;
   bool open_ = false;

@@ -129,6 +129,12 @@ class SharedPool {
   Tenancy tenancy() const noexcept { return tenancy_; }
   Segment& segment() noexcept { return segment_; }
 
+  // Every shared pool that this process has open; none is opened or closed meanwhile.
+  template <class Function>
+  static void for_each(Function&& function) noexcept {
+    visit_all([](SharedPool& pool, void* context) noexcept { (*static_cast<std::remove_reference_t<Function>*>(context))(pool); }, &function);
+  }
+
   Stats stats() noexcept;
   void reset_peak() noexcept;
   // Recovers, then gives this process's unused memory back to the pool and, in a nameless pool of small pages, the pool's
@@ -159,6 +165,7 @@ class SharedPool {
   SharedPool(const Segment& segment, const Options& options, const pool::Fallback* fallback) noexcept;
   ~SharedPool() = default;
   static CreateResult finish(Segment& segment, const Options& options, const pool::Fallback* fallback, bool created) noexcept;
+  static void visit_all(void (*visit)(SharedPool& pool, void* context) noexcept, void* context) noexcept;
   static bool take_over_name(os::SharedMemory& os, const char* name) noexcept;
   static bool remove_if_dead(os::SharedMemory& os, const char* name, bool only_after_death) noexcept;
   static bool names_this(os::SharedMemory& os, const char* name, const Segment& segment) noexcept;

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <mutex>
 
+#include "shared/registry.hpp"
 #include "shared/shared_pool.hpp"
 
 namespace rtpool::shared {
@@ -72,6 +73,11 @@ Stats SharedPool::stats() noexcept {
   std::size_t resident = 0;
   if (segment_.os().resident(segment_.data(), geometry().data_bytes, &resident) == 0) common.resident_bytes = resident;
   return stats;
+}
+
+void SharedPool::visit_all(void (*visit)(SharedPool& pool, void* context) noexcept, void* context) noexcept {
+  const Registry::Lock lock;
+  for (SharedPool* pool = Registry::first(); pool != nullptr; pool = Registry::next(pool)) visit(*pool, context);
 }
 
 void SharedPool::reset_peak() noexcept {

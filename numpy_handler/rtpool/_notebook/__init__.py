@@ -1,0 +1,1 @@
+"""IPython and Jupyter: the magics ``%rtpool`` and ``%%rtpool``. Nothing here imports IPython."""
