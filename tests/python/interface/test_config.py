@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -73,6 +76,23 @@ def test_pkg_config() -> None:
     assert run(program, "--libs", "rtpool", **where).stdout.strip() == ""
 
 
+def test_pkg_config_takes_a_path_with_a_blank(tmp_path: Path) -> None:
+    program = need("pkg-config", "on Debian and Ubuntu: apt-get install pkg-config")
+    folder = tmp_path / "a b" / "rtpool"
+    shutil.copytree(PACKAGE / "pkgconfig", folder / "pkgconfig")
+    done = run(program, "--cflags", "rtpool", PKG_CONFIG_PATH=str(folder / "pkgconfig"))
+    assert done.returncode == 0, done.stderr
+    (flag,) = shlex.split(done.stdout)
+    assert Path(flag.removeprefix("-I")).resolve() == (folder / "include").resolve()
+
+
+def test_pkgconf_of_pypi_finds_it_by_itself() -> None:
+    program = need("pkgconf-pypi", "pip install pkgconf")
+    done = run(program, "--cflags", "rtpool")
+    assert done.returncode == 0 and str(PACKAGE) in done.stdout, done.stdout + done.stderr
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "extensions.md"
 MESON = """
 project('found', 'c', meson_version: '>=1.2')
 rtpool = dependency('rtpool', version: '>=0.2')
@@ -81,18 +101,23 @@ py.extension_module('client', 'client.c', dependencies: [rtpool, dependency('thr
 """
 
 
-@pytest.mark.parametrize("way", ["environment", "option"])
+@pytest.mark.parametrize("way", ["environment", "option", "command"])
 def test_meson_finds_it(way: str, tmp_path: Path) -> None:
+    """By PKG_CONFIG_PATH, by an option, and by `rtpool-config` as the page says of builds by pip."""
     meson = need("meson", "pip install meson ninja")
     need("ninja", "pip install ninja")
     need("pkg-config", "on Debian and Ubuntu: apt-get install pkg-config")
-    (tmp_path / "meson.build").write_text(MESON, encoding="utf-8")
+    on_the_page = re.search(r"^```meson\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert on_the_page is not None
+    (tmp_path / "meson.build").write_text(on_the_page[1] if way == "command" else MESON, encoding="utf-8")
     (tmp_path / "client.c").write_text((HERE / "client.c").read_text(encoding="utf-8"), encoding="utf-8")
     folder = rtpool_config("--pkgconfigdir")
     environment = {"PKG_CONFIG_PATH": folder} if way == "environment" else {}
     options = [f"-Dpkg_config_path={folder}"] if way == "option" else []
     done = run(meson, "setup", "build", *options, cwd=tmp_path, **environment)
-    assert done.returncode == 0 and f"rtpool found: YES {rtpool.__version__}" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = f"YES {rtpool.__version__}" if way != "command" else "NO"
+    assert f"Run-time dependency rtpool found: {found}" in done.stdout, done.stdout
     if way == "option":
         return
     done = run(meson, "compile", "-C", "build", cwd=tmp_path)
