@@ -12,7 +12,7 @@ from typing import Any
 
 from contestants import Contestant
 
-_SUITES = ("pairs", "batches", "mixed", "threads", "producer_consumer", "waste")
+_SUITES = ("pairs", "batches", "mixed", "threads", "handoff", "producer_consumer", "waste")
 _TAKING_PART = ("numpy", "tuned", "jemalloc", "tcmalloc", "mimalloc", "rtpool")
 
 
@@ -67,9 +67,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "scaling_min",
             "two threads against one, each with its own blocks: times the throughput, median, least",
         ),
+        "handoff": ("median", "min", "allocated by one thread, freed by another, ns a block: median, least"),
     }
     for suite in dict.fromkeys(row["suite"] for row in rows):
         mine = [row for row in rows if row["suite"] == suite]
+        if suite == "threads":
+            title = "two threads, each with its own blocks, ns a pair: median"
+            lines += [f"\n{title}", " " * 22 + "".join(f"{name:>17}" for name in who)]
+            for label in dict.fromkeys(row["case"] for row in mine):
+                took = {row["contestant"]: row["all_threads"] for row in mine if row["case"] == label}
+                lines.append(f"{label:<22}" + "".join(f"{took[n]:>17.3g}" if n in took else f"{'-':>17}" for n in who))
         if suite in columns:
             field, least, title = columns[suite]
             lines += [f"\n{title}", " " * 22 + "".join(f"{name:>17}" for name in who)]

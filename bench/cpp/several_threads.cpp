@@ -229,4 +229,43 @@ void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds) 
               {"free_max", worst.free_max, "ns"}});
 }
 
+// Wall time a block of one thread that allocates and another that frees, after an eighth of them.
+double time_handoff(const Allocator& a, std::size_t size, std::size_t blocks) {
+  const auto ring = std::make_unique<Ring>();
+  std::uint64_t began = 0;
+  std::thread consumer([&] {
+    pin_to(1);
+    for (std::size_t i = 0; i < blocks + blocks / 8; ++i) {
+      a.release(ring->pop());
+    }
+  });
+  std::thread producer([&] {
+    pin_to(0);
+    for (std::size_t i = 0; i < blocks + blocks / 8; ++i) {
+      if (i == blocks / 8) {
+        began = now_ns();
+      }
+      ring->push(a.allocate(size));
+    }
+  });
+  producer.join();
+  consumer.join();
+  return static_cast<double>(now_ns() - began) / static_cast<double>(blocks);
+}
+
+void run_handoff(const Allocator& a, Report& report, unsigned rounds) {
+  for (const std::size_t size : {std::size_t{64}, std::size_t{512}, std::size_t{4} << 10, std::size_t{32} << 10, std::size_t{256} << 10,
+                                 std::size_t{1} << 20}) {
+    // Slow allocators get fewer blocks: a round should stay near 50 ms.
+    const double probe = time_handoff(a, size, 4000);
+    const auto blocks = static_cast<std::size_t>(5e7 / (probe + 50)) + 1000;
+    std::vector<double> values;
+    for (unsigned round = 0; round < rounds; ++round) {
+      values.push_back(time_handoff(a, size, blocks));
+    }
+    const Spread s = spread(values);
+    report.add("handoff", size_text(size), {{"median", s.median, "ns"}, {"min", s.min, "ns"}, {"max", s.max, "ns"}});
+  }
+}
+
 }  // namespace rtpool::bench

@@ -19,6 +19,8 @@ void run_mixed(const Allocator& a, Report& report, unsigned rounds);
 void run_threads(const Allocator& a, Report& report, unsigned rounds);
 // One thread allocates, another releases: 10 million blocks of 64 B to 4 KiB through a ring of 1,024.
 void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds);
+// The same with blocks of one size, many short rounds: what it costs a block.
+void run_handoff(const Allocator& a, Report& report, unsigned rounds);
 // Bytes granted for bytes asked.
 void run_waste(const Allocator& a, Report& report);
 // For an instruction counter: 1,000 misses with `blocks` blocks alive and as many free, inside the function
