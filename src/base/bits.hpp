@@ -17,9 +17,23 @@ constexpr unsigned log2_floor(std::uint64_t n) noexcept { return 63U - static_ca
 // Position of the lowest set bit; n must not be 0.
 constexpr unsigned lowest_bit(std::uint64_t n) noexcept { return static_cast<unsigned>(std::countr_zero(n)); }
 
+// The line is about to be written, and another processor may hold it: one turn between them instead of one to read it and one to
+// write it, and several lines at once.
+inline void prefetch_to_write(const void* line) noexcept {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line)));  // does nothing on processors that do not know it
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 }  // namespace rtpool::base
 
 #define RTPOOL_LIKELY(x) __builtin_expect(static_cast<bool>(x), 1)
 #define RTPOOL_UNLIKELY(x) __builtin_expect(static_cast<bool>(x), 0)
+// From here on the compiler knows nothing of the value, as if it had been read anew; no instruction. What was computed from it
+// before is computed again, which is for nothing where it is a part of an address.
+#define RTPOOL_OPAQUE(x) asm("" : "+r"(x))
 // Of two ways that are both common, the one without a jump.
 #define RTPOOL_FIRST(x) __builtin_expect_with_probability(static_cast<bool>(x), 1, 0.6)
+#define RTPOOL_SECOND(x) __builtin_expect_with_probability(static_cast<bool>(x), 0, 0.6)

@@ -18,7 +18,7 @@
 
 namespace rtpool::base {
 
-// Thread rule: add, sub, set, add_below_zero by the writing thread; get by any. Cost: one instruction each.
+// Thread rule: add, sub, set, sub_below_zero by the writing thread; get by any. Cost: one instruction each.
 class Counter {
  public:
   Counter() noexcept = default;
@@ -31,8 +31,8 @@ class Counter {
 #ifdef RTPOOL_THREAD_SANITIZER
   void add(std::uint64_t n) noexcept { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
   // True if the result, taken as signed, is below zero.
-  bool add_below_zero(std::uint64_t n) noexcept {
-    add(n);
+  bool sub_below_zero(std::uint64_t n) noexcept {
+    sub(n);
     return static_cast<std::int64_t>(get()) < 0;
   }
   void set(std::uint64_t n) noexcept { value_.store(n, std::memory_order_relaxed); }
@@ -42,7 +42,16 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 #else
   void add(std::uint64_t n) noexcept { value_ += n; }
-  bool add_below_zero(std::uint64_t n) noexcept { return static_cast<std::int64_t>(value_ += n) < 0; }
+  bool sub_below_zero(std::uint64_t n) noexcept {
+#if defined(__x86_64__)
+    // One instruction that also tells; compilers make four of it where they see another way to the store.
+    bool below_zero;
+    asm("subq %2, %0" : "+m"(value_), "=@ccs"(below_zero) : "er"(n));
+    return below_zero;
+#else
+    return static_cast<std::int64_t>(value_ -= n) < 0;
+#endif
+  }
   void set(std::uint64_t n) noexcept { value_ = n; }
   std::uint64_t get() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
 
@@ -53,6 +62,19 @@ class Counter {
  public:
   void sub(std::uint64_t n) noexcept { add(~n + 1); }
 };
+
+// As a relaxed load, where the compiler may make it a part of the instruction that uses the value; of an atomic it loads to a
+// register first. Where atomics are not the standard's (they are replaced by a macro in tests) or are watched it is one of theirs.
+// The caller sees to it that the compiler does not move it.
+template <class Atomic>
+inline auto folded_load(const Atomic& from) noexcept {
+#if defined(RTPOOL_THREAD_SANITIZER) || defined(atomic)
+  return from.load(std::memory_order_relaxed);
+#else
+  static_assert(Atomic::is_always_lock_free && sizeof(Atomic) == sizeof(typename Atomic::value_type));
+  return *reinterpret_cast<const typename Atomic::value_type*>(&from);
+#endif
+}
 
 // A 32-bit value that one thread writes and any thread may read; copied by the writing thread, as Counter.
 class Published {
@@ -69,6 +91,7 @@ class Published {
     return *this;
   }
   operator std::uint32_t() const noexcept { return value_.load(std::memory_order_relaxed); }  // NOLINT
+  std::uint32_t folded() const noexcept { return folded_load(value_); }
 
  private:
   std::atomic<std::uint32_t> value_{0};

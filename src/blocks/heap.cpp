@@ -14,17 +14,19 @@ using pages::RunState;
 
 Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_t attention) noexcept
     : lock(lock_guard_),
-      tag_(pages::run_head(RunState::none, index)),
+      slab_head_(pages::run_head(RunState::slab, index)),
+      run_head_(pages::run_head(RunState::heap, index)),
       index_(index),
       base_(store.view().base),
       descs_(store.view().descs),
       store_(&store) {
   lock.initialise(symmetric, attention);
+  for (PageIndex& head : bin_heads_) head = k_no_page;
   Item* next = items_;
   for (unsigned cls = 0; cls < k_classes; ++cls) {
     const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
     *next = {nullptr, nullptr};
-    classes_[cls].bottom = next;
+    magazines_[cls].bottom = next;
     magazines_[cls].top = next;
     magazines_[cls].last = next + capacity;
     next += capacity + 1;
@@ -85,7 +87,7 @@ bool Heap::refill(unsigned size_class) noexcept {
   }
   for (unsigned i = 1; got < wanted && i <= got; ++i) magazine.top[i] = magazine.top[wanted - got + i];
   magazine.top += got;
-  return magazine.top != cls.bottom;
+  return magazine.top != magazine.bottom;
 }
 
 bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure, std::size_t most) noexcept {
@@ -105,7 +107,7 @@ bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* fa
   slab->initialise(base_ + std::size_t{run.first} * os::k_page_size, run.first, size_class);
   for (PageIndex page = run.first; page < run.first + count; ++page) {
     PageDesc& desc = descs_[page];
-    desc.in_slab = {static_cast<std::uint16_t>(size_class * sizeof(Magazine)), static_cast<std::uint16_t>(page - run.first)};
+    desc.in_slab = {static_cast<std::uint16_t>(class_bytes(size_class)), static_cast<std::uint16_t>(page - run.first)};
     desc.states = reinterpret_cast<std::uintptr_t>(slab->states()) - run.first * k_page_units * sizeof(State);
     desc.head.store(head_of(RunState::slab), std::memory_order_release);
   }
@@ -126,7 +128,7 @@ void Heap::release_slab(Slab& slab, pages::Epoch used) noexcept {
 
 void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
   Magazine& magazine = magazines_[size_class];
-  Item* const bottom = classes_[size_class].bottom;
+  Item* const bottom = magazine.bottom;
   const auto held = static_cast<unsigned>(magazine.top - bottom);
   if (blocks > held) blocks = held;
   for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
@@ -146,7 +148,7 @@ void Heap::free_small(Slab& slab, unsigned unit) noexcept {
   const std::uint32_t was = state.load(std::memory_order_relaxed);
   state.store(k_magazine, std::memory_order_relaxed);
   *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
-  unaccount(class_bytes(slab.size_class), was & k_small_slack_mask);
+  unaccount(class_bytes(slab.size_class), was & k_small_size_mask);
 }
 
 void Heap::raise_peak() noexcept {
@@ -154,9 +156,9 @@ void Heap::raise_peak() noexcept {
     stats.peak_bytes.add(static_cast<std::uint64_t>(-bytes));
     headroom_bytes_.set(0);
   }
-  if (const auto count = static_cast<std::int64_t>(headroom_count_and_slack_.get()) >> k_slack_bits; count < 0) {
+  if (const auto count = static_cast<std::int64_t>(headroom_count_.get()); count < 0) {
     stats.peak_count.add(static_cast<std::uint64_t>(-count));
-    headroom_count_and_slack_.set(slack());
+    headroom_count_.set(0);
   }
 }
 
@@ -164,7 +166,7 @@ void Heap::reset_peak() noexcept {
   stats.peak_bytes.set(live_bytes());
   stats.peak_count.set(live_count());
   headroom_bytes_.set(0);
-  headroom_count_and_slack_.set(slack());
+  headroom_count_.set(0);
 }
 
 void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
@@ -181,14 +183,10 @@ void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
       blocks += pops;
       sum += pops * class_bytes(cls);
     }
-    const auto add = [&](const RunBin& bin) {
-      const std::uint64_t pops = bin.pops.get();
+    for (unsigned bin = 0; bin < k_bins; ++bin) {
+      const std::uint64_t pops = bin_pops_[bin].get();
       blocks += pops;
-      sum += pops * bin.pages * os::k_page_size;
-    };
-    for (unsigned set = 0; set < k_bin_sets; ++set) {
-      add(bins_[set]);
-      for (const RunBin& bin : more_bins_[set]) add(bin);
+      sum += pops * bin_pages_[bin] * os::k_page_size;
     }
     std::atomic_thread_fence(std::memory_order_acquire);
     if (moves % 2 == 0 && moves_.get() == moves) break;
@@ -199,93 +197,113 @@ void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
 
 // --- large blocks -----------------------------------------------------------------------------------------------------
 
-RunBin* Heap::find_bin(std::uint64_t pages) noexcept {
-  const unsigned set = set_of(pages);
-  RunBin& first = bins_[set];
-  if (first.pages == pages) return &first;
-  for (RunBin& bin : more_bins_[set]) {
-    if (bin.pages != pages) continue;
+bool Heap::find_bin(std::uint64_t pages) noexcept {
+  const unsigned first = set_of(pages);
+  if (bin_pages_[first] == pages) return true;
+  for (unsigned bin = first + k_bin_sets; bin < k_bins; bin += k_bin_sets) {
+    if (bin_pages_[bin] != pages) continue;
     begin_move();
-    const PageIndex head = bin.head;
-    const std::uint64_t pops = bin.pops.get();
-    const std::uint64_t seen = bin.seen;
-    bin = first;
-    set_bin(first, static_cast<std::uint32_t>(pages), head, pops, seen);
+    const WholeBin found = bin_at(bin);
+    put_bin(bin, bin_at(first));
+    put_bin(first, found);
     end_move();
-    return &first;
+    return true;
   }
-  return nullptr;
+  return false;
 }
 
-RunBin* Heap::claim_bin(std::uint32_t pages) noexcept {
-  if (RunBin* const bin = find_bin(pages)) return bin;
-  const unsigned set = set_of(pages);
-  RunBin& first = bins_[set];
-  RunBin* room = first.head == k_no_page ? &first : nullptr;
-  for (RunBin& bin : more_bins_[set]) {
-    if (bin.head == k_no_page && bin.pages == 0) room = &bin;
-    if (bin.head == k_no_page && room == nullptr) room = &bin;
+// For a page count that has none. False: all ways of the set have free runs.
+bool Heap::claim_bin(std::uint32_t pages) noexcept {
+  const unsigned first = set_of(pages);
+  unsigned room = first;
+  // The other ways by turns: what was in front stays for a while.
+  for (unsigned way = 1; way < k_bin_ways; ++way) {
+    const unsigned bin = first + (1 + (claims_ + way) % (k_bin_ways - 1)) * k_bin_sets;
+    if (bin_heads_[bin] == k_no_page && (room == first || bin_pages_[bin] == 0)) room = bin;
   }
-  if (room == nullptr) return nullptr;
+  if (room == first && bin_heads_[first] != k_no_page) return false;
+  if (bin_pages_[first] == 0) room = first;
+  ++claims_;
   begin_move();
   // The room's old page count goes; what it handed out stays counted.
-  stats.other_count.add(room->pops.get());
-  stats.other_bytes.add(room->pops.get() * room->pages * os::k_page_size);
-  if (room != &first) *room = first;
-  set_bin(first, pages, k_no_page, 0, k_fresh);
+  stats.other_count.add(bin_pops_[room].get());
+  stats.other_bytes.add(bin_pops_[room].get() * bin_pages_[room] * os::k_page_size);
+  if (room != first) put_bin(room, bin_at(first));
+  put_bin(first, {pages, k_no_page, 0, {k_fresh, 1, 0, 0, 0}});
   end_move();
-  return &first;
+  return true;
+}
+
+// The bin that a block which is made now is freed to: claimed now, so that the free finds it where hits look. `known`: it is there.
+std::uint16_t Heap::bin_of_new(std::uint32_t pages, bool known) noexcept {
+  const std::uint64_t peaks = k_wandering_peaks * (stats.peak_bytes.get() / os::k_page_size);
+  const std::uint64_t most = peaks > k_wandering ? peaks : k_wandering;
+  if (known) {
+    strange_ -= pages < strange_ ? pages : strange_;
+  } else if (strange_ < 2 * most) {
+    strange_ += 2 * std::uint64_t{pages};
+  }
+  if (!known && !claim_bin(pages)) return k_no_bin;
+  const std::uint16_t bin = set_of(pages);
+  BinUse& use = bin_uses_[bin];
+  const auto misses = static_cast<std::uint32_t>(stats.misses.get());
+  const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get());
+  const bool worth = known && (pops != use.asked_pops || std::uint64_t{misses - use.asked} * pages <= k_worth_keeping);
+  use.asked = misses;
+  use.asked_pops = pops;
+  return worth || strange_ <= most ? bin : k_no_bin;
 }
 
 void Heap::cache_run(PageIndex first, bool zero) noexcept {
   PageDesc& desc = descs_[first];
-  RunBin* const bin = claim_bin(desc.pages);
-  if (bin == nullptr) {
+  if (desc.run.use.bin == k_no_bin || !(find_bin(desc.pages) || claim_bin(desc.pages))) {
     owned_bytes_ -= std::size_t{desc.pages} * os::k_page_size;
     store_->give_soon(first, desc.pages, zero);
     return;
   }
-  desc.run.next.store(bin->head, std::memory_order_relaxed);
-  desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, bin_of(desc.pages)};
-  bin->head = first;
+  const std::uint16_t bin = set_of(desc.pages);
+  desc.run.next.store(bin_heads_[bin], std::memory_order_relaxed);
+  desc.run.use = {zero ? pages::k_slack_zero : std::uint16_t{0}, bin};
+  bin_heads_[bin] = first;
 }
 
 void Heap::free_run(PageIndex first) noexcept {
   const PageDesc& desc = descs_[first];
   const std::uint16_t slack = desc.run.use.slack;
-  unaccount(std::size_t{desc.pages} * os::k_page_size, slack & pages::k_slack_mask);
+  const std::size_t granted = std::size_t{desc.pages} * os::k_page_size;
+  unaccount(granted, granted - (slack & pages::k_slack_mask));
   cache_run(first, (slack & pages::k_slack_zero) != 0);
 }
 
-void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size) noexcept {
+void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool known) noexcept {
   PageDesc& desc = descs_[run.first];
   owned_bytes_ += std::size_t{desc.pages} * os::k_page_size;
-  claim_bin(pages);  // now, so that the free finds it where hits look
+  const std::uint16_t bin = bin_of_new(pages, known);
   for (std::uint32_t rest = desc.pages - pages; rest != 0;) {
     const PageIndex next = run.first + desc.pages - rest;
     const std::uint32_t length = pages < rest ? pages : rest;
     descs_[next].pages = length;
+    descs_[next].run.use.bin = set_of(length);
     descs_[next].head.store(head_of(RunState::heap), std::memory_order_relaxed);
     cache_run(next, run.zero);
     rest -= length;
   }
   const std::size_t granted = std::size_t{pages} * os::k_page_size;
   desc.pages = pages;
-  desc.run.use.bin = bin_of(pages);
+  desc.run.use.bin = bin;
   desc.set_live(granted - size);
   desc.head.store(head_of(RunState::heap), std::memory_order_release);
   stats.other_count.add(1);
   stats.other_bytes.add(granted);
-  if (account(granted, granted - size) == Pop::new_peak) raise_peak();
+  if (account(granted, size) == Pop::new_peak) raise_peak();
   return base_ + std::size_t{run.first} * os::k_page_size;
 }
 
 std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size_t max_bytes) noexcept {
-  RunBin* const bin = find_bin(pages);
-  if (bin == nullptr) return 0;
+  if (!find_bin(pages)) return 0;
   const std::size_t bytes = std::size_t{pages} * os::k_page_size;
   std::size_t cleared = 0;
-  for (PageIndex p = bin->head; p != k_no_page && blocks-- != 0; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
+  for (PageIndex p = bin_heads_[set_of(pages)]; p != k_no_page && blocks-- != 0; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
     PageDesc& desc = descs_[p];
     if ((desc.run.use.slack & pages::k_slack_zero) != 0) continue;
     if (cleared + bytes > max_bytes) break;
@@ -298,13 +316,13 @@ std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size
 
 // --- blocks that other threads freed ----------------------------------------------------------------------------------
 
-bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept {
+bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
   State& state = slab.states()[unit];
   std::uint16_t was = state.load(std::memory_order_relaxed);
   do {
     if ((was & k_live) == 0) return false;
   } while (!state.compare_exchange_weak(was, k_remote | k_no_unit, std::memory_order_relaxed));
-  *slack = was & k_small_slack_mask;
+  *requested = was & k_small_size_mask;
   std::uint16_t head = slab.remote.load(std::memory_order_relaxed);
   do {
     state.store(static_cast<std::uint16_t>(k_remote | head), std::memory_order_relaxed);
@@ -318,11 +336,11 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept
   return true;
 }
 
-bool Heap::free_remote(PageIndex first, std::uint32_t* slack) noexcept {
+bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
   PageDesc& desc = descs_[first];
   PageIndex live = pages::k_live;
   if (!desc.run.next.compare_exchange_strong(live, pages::k_remote, std::memory_order_relaxed)) return false;
-  *slack = desc.run.use.slack & pages::k_slack_mask;
+  *requested = std::size_t{desc.pages} * os::k_page_size - (desc.run.use.slack & pages::k_slack_mask);
   desc.set(RunState::remote, index_);
   PageIndex head = remote_runs_.load(std::memory_order_relaxed);
   do {

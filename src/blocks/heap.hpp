@@ -14,6 +14,11 @@
 // sizes by what it asks for: sizes that it has asked for before. Bytes of growth that was held back are weighed, those for known
 // sizes against twice those for new ones; when a peak's worth has come together the heap keeps what it uses.
 //
+// Wandering: a free run in a bin is of use if its size comes again, and else only in the way: it cannot join its neighbours, and has
+// to be found when others need the memory. Pages of misses of new sizes are weighed against those of known ones (that have a bin), two
+// to one; once they are sixteen times the heap's peak ahead, and 256 MiB, a block is freed to the page store at once unless its size
+// comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
+//
 //   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
@@ -43,27 +48,33 @@ struct Item {
   State* state;
 };
 
-struct alignas(32) Magazine {
-  Item* top;           // the block to hand out next; the sentinel below the first one holds nullptr
-  Item* last;          // the topmost place
-  base::Counter pops;  // blocks handed out, ever
-  std::uint64_t seen;  // pops when the clock hand last passed
+// As long as a unit, so that a class's bytes are also where its magazine lies. What hits write stands where no line of another
+// magazine's, of the heap or of the pool has what they read (src/README.md: the last 12 bits).
+struct alignas(64) Magazine {
+  Item* bottom;             // the sentinel below the first place, which holds nullptr
+  std::uint64_t seen;       // pops when the clock hand last passed
+  std::uint64_t aged_pops;  // pops when `age` last passed
+  std::uint64_t unused[2];
+  Item* last;               // the topmost place
+  Item* top;                // the block to hand out next
+  base::Counter pops;       // blocks handed out, ever
 };
+static_assert(sizeof(Magazine) == k_unit);
 
-struct alignas(32) RunBin {
-  base::Published pages;
-  pages::PageIndex head = pages::k_no_page;
-  base::Counter pops;  // runs handed out since the bin got its page count
+// What hits do not need of a bin; the rest lies in arrays of their own, where one instruction reaches it by the bin's number.
+struct BinUse {
   std::uint64_t seen = 0;  // pops when the clock hand last passed; k_fresh: it has not yet passed
   std::uint32_t aged_pops = 0;   // pops when `age` last passed
   pages::Epoch aged_since = 0;  // in which it was last seen to be used
+  std::uint32_t asked = 0;       // number of the last miss of that page count
+  std::uint32_t asked_pops = 0;  // pops at that time
 };
 inline constexpr std::uint64_t k_fresh = ~std::uint64_t{0};
 
-inline constexpr unsigned k_slack_bits = 36;
-inline constexpr std::uint64_t k_one_block = std::uint64_t{1} << k_slack_bits;
 inline constexpr unsigned k_bin_sets = 128;  // what set_of yields
-inline constexpr unsigned k_more_ways = 3;
+inline constexpr unsigned k_bin_ways = 4;
+inline constexpr unsigned k_bins = k_bin_sets * k_bin_ways;  // way w of set s is number w * k_bin_sets + s
+inline constexpr std::uint16_t k_no_bin = k_bins;  // one that is always empty: its runs go to the page store when they are freed
 
 // Bounds of the slow paths, in blocks, runs or sets.
 inline constexpr unsigned k_drain_blocks = 64;
@@ -75,14 +86,19 @@ inline constexpr unsigned k_age_runs = 32;    // given back in a step
 inline constexpr unsigned k_age_sets = 16;    // looked at in a step
 inline constexpr unsigned k_aged_runs = 128;  // looked at in a bin
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
+// Wandering: misses of new sizes against those of known ones, in pages; and up to how many pages times misses since the last one of
+// that size a run is worth a bin then.
+inline constexpr std::uint64_t k_wandering = 65536;
+inline constexpr std::uint64_t k_wandering_peaks = 16;
+inline constexpr std::uint64_t k_worth_keeping = 16384;
 
 struct HeapStats {
   base::Counter peak_bytes, peak_count;
   base::Counter other_count, other_bytes;  // handed out, but not by a present magazine or bin
   base::Counter misses;
   // Blocks of other heaps that this thread freed, and own blocks taken back from the remote lists (cumulative).
-  // (the slack of the latter is no longer known then: the freeing side accounts for it in given_slack)
-  base::Counter given_bytes, given_count, given_slack;
+  // (what was asked for of the latter is no longer known then: the freeing side accounts for it in given_requested)
+  base::Counter given_bytes, given_count, given_requested;
   base::Counter drained_bytes, drained_count;
 };
 
@@ -102,11 +118,13 @@ class alignas(64) Heap {
   Popped pop_small(std::size_t size) noexcept;
   Popped pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept;
   void raise_peak() noexcept;
-  // Frees and leaves the lock. False if `block` is no live block of this heap that can be pushed at once; nothing has changed
-  // then and the lock is still held.
-  bool push_and_leave(void* block, std::size_t offset, pages::PageDesc& desc) noexcept;
-  [[nodiscard]] Pop account(std::size_t granted, std::size_t slack) noexcept;  // block or new_peak
-  void unaccount(std::size_t granted, std::size_t slack) noexcept;
+  // Free and leave the lock: a run of this heap that begins at `page`, or what begins at a unit of the arena. False if that is no
+  // live block of this heap that can be pushed where hits look; nothing has changed then and the lock is still held.
+  bool has_run(const pages::PageDesc& desc) const noexcept { return base::folded_load(desc.head) == run_head_; }
+  bool push_run_and_leave(std::uint64_t page, pages::PageDesc& desc) noexcept;
+  bool push_small_and_leave(void* block, std::uint64_t unit, const pages::PageDesc& desc) noexcept;
+  [[nodiscard]] Pop account(std::size_t granted, std::size_t requested) noexcept;  // block or new_peak
+  void unaccount(std::size_t granted, std::size_t requested) noexcept;
   // Handed out in all. O(classes + bins); any thread: bins that move meanwhile are noticed by `moves_` and added up again.
   void totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
 
@@ -120,24 +138,25 @@ class alignas(64) Heap {
   void free_small(Slab& slab, unsigned unit) noexcept;
 
   // --- large blocks ---
-  // The bin of that page count, moved to the way that hits look at; nullptr if no way of the set has it.
-  RunBin* find_bin(std::uint64_t pages) noexcept;
-  // Frees a live run of this heap into its bin, or to the store where the set is full. Accounts.
+  // Moves the bin of that page count to the way that hits look at; false if no way of the set has it.
+  bool find_bin(std::uint64_t pages) noexcept;
+  bool has_free_run(std::uint64_t pages) noexcept { return find_bin(pages) && bin_heads_[set_of(pages)] != pages::k_no_page; }
+  // Frees a live run of this heap into its bin, or to the store where the set is full or the sizes wander. Accounts.
   void free_run(pages::PageIndex first) noexcept;
   // Makes the first `pages` of a run of state `taken` a live block of this heap; the rest of it comes to the bins. Accounts.
-  void* adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size) noexcept;
+  // `known`: what find_bin says of that page count.
+  void* adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool known) noexcept;
 
   // --- blocks that other threads freed ---
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
-  bool free_remote(Slab& slab, unsigned unit, std::uint32_t* slack) noexcept;
-  bool free_remote(pages::PageIndex first, std::uint32_t* slack) noexcept;
+  bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
+  bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
   // Takes back at least `most` of each kind, small and large, if there are so many (a slab's are taken together, so it may be
   // 255 small ones more); true if any. O(most).
-  bool drain(unsigned most) noexcept {
-    const bool any = drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
-                     remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
-                     remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
-    return any && drain_some(most);
+  bool drain(unsigned most) noexcept { return has_remote() && drain_some(most); }
+  bool has_remote() const noexcept {
+    return drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page || remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
+           remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
   }
 
   // --- giving back ---
@@ -166,11 +185,10 @@ class alignas(64) Heap {
   // Bytes of the longest cached run. O(bins).
   std::size_t largest_cached() const noexcept;
 
-  // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash; and how many bytes the set's
-  // first bin lies behind that of set 0, which saves hits the multiplication.
-  static constexpr unsigned set_of(std::uint64_t pages) noexcept { return bin_of(pages) / sizeof(RunBin); }
-  static constexpr std::uint16_t bin_of(std::uint64_t pages) noexcept {
-    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(pages) * 0x9E3779B1U >> 20 & (k_bin_sets - 1) * sizeof(RunBin));
+  // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash. Also the number of the set's first
+  // way, the one that hits look at.
+  static constexpr std::uint16_t set_of(std::uint64_t pages) noexcept {
+    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(pages) * 0x9E3779B1U >> 25);
   }
   unsigned index() const noexcept { return index_; }
   pages::PageStore& store() noexcept { return *store_; }
@@ -181,10 +199,9 @@ class alignas(64) Heap {
     owned_bytes_ += (std::uint64_t{new_pages} - old_pages) * os::k_page_size;
   }
   std::uint64_t live_bytes() const noexcept { return stats.peak_bytes.get() - headroom_bytes_.get(); }
-  std::uint64_t live_count() const noexcept {
-    return stats.peak_count.get() - static_cast<std::uint64_t>(static_cast<std::int64_t>(headroom_count_and_slack_.get()) >> k_slack_bits);
-  }
-  std::uint64_t slack() const noexcept { return headroom_count_and_slack_.get() & (k_one_block - 1); }
+  std::uint64_t live_count() const noexcept { return stats.peak_count.get() - headroom_count_.get(); }
+  // Bytes asked for, of this heap's live blocks and of those that others freed: the freeing side counts those.
+  std::uint64_t requested_bytes() const noexcept { return requested_bytes_.get(); }
   void reset_peak() noexcept;
 
   HeapLockGuard lock_guard_;
@@ -193,28 +210,23 @@ class alignas(64) Heap {
   alignas(64) HeapLock lock;
 
  private:
-  std::uint32_t tag_;  // run_head(none, index): what a head of this heap holds beside the state
-  std::uint32_t index_;
-  base::Counter headroom_bytes_;  // peak less live
-  // Two sums in one word, for one store: blocks to the peak in the upper 28 bits, granted less requested bytes of live
-  // blocks in the lower 36 (that is 64 GiB; 16 million blocks at the worst slack).
-  base::Counter headroom_count_and_slack_;
+  const std::uint32_t slab_head_;  // run_head(slab, index)
+  const std::uint32_t run_head_;   // run_head(heap, index)
+  base::Counter headroom_bytes_;   // peak less live
+  base::Counter headroom_count_;
+  base::Counter requested_bytes_;
+  const std::uint32_t index_;
 
   struct ClassState {
-    Item* bottom = nullptr;  // the sentinel of the magazine
     Slab* partial = nullptr;
     Slab* empty = nullptr;
-    std::uint32_t aged_pops = 0;  // pops of the magazine when `age` last passed
   };
 
-  // How many bytes the magazine of the class that serves `size` lies behind that of class 0; and what the class of a magazine
-  // at such a place grants.
-  static constexpr std::size_t magazine_of(std::size_t size) noexcept { return (size + k_unit - 1) / k_unit * sizeof(Magazine); }
-  static constexpr std::size_t granted_at(std::size_t magazine) noexcept { return magazine * (k_unit / sizeof(Magazine)); }
+  // What the class that serves `size` grants, which is also how many bytes its magazine lies behind that of class 0.
+  static constexpr std::size_t magazine_of(std::size_t size) noexcept { return (size + k_unit - 1) & ~(k_unit - 1); }
   Magazine& magazine_at(std::size_t bytes) noexcept {
     return *reinterpret_cast<Magazine*>(reinterpret_cast<char*>(magazines_) + bytes);
   }
-  RunBin& bin_at(std::size_t bytes) noexcept { return *reinterpret_cast<RunBin*>(reinterpret_cast<char*>(bins_) + bytes); }
   std::uint32_t head_of(pages::RunState state) const noexcept { return pages::run_head(state, index_); }
   Slab*& list_of(const Slab& slab) noexcept;
   void unlink(Slab& slab) noexcept;
@@ -233,18 +245,25 @@ class alignas(64) Heap {
     std::atomic_thread_fence(std::memory_order_release);
     moves_.add(1);
   }
-  static void set_bin(RunBin& bin, std::uint32_t pages, pages::PageIndex head, std::uint64_t pops, std::uint64_t seen) noexcept {
-    bin.pages = pages;
-    bin.head = head;
-    bin.pops.set(pops);
-    bin.seen = seen;
-    bin.aged_pops = static_cast<std::uint32_t>(pops) + 1;
+  struct WholeBin {
+    std::uint32_t pages = 0;
+    pages::PageIndex head = pages::k_no_page;
+    std::uint64_t pops = 0;
+    BinUse use;
+  };
+  WholeBin bin_at(unsigned bin) const noexcept { return {bin_pages_[bin], bin_heads_[bin], bin_pops_[bin].get(), bin_uses_[bin]}; }
+  void put_bin(unsigned bin, const WholeBin& whole) noexcept {
+    bin_pages_[bin] = whole.pages;
+    bin_heads_[bin] = whole.head;
+    bin_pops_[bin].set(whole.pops);
+    bin_uses_[bin] = whole.use;
   }
-  RunBin* claim_bin(std::uint32_t pages) noexcept;
+  bool claim_bin(std::uint32_t pages) noexcept;
+  std::uint16_t bin_of_new(std::uint32_t pages, bool known) noexcept;
   void cache_run(pages::PageIndex first, bool zero) noexcept;
-  unsigned give_runs(RunBin& bin, unsigned most) noexcept;
+  unsigned give_runs(unsigned bin, unsigned most) noexcept;
   unsigned decay_set(unsigned most) noexcept;
-  bool age_bin(RunBin& bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
+  bool age_bin(unsigned bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
   bool age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
 
   char* base_;
@@ -256,12 +275,16 @@ class alignas(64) Heap {
 
  private:
   Magazine magazines_[k_classes];
-  RunBin bins_[k_bin_sets];
-  RunBin more_bins_[k_bin_sets][k_more_ways];
+  base::Published bin_pages_[k_bins + 1];     // and k_no_bin
+  pages::PageIndex bin_heads_[k_bins + 1];    // k_no_page, too, has a descriptor (pages::ArenaView)
+  base::Counter bin_pops_[k_bins];  // runs handed out since the bin got its page count
+  BinUse bin_uses_[k_bins];
   ClassState classes_[k_classes];
   std::uint64_t owned_bytes_ = 0;
   base::Counter moves_;  // of bins between ways, counted before and after
   std::uint64_t repeated_bytes_ = 0;  // evidence of a loop
+  std::uint64_t strange_ = 0;  // pages of misses of new sizes, less those of known ones
+  unsigned claims_ = 0;
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed

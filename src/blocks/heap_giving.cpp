@@ -11,32 +11,31 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
-unsigned Heap::give_runs(RunBin& bin, unsigned most) noexcept {
+unsigned Heap::give_runs(unsigned bin, unsigned most) noexcept {
   unsigned given = 0;
-  while (given < most && bin.head != k_no_page) {
-    const PageIndex first = bin.head;
+  while (given < most && bin_heads_[bin] != k_no_page) {
+    const PageIndex first = bin_heads_[bin];
     const PageDesc& desc = descs_[first];
     const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
-    bin.head = desc.run.next.load(std::memory_order_relaxed);
-    store_->give(first, bin.pages, zero);
+    bin_heads_[bin] = desc.run.next.load(std::memory_order_relaxed);
+    store_->give(first, bin_pages_[bin], zero);
     ++given;
   }
-  owned_bytes_ -= std::uint64_t{given} * bin.pages * os::k_page_size;
+  owned_bytes_ -= std::uint64_t{given} * bin_pages_[bin] * os::k_page_size;
   return given;
 }
 
 unsigned Heap::decay_set(unsigned most) noexcept {
   bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
   unsigned given = 0;
-  const auto look_at = [&](RunBin& bin) {
-    if (bin.pops.get() != bin.seen) {
-      bin.seen = bin.pops.get();
-    } else if (bin.head != k_no_page) {
+  for (unsigned bin = bin_hand_; bin < k_bins; bin += k_bin_sets) {
+    if (bin_heads_[bin] == k_no_page) continue;
+    if (const std::uint64_t pops = bin_pops_[bin].get(); pops != bin_uses_[bin].seen) {
+      bin_uses_[bin].seen = pops;
+    } else {
       given += give_runs(bin, most - given);
     }
-  };
-  look_at(bins_[bin_hand_]);
-  for (RunBin& bin : more_bins_[bin_hand_]) look_at(bin);
+  }
   return given;
 }
 
@@ -59,10 +58,7 @@ unsigned Heap::reclaim(unsigned runs) noexcept {
 
 bool Heap::give_idle() noexcept {
   const std::uint64_t owned = owned_bytes_;
-  for (unsigned set = 0; set < k_bin_sets; ++set) {
-    give_runs(bins_[set], ~0U);
-    for (RunBin& bin : more_bins_[set]) give_runs(bin, ~0U);
-  }
+  for (unsigned bin = 0; bin < k_bins; ++bin) give_runs(bin, ~0U);
   for (ClassState& cls : classes_) {
     while (cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
   }
@@ -70,33 +66,34 @@ bool Heap::give_idle() noexcept {
 }
 
 // False: there was more to give than `most`.
-bool Heap::age_bin(RunBin& bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
+bool Heap::age_bin(unsigned bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
   constexpr std::uint32_t k_mask = pages::k_slack_aged - 1;
-  if (const auto pops = static_cast<std::uint32_t>(bin.pops.get()); pops != bin.aged_pops) {
-    bin.aged_pops = pops;
-    bin.aged_since = now - 1;
+  BinUse& use = bin_uses_[bin];
+  if (const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get()); pops != use.aged_pops) {
+    use.aged_pops = pops;
+    use.aged_since = now - 1;
   }
-  const std::size_t bytes = bin.pages * os::k_page_size;
+  const std::size_t bytes = bin_pages_[bin] * os::k_page_size;
   PageIndex kept = k_no_page;
   unsigned looks = k_aged_runs;
-  for (PageIndex run = bin.head; run != k_no_page;) {
+  for (PageIndex run = bin_heads_[bin]; run != k_no_page;) {
     PageDesc& desc = descs_[run];
     const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
     std::uint16_t& slack = desc.run.use.slack;
     if ((slack & pages::k_slack_aged) == 0) {
       slack = static_cast<std::uint16_t>((slack & pages::k_slack_zero) | pages::k_slack_aged | ((now - 1) & k_mask));
     }
-    const pages::Epoch used = looks == 0 ? bin.aged_since : now - ((now - slack) & k_mask);
+    const pages::Epoch used = looks == 0 ? use.aged_since : now - ((now - slack) & k_mask);
     if (used < before) {
       if (*most == 0) return false;
       --*most;
       if (kept == k_no_page) {
-        bin.head = next;
+        bin_heads_[bin] = next;
       } else {
         descs_[kept].run.next.store(next, std::memory_order_relaxed);
       }
       owned_bytes_ -= bytes;
-      store_->give_idle(run, static_cast<std::uint32_t>(bin.pages), (slack & pages::k_slack_zero) != 0, used);
+      store_->give_idle(run, bin_pages_[bin], (slack & pages::k_slack_zero) != 0, used);
     } else if (looks == 0) {
       break;
     } else {
@@ -110,9 +107,10 @@ bool Heap::age_bin(RunBin& bin, pages::Epoch now, pages::Epoch before, unsigned*
 
 bool Heap::age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
   ClassState& cls = classes_[size_class];
-  const auto pops = static_cast<std::uint32_t>(magazines_[size_class].pops.get());
-  if (pops != cls.aged_pops) {
-    cls.aged_pops = pops;
+  Magazine& magazine = magazines_[size_class];
+  const std::uint64_t pops = magazine.pops.get();
+  if (pops != magazine.aged_pops) {
+    magazine.aged_pops = pops;
   } else {
     // Blocks at hand that nobody took for a while keep whole slabs from being empty.
     spill(size_class, ~0U);
@@ -138,22 +136,18 @@ bool Heap::age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left
   for (unsigned sets = k_age_sets; *step < k_bin_sets + k_classes; ++*step, --sets) {
     if (sets == 0 || most == 0) return true;
     if (*step < k_bin_sets) {
-      const auto look = [&](RunBin& bin) {
-        if (bin.head == k_no_page) return true;
+      for (unsigned bin = *step; bin < k_bins; bin += k_bin_sets) {
+        if (bin_heads_[bin] == k_no_page) continue;
         const bool done = age_bin(bin, now, before, &most);
-        if (bin.head != k_no_page) *left = true;
-        return done;
-      };
-      if (!look(bins_[*step])) return true;
-      for (RunBin& bin : more_bins_[*step]) {
-        if (!look(bin)) return true;
+        if (bin_heads_[bin] != k_no_page) *left = true;
+        if (!done) return true;
       }
       continue;
     }
     const unsigned cls = *step - k_bin_sets;
-    if (cls == 0 || (magazines_[cls].top == classes_[cls].bottom && classes_[cls].empty == nullptr)) continue;
+    if (cls == 0 || (magazines_[cls].top == magazines_[cls].bottom && classes_[cls].empty == nullptr)) continue;
     const bool done = age_class(cls, now, before, &most);
-    if (magazines_[cls].top != classes_[cls].bottom || classes_[cls].empty != nullptr) *left = true;
+    if (magazines_[cls].top != magazines_[cls].bottom || classes_[cls].empty != nullptr) *left = true;
     if (!done) return true;
   }
   return false;
@@ -177,41 +171,32 @@ void Heap::flush() noexcept {
 
 std::size_t Heap::largest_cached() const noexcept {
   std::uint32_t pages = 0;
-  const auto look = [&](const RunBin& bin) {
-    if (bin.head != k_no_page && bin.pages > pages) pages = bin.pages;
-  };
-  for (unsigned set = 0; set < k_bin_sets; ++set) {
-    look(bins_[set]);
-    for (const RunBin& bin : more_bins_[set]) look(bin);
+  for (unsigned bin = 0; bin < k_bins; ++bin) {
+    if (bin_heads_[bin] != k_no_page && bin_pages_[bin] > pages) pages = bin_pages_[bin];
   }
   return std::size_t{pages} * os::k_page_size;
 }
 
 const char* Heap::validate() noexcept {
-  if (static_cast<std::int64_t>(headroom_bytes_.get() | headroom_count_and_slack_.get()) < 0) return "HP-5";
+  if (static_cast<std::int64_t>(headroom_bytes_.get() | headroom_count_.get()) < 0) return "HP-5";
   const PageIndex committed = store_->committed_pages();
-  const auto check_bin = [&](const RunBin& bin, unsigned set) -> const char* {
+  const auto check_bin = [&](unsigned bin) -> const char* {
     PageIndex count = 0;
-    for (PageIndex p = bin.head; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
-      if (p >= committed || descs_[p].pages != bin.pages || descs_[p].head.load() != head_of(RunState::heap)) return "HP-2";
+    for (PageIndex p = bin_heads_[bin]; p != k_no_page; p = descs_[p].run.next.load(std::memory_order_relaxed)) {
+      if (p >= committed || descs_[p].pages != bin_pages_[bin] || descs_[p].head.load() != head_of(RunState::heap)) return "HP-2";
       if (++count > committed) return "HP-2";  // a circle
     }
-    return bin.head != k_no_page && set_of(bin.pages) != set ? "HP-3" : nullptr;
+    return bin_heads_[bin] != k_no_page && set_of(bin_pages_[bin]) != bin % k_bin_sets ? "HP-3" : nullptr;
   };
-  for (unsigned set = 0; set < k_bin_sets; ++set) {
-    if (const char* const broken = check_bin(bins_[set], set)) return broken;
-    for (unsigned way = 0; way < k_more_ways; ++way) {
-      const RunBin& bin = more_bins_[set][way];
-      if (const char* const broken = check_bin(bin, set)) return broken;
-      if (bin.pages == 0) continue;
-      if (bin.pages == bins_[set].pages) return "HP-3";
-      for (unsigned other = 0; other < way; ++other) {
-        if (more_bins_[set][other].pages == bin.pages) return "HP-3";
-      }
+  for (unsigned bin = 0; bin < k_bins; ++bin) {
+    if (const char* const broken = check_bin(bin)) return broken;
+    for (unsigned other = bin + k_bin_sets; other < k_bins && bin_pages_[bin] != 0; other += k_bin_sets) {
+      if (bin_pages_[other] == bin_pages_[bin]) return "HP-3";
     }
   }
+  if (bin_pages_[k_no_bin] != 0 || bin_heads_[k_no_bin] != k_no_page) return "HP-3";
   for (unsigned cls = 1; cls < k_classes; ++cls) {
-    for (const Item* item = classes_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
+    for (const Item* item = magazines_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
       const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);
       if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
       const auto page = static_cast<PageIndex>(offset / os::k_page_size);

@@ -11,10 +11,11 @@
 #include <cstdint>
 
 #include "os/memory.hpp"
+#include "pages/page_desc.hpp"
 
 namespace rtpool::blocks {
 
-inline constexpr std::size_t k_unit = 64;
+using pages::k_unit;
 inline constexpr std::size_t k_page_units = os::k_page_size / k_unit;
 inline constexpr std::size_t k_largest_small = 4032;
 inline constexpr unsigned k_classes = 64;  // class c holds blocks of c units; class 0 stays empty

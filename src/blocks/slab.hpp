@@ -18,34 +18,38 @@ namespace rtpool::blocks {
 
 using State = std::atomic<std::uint16_t>;
 
-inline constexpr std::uint16_t k_live = 0x8000;      // low six bits: slack
+inline constexpr std::uint16_t k_live = 0x8000;      // low twelve bits: the size that was asked for
 inline constexpr std::uint16_t k_magazine = 0x4000;  // free, at hand
 inline constexpr std::uint16_t k_listed = 0x2000;    // free, in the slab's list; low ten bits: next unit
 inline constexpr std::uint16_t k_remote = 0x1000;    // freed by another thread; low ten bits: next unit
-inline constexpr std::uint16_t k_small_slack_mask = k_unit - 1;
+inline constexpr std::uint16_t k_small_size_mask = 0xFFF;
+static_assert(k_largest_small <= k_small_size_mask);
 inline constexpr std::uint16_t k_unit_mask = 0x3FF;
 inline constexpr std::uint16_t k_no_unit = 0x3FF;  // no block starts at unit 1023: slabs that long hold classes above 32
 
-struct Slab {
+struct alignas(64) Slab {
+  // What other threads read and write: a line that the owner seldom touches.
   char* base;
   std::uint32_t size_class;
   pages::PageIndex first_page;
   std::uint16_t pages;
   std::uint16_t capacity;
-  std::uint16_t free;
-  std::uint16_t carved;               // blocks ever used; the rest has never been touched
-  std::uint16_t list_head;            // unit of the first free block, k_no_unit for none
   std::atomic<std::uint16_t> remote;  // unit of the first remotely freed block, k_no_unit for none
-  Slab* prev;
-  Slab* next;
   Slab* next_remote;
+
+  // The owner's.
+  alignas(64) Slab* prev;
+  Slab* next;
+  std::uint16_t free;
+  std::uint16_t carved;     // blocks ever used; the rest has never been touched
+  std::uint16_t list_head;  // unit of the first free block, k_no_unit for none
   std::uint64_t aged;  // of an empty one: 1 + the epoch in which it was last used, 0 if that is not known yet
 
   State* states() noexcept { return reinterpret_cast<State*>(this + 1); }
   const State* states() const noexcept { return reinterpret_cast<const State*>(this + 1); }
 
   static constexpr std::size_t record_bytes(unsigned size_class) noexcept {
-    return 64 + slab_units(size_class) * sizeof(State);
+    return sizeof(Slab) + slab_units(size_class) * sizeof(State);
   }
 
   void initialise(char* at, pages::PageIndex first, unsigned cls) noexcept {
@@ -79,7 +83,7 @@ struct Slab {
     ++free;
   }
 };
-static_assert(sizeof(Slab) == 64 && sizeof(State) == 2);
+static_assert(sizeof(Slab) == 128 && sizeof(State) == 2);
 
 // The state of a unit, and the record, of the slab that a page belongs to. Units and pages count from the arena's begin.
 inline State* state_of_unit(const pages::PageDesc& desc, std::size_t unit) noexcept {

@@ -10,9 +10,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace rtpool::pages {
+
+inline constexpr std::size_t k_unit = 64;  // bytes; what small blocks are multiples of
 
 using PageIndex = std::uint32_t;  // counts pages from the arena's begin
 inline constexpr PageIndex k_no_page = 0xFFFFFFFFU;
@@ -85,5 +88,6 @@ struct PageDesc {
 };
 static_assert(sizeof(PageDesc) == 16);
 inline constexpr std::uint32_t k_line_pages = 64 / sizeof(PageDesc);  // pages whose descriptors share a cache line
+inline constexpr std::uint32_t k_descs_before = k_line_pages;  // in front of page 0: a line, the last of which is no page's
 
 }  // namespace rtpool::pages

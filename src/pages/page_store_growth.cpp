@@ -21,6 +21,8 @@ constexpr std::size_t k_reserved_limits = 8;
 constexpr std::size_t k_reserved_beyond = std::size_t{64} << 30;
 constexpr std::size_t k_reserved_share = 16;
 
+constexpr std::size_t bytes_of_descs(std::size_t bytes) noexcept { return (k_descs_before + bytes / os::k_page_size) * sizeof(PageDesc); }
+
 std::size_t addresses_for(std::size_t limit, std::size_t most, std::size_t ration) noexcept {
   std::size_t beyond = limit < k_reserved_beyond / (k_reserved_limits - 1) ? limit * (k_reserved_limits - 1) : k_reserved_beyond;
   if (beyond > ration / k_reserved_share) beyond = ration / k_reserved_share;
@@ -41,9 +43,9 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   for (;;) {
     void* base = nullptr;
     int error = memory.reserve(bytes, unit, &base);
-    if (error == 0) error = descs_.reserve(memory, bytes / os::k_page_size * sizeof(PageDesc));
+    if (error == 0) error = descs_.reserve(memory, bytes_of_descs(bytes));
     if (error == 0) error = frames_.reserve(memory, (bytes / os::k_huge_page_size + 1) * sizeof(Epoch));
-    // Records: at worst every page that is ready is a page of slabs, 576 bytes for each 16 KiB; and heaps.
+    // Records: at worst every page that is ready is a page of slabs, 640 bytes for each 16 KiB; and heaps.
     if (error == 0) error = records_.reserve(memory, (bytes < limit ? bytes : limit) / 24 + (std::size_t{64} << 20));
     if (error == 0) {
       view_.base = static_cast<char*>(base);
@@ -60,9 +62,12 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   }
   reserved_ = bytes;
   if (options_.limit > reserved_) options_.limit = reserved_;
-  view_.descs = reinterpret_cast<PageDesc*>(descs_.base());
+  view_.descs = reinterpret_cast<PageDesc*>(descs_.base()) + k_descs_before;
   runs_.attach(view_.descs);
-  count_calls(4);
+  unsigned calls = 4;
+  const int refused = descs_.extend(memory, bytes_of_descs(0), options_.lock, &calls);  // what empty bins lead to
+  count_calls(calls);
+  if (refused != 0) return {GrowthStep::metadata, refused};
   if (options_.explicit_huge == 0) {
     count_calls(1);
     const char mode = memory.transparent_huge_pages();
@@ -155,7 +160,7 @@ GrowthFailure PageStore::commit(std::uint32_t need, Ahead ahead, std::uint32_t* 
     }
   }
   unsigned calls = 0;
-  int error = descs_.extend(*memory_, (committed + step) / os::k_page_size * sizeof(PageDesc), options_.lock, &calls);
+  int error = descs_.extend(*memory_, bytes_of_descs(committed + step), options_.lock, &calls);
   if (error == 0) {
     error = frames_.extend(*memory_, ((committed + step) / os::k_huge_page_size + 1) * sizeof(Epoch), options_.lock, &calls);
   }
@@ -184,6 +189,8 @@ GrowthFailure PageStore::commit(std::uint32_t need, Ahead ahead, std::uint32_t* 
   }
   const std::lock_guard guard(run_lock_);
   view_.committed.store(committed + step, std::memory_order_release);
+  view_.committed_pages.store((committed + step) / os::k_page_size, std::memory_order_release);
+  view_.committed_units.store((committed + step) / k_unit, std::memory_order_release);
   *step_pages = static_cast<std::uint32_t>(step / os::k_page_size);
   runs_.give(static_cast<PageIndex>(committed / os::k_page_size), *step_pages, true, committed_pages(), !huge);
   return {};

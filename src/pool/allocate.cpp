@@ -20,9 +20,9 @@ namespace {
 // The end of a hit, once for each of its two ways, so that neither jumps to the other's.
 template <bool zeroed>
 [[gnu::always_inline]] inline void* leave_with(PoolImpl& pool, Heap& heap, std::size_t size, const Heap::Popped& popped) noexcept {
-  if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(heap, size, zeroed);
+  if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(size, heap, zeroed);
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::new_peak)) {
-    return PoolImpl::leave_with_new_peak(heap, popped.block, zeroed && !popped.zero ? size : 0);
+    return pool.leave_with_new_peak(zeroed && !popped.zero ? size : 0, heap, popped.block);
   }
   heap.lock.leave_fast();
   return zeroed && !popped.zero ? std::memset(popped.block, 0, size) : popped.block;
@@ -38,19 +38,45 @@ template <bool zeroed>
 [[gnu::always_inline]] inline void* hit(PoolImpl& pool, std::size_t size) noexcept {
   if (RTPOOL_UNLIKELY(t_cache.key != pool.store_.view().id)) return pool.allocate_slow(size, zeroed);
   Heap& heap = *t_cache.heap;
-  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(heap, size, zeroed);
+  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(size, heap, zeroed);
   if (RTPOOL_FIRST(size <= blocks::k_largest_small)) return leave_with<zeroed>(pool, heap, size, heap.pop_small(size));
-  return leave_with<zeroed>(pool, heap, size, heap.pop_run(pool.store_.view(), blocks::pages_of(size), size));
+  const Heap::Popped run = heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
+  if (RTPOOL_UNLIKELY(run.pop == Heap::Pop::nothing)) return pool.allocate_run(size, heap, zeroed);
+  return leave_with<zeroed>(pool, heap, size, run);
 }
 
 }  // namespace
 
-[[gnu::noinline]] void* PoolImpl::leave_and_allocate(Heap& heap, std::size_t size, bool zeroed) noexcept {
+[[gnu::noinline]] void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept { return allocate_as(size, zeroed, 0); }
+
+[[gnu::noinline]] void* PoolImpl::leave_and_allocate(std::size_t size, Heap& heap, bool zeroed) noexcept {
   heap.lock.leave_fast();
   return allocate_slow(size, zeroed);
 }
 
-[[gnu::noinline]] void* PoolImpl::leave_with_new_peak(Heap& heap, void* block, std::size_t clear) noexcept {
+// The ladder's rungs that programs of ever new sizes climb, without what only other states of the pool need.
+[[gnu::noinline]] void* PoolImpl::allocate_run(std::size_t size, Heap& heap, bool zeroed) noexcept {
+  const std::uint64_t pages = blocks::pages_of(size);
+  Served served;
+  if (size <= largest_request()) {
+    const bool known = heap.find_bin(pages);
+    if (known) served = heap.pop_run(store_.view(), pages, size);
+    if (served.block == nullptr && pages >= pages::k_line_pages && !heap.has_remote()) {
+      heap.decay();
+      const auto count = static_cast<std::uint32_t>(pages);
+      if (const pages::PageRuns::Taken run = store_.take(count); run.first != k_no_page) {
+        heap.stats.misses.add(1);
+        served = {heap.adopt_run(run, count, size, known), run.zero, Heap::Pop::block};
+      }
+    }
+  }
+  if (served.block == nullptr) return leave_and_allocate(size, heap, zeroed);
+  if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
+  heap.lock.leave_fast();
+  return zeroed && !served.zero ? std::memset(served.block, 0, size) : served.block;
+}
+
+[[gnu::noinline]] void* PoolImpl::leave_with_new_peak(std::size_t clear, Heap& heap, void* block) noexcept {
   heap.raise_peak();
   heap.lock.leave_fast();
   return clear != 0 ? std::memset(block, 0, clear) : block;
@@ -177,8 +203,8 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
 
 PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_grow) noexcept {
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
-  const bool known = heap.find_bin(count) != nullptr;
-  const auto at_hand = [&] { return heap.find_bin(count) != nullptr ? heap.pop_run(store_.view(), count, size) : Served{}; };
+  const bool known = heap.find_bin(count);
+  const auto at_hand = [&] { return heap.find_bin(count) ? heap.pop_run(store_.view(), count, size) : Served{}; };
   // A hit that the hit path may not serve (learning, recording): where hits look, first.
   if (const Served served = heap.pop_run(store_.view(), count, size); served.block != nullptr) return served;
   if (const Served served = at_hand(); served.block != nullptr) return served;
@@ -206,7 +232,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);
-  return {heap.adopt_run(run, count, size), run.zero, Heap::Pop::block};
+  return {heap.adopt_run(run, count, size, heap.find_bin(count)), run.zero, Heap::Pop::block};
 }
 
 void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept {

@@ -27,7 +27,7 @@ Stats Pool::stats() noexcept {
   Stats stats;
   std::uint64_t given_bytes = self.stranger_bytes_.load(std::memory_order_relaxed);
   std::uint64_t given_count = self.stranger_count_.load(std::memory_order_relaxed);
-  std::uint64_t slack = 0 - self.stranger_slack_.load(std::memory_order_relaxed);
+  stats.requested_bytes = 0 - self.stranger_requested_.load(std::memory_order_relaxed);
   std::uint64_t drained_bytes = 0;
   std::uint64_t drained_count = 0;
   std::uint64_t served_misses = 0;
@@ -39,7 +39,7 @@ Stats Pool::stats() noexcept {
     stats.peak_bytes += own.peak_bytes.get();
     stats.peak_count += own.peak_count.get();
     heap.totals(&stats.total_count, &stats.total_bytes);
-    slack += heap.slack() - own.given_slack.get();
+    stats.requested_bytes += heap.requested_bytes() - own.given_requested.get();
     served_misses += own.misses.get();
     given_bytes += own.given_bytes.get();
     given_count += own.given_count.get();
@@ -49,7 +49,6 @@ Stats Pool::stats() noexcept {
   // Freed by another thread but not yet taken back by the owner: not alive.
   stats.current_bytes -= given_bytes - drained_bytes;
   stats.current_count -= given_count - drained_count;
-  stats.requested_bytes = stats.current_bytes - slack;
   stats.remote_frees = given_count;
   stats.capacity_bytes = self.store_.capacity();
   stats.resident_bytes = self.frozen_.load() == Frozen::no ? self.store_.resident() : stats.capacity_bytes;

@@ -59,15 +59,15 @@ struct PoolImpl : Pool {
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> misuses_{0};
   std::atomic<std::uint64_t> heapless_misses_{0};  // misses of threads that could not get a heap, and absurd sizes
-  // Frees by threads that have no heap in this pool.
-  std::atomic<std::uint64_t> stranger_bytes_{0};
+  // Frees by threads that have no heap in this pool. On a line of their own, which they so keep.
+  alignas(64) std::atomic<std::uint64_t> stranger_bytes_{0};
   std::atomic<std::uint64_t> stranger_count_{0};
-  std::atomic<std::uint64_t> stranger_slack_{0};
+  std::atomic<std::uint64_t> stranger_requested_{0};
 
   // --- what has not been used (idle.cpp) ---
   static constexpr pages::Epoch k_epochs_known = 256;
   static constexpr std::size_t k_least_watched = 2 * os::k_huge_page_size;
-  std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
+  alignas(64) std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
   std::atomic<os::Nanoseconds> next_look_{0};          // 0: the scavenger has not seen it yet
   std::atomic<os::Nanoseconds> grown_at_{0};
   os::PriorityLock idle_lock_;                         // one that looks at a time; before control_lock_
@@ -95,12 +95,14 @@ struct PoolImpl : Pool {
   std::atomic<blocks::Heap*> heaps_[k_max_heaps];
 
   // --- allocate.cpp ---
-  void* allocate_slow(std::size_t size, bool zeroed) noexcept { return allocate_as(size, zeroed, 0); }
+  void* allocate_slow(std::size_t size, bool zeroed) noexcept;  // never inlined: hits would save registers for it
   void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;  // `how`: bits of trace/format.hpp
   void* serve_request(std::size_t size, bool zeroed, bool* missed) noexcept;
   using Served = blocks::Heap::Popped;
-  void* leave_and_allocate(blocks::Heap& heap, std::size_t size, bool zeroed) noexcept;
-  static void* leave_with_new_peak(blocks::Heap& heap, void* block, std::size_t clear) noexcept;
+  // Inside the heap, entered fast: a large block that is not where hits look.
+  void* allocate_run(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;
   Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
   Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
@@ -139,9 +141,14 @@ struct PoolImpl : Pool {
     std::size_t granted = 0;
     std::size_t requested = 0;
   };
+  // `to_free`: what says whether the block is alive is about to be written.
+  template <bool to_free = false>
   Found find_block(const void* block) const noexcept;
   void release_slow(void* block, unsigned how = 0) noexcept;
   void release_claimed(void* block, std::size_t claimed) noexcept;
+  // Inside the heap, entered fast, while nobody wants attention.
+  void leave_and_release(void* block, blocks::Heap& heap) noexcept;
+  void release_run(void* block, blocks::Heap& heap, std::uint64_t first) noexcept;
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
   void* resize_block(void* block, std::size_t size) noexcept;
   void* resize_debug_block(void* block, std::size_t size) noexcept;

@@ -1,6 +1,7 @@
 // Release and resize: the hit path, other threads' blocks, fallback blocks, and pointers that are nobody's.
 //
 // What a caller says about a block is not believed: its size is never asked for, its address is looked up.
+#include <bit>
 #include <cstring>
 
 #include "base/check.hpp"
@@ -18,31 +19,63 @@ using pages::RunState;
 
 namespace {
 
-// The hit path. False: nothing was done.
-[[gnu::always_inline]] inline bool release_hit(PoolImpl& self, void* block) noexcept {
+constexpr int k_page_bits = std::countr_zero(os::k_page_size);
+constexpr int k_unit_bits = std::countr_zero(blocks::k_unit);
+
+// The hit path; `other` is for a pool that this thread has not used last, a debug pool among them. One comparison each says that a
+// pointer lies in the arena and is aligned: what a rotation brings to the top makes it large. Whatever is rare leaves by a tail call,
+// so that the hit path saves no registers.
+template <class Other>
+[[gnu::always_inline]] inline void release_hit(PoolImpl& self, void* block, Other&& other) noexcept {
   const pages::ArenaView& view = self.store_.view();
-  const auto offset = static_cast<std::size_t>(static_cast<char*>(block) - view.base);
-  if (RTPOOL_LIKELY(t_cache.key == view.id && offset < view.committed.load(std::memory_order_relaxed))) {
-    Heap& heap = *t_cache.heap;
-    PageDesc& desc = view.descs[offset / os::k_page_size];
-    if (RTPOOL_LIKELY(heap.lock.enter_fast()) && RTPOOL_LIKELY(heap.push_and_leave(block, offset, desc))) return true;
-    heap.lock.leave_fast();
+  if (RTPOOL_UNLIKELY(t_cache.key != view.id)) return other();
+  Heap& heap = *t_cache.heap;
+  if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return self.leave_and_release(block, heap);
+  const auto offset = static_cast<std::uint64_t>(static_cast<char*>(block) - view.base);
+  std::uint64_t page = std::rotr(offset, k_page_bits);
+  RTPOOL_OPAQUE(page);  // one register does: the compiler would rotate a copy of the offset for each
+  if (RTPOOL_SECOND(page < base::folded_load(view.committed_pages))) {
+    PageDesc& desc = view.descs[page];
+    if (RTPOOL_LIKELY(heap.has_run(desc))) {
+      if (RTPOOL_LIKELY(heap.push_run_and_leave(page, desc))) return;
+      return self.release_run(block, heap, page);
+    }
+    if (RTPOOL_LIKELY(heap.push_small_and_leave(block, page * blocks::k_page_units, desc))) return;
+    return self.leave_and_release(block, heap);
   }
-  return false;
+  const std::uint64_t unit = std::rotl(page, k_page_bits - k_unit_bits);
+  if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units)) &&
+      RTPOOL_LIKELY(heap.push_small_and_leave(block, unit, view.descs[unit / blocks::k_page_units]))) {
+    return;
+  }
+  self.leave_and_release(block, heap);
 }
 
 }  // namespace
 
 void Pool::release(void* block) noexcept {
   PoolImpl& self = impl(*this);
-  if (!release_hit(self, block)) self.release_slow(block);
+  release_hit(self, block, [&] { self.release_slow(block); });
 }
 
 void Pool::release(void* block, std::size_t claimed) noexcept {
   PoolImpl& self = impl(*this);
-  if (!release_hit(self, block)) self.release_claimed(block, claimed);
+  release_hit(self, block, [&] { self.release_claimed(block, claimed); });
 }
 
+[[gnu::noinline]] void PoolImpl::leave_and_release(void* block, Heap& heap) noexcept {
+  heap.lock.leave_fast();
+  release_slow(block);
+}
+
+// A run of the heap whose bin is not the one that hits look at.
+[[gnu::noinline]] void PoolImpl::release_run(void* block, Heap& heap, std::uint64_t first) noexcept {
+  if (store_.view().descs[first].run.next.load(std::memory_order_relaxed) != pages::k_live) return leave_and_release(block, heap);
+  heap.free_run(static_cast<PageIndex>(first));
+  heap.lock.leave_fast();
+}
+
+template <bool to_free>
 PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   Found found;
   const pages::ArenaView& view = store_.view();
@@ -55,6 +88,10 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   const RunState state = pages::state_of(head);
   if (state == RunState::slab) {
     Slab* const slab = blocks::slab_of_page(desc, found.first);
+    if (to_free) {
+      base::prefetch_to_write(blocks::state_of_unit(desc, offset / blocks::k_unit));
+      base::prefetch_to_write(slab);
+    }
     const auto at = static_cast<std::size_t>(static_cast<const char*>(block) - slab->base);
     if (at % blocks::k_unit != 0 || at >= std::size_t{slab->pages} * os::k_page_size) return found;
     const std::uint16_t unit_state = slab->states()[at / blocks::k_unit].load(std::memory_order_relaxed);
@@ -64,7 +101,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
     found.owner = heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
     found.granted = blocks::class_bytes(slab->size_class);
     found.place = (unit_state & blocks::k_live) != 0 ? Place::live : Place::not_live;
-    found.requested = found.granted - (unit_state & blocks::k_small_slack_mask);
+    found.requested = unit_state & blocks::k_small_size_mask;
     return found;
   }
   if (offset % os::k_page_size != 0 || state == RunState::none || state == RunState::free_last) return found;
@@ -80,6 +117,8 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   return found;
 }
 
+template PoolImpl::Found PoolImpl::find_block<false>(const void*) const noexcept;
+
 void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept {
   misuses_.fetch_add(1, std::memory_order_relaxed);
   const char* const what = place == Place::foreign      ? "is not a block of this pool (allocated elsewhere?)"
@@ -89,7 +128,7 @@ void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept
                     options_.name[0] != '\0' ? "' " : "", static_cast<unsigned long long>(store_.view().id), call, block, what);
 }
 
-void PoolImpl::release_slow(void* block, unsigned how) noexcept {
+[[gnu::noinline]] void PoolImpl::release_slow(void* block, unsigned how) noexcept {
   if (block == nullptr) return;
   if (debug_ == nullptr) {
     give_back(block, how);
@@ -105,7 +144,7 @@ void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
 }
 
 void PoolImpl::give_back(void* block, unsigned how) noexcept {
-  const Found found = find_block(block);
+  const Found found = find_block<true>(block);
   const bool recorded = debug_ == nullptr && recording_.load(std::memory_order_acquire) != nullptr;
   if (found.place == Place::foreign) {
     std::size_t size = 0;
@@ -138,20 +177,20 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     own->lock.leave();
     return;
   }
-  std::uint32_t slack = 0;
-  const bool freed = found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, &slack)
-                                           : found.owner->free_remote(found.first, &slack);
+  std::size_t requested = 0;
+  const bool freed = found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, &requested)
+                                           : found.owner->free_remote(found.first, &requested);
   if (!freed) return misuse(block, Place::not_live, "free");
   if (own != nullptr) {
     own->lock.enter();
     own->stats.given_bytes.add(found.granted);
     own->stats.given_count.add(1);
-    own->stats.given_slack.add(slack);
+    own->stats.given_requested.add(requested);
     own->lock.leave();
   } else {
     stranger_bytes_.fetch_add(found.granted, std::memory_order_relaxed);
     stranger_count_.fetch_add(1, std::memory_order_relaxed);
-    stranger_slack_.fetch_add(slack, std::memory_order_relaxed);
+    stranger_requested_.fetch_add(requested, std::memory_order_relaxed);
   }
 }
 
@@ -217,9 +256,9 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   if (found.slab != nullptr) {
     if (size > found.granted || blocks::class_of(size) != found.slab->size_class) return false;
     heap.lock.enter();
-    found.slab->states()[found.unit].store(static_cast<std::uint16_t>(blocks::k_live | (found.granted - size)), std::memory_order_relaxed);
-    heap.unaccount(found.granted, found.granted - found.requested);
-    if (heap.account(found.granted, found.granted - size) == Heap::Pop::new_peak) heap.raise_peak();
+    found.slab->states()[found.unit].store(static_cast<std::uint16_t>(blocks::k_live | size), std::memory_order_relaxed);
+    heap.unaccount(found.granted, found.requested);
+    if (heap.account(found.granted, size) == Heap::Pop::new_peak) heap.raise_peak();
     heap.stats.other_count.add(1);
     heap.stats.other_bytes.add(found.granted);
     heap.lock.leave();
@@ -234,8 +273,7 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   if (new_pages > old_pages) {
     // A free run of that size comes first: a loop that grows a block, frees it and starts again would else take a new run
     // each time and leave a longer one behind.
-    const blocks::RunBin* const bin = heap.find_bin(new_pages);
-    done = (bin == nullptr || bin->head == pages::k_no_page) && store_.extend_run(found.first, old_pages, new_pages - old_pages);
+    done = !heap.has_free_run(new_pages) && store_.extend_run(found.first, old_pages, new_pages - old_pages);
   } else if (new_pages < old_pages) {
     if (options_.zero_on_free) {
       std::memset(store_.view().base + std::size_t{found.first + new_pages} * os::k_page_size, 0,
@@ -247,10 +285,10 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   if (done) {
     const std::size_t granted = std::size_t{new_pages} * os::k_page_size;
     heap.resized(old_pages, new_pages);
-    desc.run.use.bin = Heap::bin_of(new_pages);
+    desc.run.use.bin = Heap::set_of(new_pages);
     desc.set_live(granted - size);
-    heap.unaccount(found.granted, found.granted - found.requested);
-    if (heap.account(granted, granted - size) == Heap::Pop::new_peak) heap.raise_peak();
+    heap.unaccount(found.granted, found.requested);
+    if (heap.account(granted, size) == Heap::Pop::new_peak) heap.raise_peak();
     heap.stats.other_count.add(1);
     heap.stats.other_bytes.add(granted);
   }

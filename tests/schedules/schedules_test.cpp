@@ -34,7 +34,7 @@ struct StoreState {
   pages::PageIndex live_run(std::uint32_t pages) {
     pages::GrowthFailure failure;
     const pages::PageRuns::Taken run = store.take_or_grow(pages, &failure);
-    heap->adopt_run(run, pages, std::size_t{pages} * os::k_page_size);
+    heap->adopt_run(run, pages, std::size_t{pages} * os::k_page_size, heap->find_bin(pages));
     return run.first;
   }
   void expect_whole() {
@@ -74,8 +74,8 @@ TEST_F(HeapSchedules, RemotelyFreedRunsComeBackOnce) {
     b = state.live_run(3);
   };
   const auto free = [](StoreState& state, pages::PageIndex first) {
-    std::uint32_t slack = 0;
-    expect(state.heap->free_remote(first, &slack), "a live block can be freed");
+    std::size_t requested = 0;
+    expect(state.heap->free_remote(first, &requested), "a live block can be freed");
   };
   const auto drain = [](StoreState& state) {
     state.heap->drain(1);
@@ -92,8 +92,8 @@ TEST_F(HeapSchedules, ADoubleFreeByTwoThreadsIsSeenByOne) {
     freed = 0;
   };
   const auto free = [](StoreState& state) {
-    std::uint32_t slack = 0;
-    freed += state.heap->free_remote(a, &slack) ? 1 : 0;
+    std::size_t requested = 0;
+    freed += state.heap->free_remote(a, &requested) ? 1 : 0;
   };
   const auto drain = [](StoreState& state) { state.heap->drain(64); };
   const Outcome outcome = run(prepare, {free, free, drain}, {});
@@ -116,9 +116,9 @@ TEST_F(HeapSchedules, RemotelyFreedSmallBlocksComeBackOnce) {
     }
   };
   const auto free = [](StoreState& state, unsigned which) {
-    std::uint32_t slack = 0;
-    expect(state.heap->free_remote(*slab, units[which], &slack), "a live block can be freed");
-    expect(slack == 1024 - 1000, "the slack is what the block was allocated with");
+    std::size_t requested = 0;
+    expect(state.heap->free_remote(*slab, units[which], &requested), "a live block can be freed");
+    expect(requested == 1000, "what was asked for is what the block was allocated with");
   };
   const auto first = [=](StoreState& s) {
     free(s, 0);
