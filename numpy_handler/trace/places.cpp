@@ -288,14 +288,7 @@ int make_table(T** table) noexcept {
   const std::size_t bytes = table_bytes<T>();
   if (*table != nullptr) return memory.prefault(*table, bytes);
   void* address = nullptr;
-  int error = memory.reserve(bytes, os::k_page_size, &address);
-  if (error != 0) return error;
-  error = memory.commit(address, bytes);
-  if (error == 0) error = memory.prefault(address, bytes);
-  if (error != 0) {
-    memory.release(address, bytes);
-    return error;
-  }
+  if (const int error = os::reserve_resident(memory, bytes, &address); error != 0) return error;
   *table = static_cast<T*>(address);
   return 0;
 }

@@ -76,4 +76,15 @@ class Memory {
 // The kernel itself. One instance, never destroyed.
 Memory& memory() noexcept;
 
+// A range of its own that does not fault: `reserve`, `commit` and `prefault` in a row. After a failure nothing is left of it.
+inline int reserve_resident(Memory& memory, std::size_t bytes, void** out) noexcept {
+  void* address = nullptr;
+  if (const int error = memory.reserve(bytes, k_page_size, &address); error != 0) return error;
+  int error = memory.commit(address, bytes);
+  if (error == 0) error = memory.prefault(address, bytes);
+  if (error != 0) memory.release(address, bytes);
+  else *out = address;
+  return error;
+}
+
 }  // namespace rtpool::os

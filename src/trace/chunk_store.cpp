@@ -19,14 +19,7 @@ int ChunkStore::add_slab(os::Memory& memory) noexcept {
   if (index == k_most_slabs) return ENOMEM;
   const std::size_t bytes = slab_bytes(sizeof(Slab));
   void* address = nullptr;
-  int error = memory.reserve(bytes, os::k_page_size, &address);
-  if (error != 0) return error;
-  error = memory.commit(address, bytes);
-  if (error == 0) error = memory.prefault(address, bytes);
-  if (error != 0) {
-    memory.release(address, bytes);
-    return error;
-  }
+  if (const int error = os::reserve_resident(memory, bytes, &address); error != 0) return error;
   auto* const slab = new (address) Slab;
   slabs_[index].store(slab, std::memory_order_release);
   slab_count_.store(index + 1, std::memory_order_release);

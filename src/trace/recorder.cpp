@@ -153,11 +153,7 @@ Stream* Recorder::make_stream(bool may_wait) noexcept {
   if (index == k_most_streams) return nullptr;
   const std::size_t bytes = base::align_up(sizeof(Stream), os::k_page_size);
   void* address = nullptr;
-  if (memory_->reserve(bytes, os::k_page_size, &address) != 0) return nullptr;
-  if (memory_->commit(address, bytes) != 0 || memory_->prefault(address, bytes) != 0) {
-    memory_->release(address, bytes);
-    return nullptr;
-  }
+  if (os::reserve_resident(*memory_, bytes, &address) != 0) return nullptr;
   auto* const made = new (address) Stream;
   streams_[index].store(made, std::memory_order_release);
   stream_count_.store(index + 1, std::memory_order_release);
