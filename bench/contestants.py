@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+# Who run a version of the code of their own, in the suites that have it.
+REWRITTEN = ("out", "numba")
 # glibc as far as it can be tuned from outside: nothing by mmap, nothing trimmed, the heap grown in big steps.
 _TUNED = {
     "MALLOC_MMAP_MAX_": "0",
@@ -52,6 +54,7 @@ def everyone() -> list[Contestant]:
         Contestant("rtpool", "rtpool.handler()", missing=_needs("rtpool")),
         Contestant("rtpool-active", 'rtpool.activate(malloc="tune")', missing=_needs("rtpool")),
         Contestant("out", "NumPy's default, by hand with out="),
+        Contestant("numba", "compiled by Numba", missing=_needs("numba")),
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import math
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import cases
-from contestants import Contestant
+from contestants import REWRITTEN, Contestant
 
 HERE = Path(__file__).resolve().parent
 # One thread each: turns would otherwise disturb each other through the libraries' waiting threads.
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-_LIBRARIES = ("scipy", "scikit-image", "pandas", "scikit-learn", "opencv-python-headless", "numpy-allocator")
+_LIBRARIES = ("scipy", "scikit-image", "pandas", "scikit-learn", "opencv-python-headless", "numpy-allocator", "numba")
 
 
 class Worker:
@@ -66,18 +65,24 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def _way_of(contestant: Contestant) -> str:
+    """The version of the code that a contestant runs."""
+    return contestant.name if contestant.name in REWRITTEN else cases.PLAIN
+
+
 def _measure_case(
     case: str, workers: Sequence[Worker], arguments: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], str]:
     """Measure a case with all workers in turns; rows, and what was wrong or nothing."""
     prepared = {}
     for worker in workers:
-        prepared[worker] = worker.ask(prepare=case, by_hand=worker.contestant.name == "out")
+        prepared[worker] = worker.ask(prepare=case, way=_way_of(worker.contestant))
     values = [answer["value"] for answer in prepared.values()]
     problem = ""
     if any(not math.isclose(value, values[0], rel_tol=1e-6, abs_tol=1e-9) for value in values):
         named = ", ".join(f"{worker.contestant.name}: {answer['value']:.9g}" for worker, answer in prepared.items())
         problem = f"{case}: results differ ({named})"
+    firsts = {worker.contestant.name: answer["first"] for worker, answer in prepared.items()}
     slowest = max(answer["seconds"] for answer in prepared.values())
     iterations = max(3, min(20_000, int(arguments.batch / slowest)))
     rounds = arguments.rounds
@@ -107,6 +112,7 @@ def _measure_case(
             "slowest": max(seconds[name]) / inner,
             "faults": faults[name] / (iterations * rounds * inner),
             "iterations": iterations * rounds * inner,
+            "first": firsts[name],
         }
         for reference in ("numpy", "out"):
             if reference in turns:
@@ -120,8 +126,9 @@ def run(
     arguments: argparse.Namespace, chosen: Sequence[Contestant], make_progress: Callable[[int], Any]
 ) -> tuple[dict[str, Any], str]:
     """Run one of the Python suites."""
-    by_hand = hasattr(importlib.import_module(f"cases.{arguments.suite}"), "BY_HAND")
-    taking_part = [c for c in chosen if not c.missing and (by_hand or c.name != "out")]
+    ways = {cases.PLAIN, *cases.ways(arguments.suite)}
+    chosen = [c for c in chosen if _way_of(c) in ways]
+    taking_part = [c for c in chosen if not c.missing]
     names = cases.names(arguments.suite)
     if arguments.cases:
         names = [name for name in names if any(part in name for part in arguments.cases)]

@@ -4,6 +4,7 @@
     python bench/run.py --suite empty            np.empty and its free, 8 B to 1 GiB
     python bench/run.py --suite chains           arithmetic on arrays that fit the caches
     python bench/run.py --suite programs         20 unmodified programs over SciPy, pandas, OpenCV, ...
+    python bench/run.py --suite compiled         the same functions as NumPy runs them and as Numba compiles them
     python bench/run.py --suite core --build build/bench     the core alone, against any malloc, in C++
     python bench/run.py --suite startup          what a short script pays
     python bench/run.py --suite replay           traces of the 20 programs, without the programs

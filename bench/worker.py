@@ -1,6 +1,7 @@
 """One contestant: reads requests as JSON lines on standard input, answers on standard output.
 
-{"prepare": CASE, "by_hand": bool}  builds a case and runs it a few times: {"seconds": per iteration, "value": checksum}
+{"prepare": CASE, "way": WAY}       builds a case and runs it a few times: {"seconds": per iteration, "first": the first
+                                    one, "value": checksum}
 {"run": iterations}                 times so many iterations: {"seconds": [..., one each], "faults": int}
 """
 
@@ -51,8 +52,12 @@ def main() -> None:
         if "prepare" in request:
             with enter():
                 # Inputs too: a loop inside the handler makes its arrays there.
-                step = cases.build(request["prepare"], by_hand=request["by_hand"])
-                answer["value"] = _checksum(step())
+                step = cases.build(request["prepare"], way=request["way"])
+                began = time.perf_counter()
+                value = step()
+                answer["first"] = time.perf_counter() - began
+                answer["value"] = _checksum(value)
+                del value
                 took = []
                 for _ in range(4):
                     began = time.perf_counter()

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-SUITES = ("convert", "empty", "chains", "programs")
+SUITES = ("convert", "empty", "chains", "programs", "compiled")
+PLAIN = "plain"
 
 
 def names(suite: str) -> list[str]:
@@ -21,9 +22,14 @@ def inner_iterations(case: str) -> int:
     return int(getattr(suite, "INNER", 1))
 
 
-def build(case: str, *, by_hand: bool = False) -> Callable[[], Any]:
-    """Build a case; `by_hand` asks for the version rewritten with out=, which only suites with `BY_HAND` have."""
+def ways(suite: str) -> tuple[str, ...]:
+    """Which rewritten versions the cases of a suite have: `out` (by hand, with out=), `numba`."""
+    return tuple(getattr(importlib.import_module(f"cases.{suite}"), "WAYS", ()))
+
+
+def build(case: str, *, way: str = PLAIN) -> Callable[[], Any]:
+    """Build a case; `way` is one of the suite's `ways`, or the code as people write it."""
     suite, _, name = case.partition(":")
     module = importlib.import_module(f"cases.{suite}")
-    iteration: Callable[[], Any] = module.build(name, by_hand=by_hand) if by_hand else module.build(name)
+    iteration: Callable[[], Any] = module.build(name) if way == PLAIN else module.build(name, way=way)
     return iteration

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-BY_HAND = True
+WAYS = ("out",)
 NAMES = [str(2**e) for e in range(11, 17)]
 
 
@@ -21,7 +21,7 @@ def on_a_page(n: int) -> Any:
     return room[begin : begin + n * 8].view(np.float64)
 
 
-def build(name: str, *, by_hand: bool = False) -> Callable[[], Any]:
+def build(name: str, *, way: str = "plain") -> Callable[[], Any]:
     n = int(name)
     rng = np.random.default_rng(0)
     a, b, c = rng.random(n), rng.random(n), rng.random(n)
@@ -39,7 +39,7 @@ def build(name: str, *, by_hand: bool = False) -> Callable[[], Any]:
         r = s * u
         return r + t
 
-    if not by_hand:
+    if way != "out":
         return iteration
 
     values = on_a_page(n), on_a_page(n), on_a_page(n)
