@@ -15,25 +15,27 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "rtpool_reference",  # _ext: what is read from the program itself
+    "rtpool_results",  # _ext: tables, plots and figures, from bench/results
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.intersphinx",
     "sphinx_copybutton",
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_ext"]
+add_module_names = False
 autosummary_generate = True
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
-# Names are links where this site has them; those of Python and NumPy only where their inventories can be had.
-intersphinx_mapping: dict[str, tuple[str, None]] = {}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"rtpool {release}"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_sidebars = {"index": []}  # the home page has the whole width
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

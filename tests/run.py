@@ -19,6 +19,7 @@ among it.
 from __future__ import annotations
 
 import argparse
+import ctypes.util
 import os
 import shutil
 import subprocess
@@ -112,6 +113,16 @@ def environment(runner: Runner) -> Result:
     return Result()
 
 
+def _install_package(runner: Runner, package: str) -> bool:
+    """Install a package of the distribution where that is permitted; whether it was tried."""
+    apt = shutil.which("apt-get")
+    if not apt or os.geteuid() != 0:
+        return False
+    runner.run(apt, "update", "-qq")
+    runner.run(apt, "install", "-y", "-qq", package, variables={"DEBIAN_FRONTEND": "noninteractive"})
+    return True
+
+
 def _find_googletest(runner: Runner) -> None:
     """Install GoogleTest from the distribution if it is missing and may be installed; raise Skipped if not."""
 
@@ -126,10 +137,7 @@ def _find_googletest(runner: Runner) -> None:
         return
     if not shutil.which(os.environ.get("CXX", "c++").split()[0]):
         raise Skipped("no C++ compiler; on Debian and Ubuntu: apt-get install g++")
-    apt = shutil.which("apt-get")
-    if apt and os.geteuid() == 0:
-        runner.run(apt, "update", "-qq")
-        runner.run(apt, "install", "-y", "-qq", "libgtest-dev", variables={"DEBIAN_FRONTEND": "noninteractive"})
+    if _install_package(runner, "libgtest-dev"):
         if there():
             return
         raise Skipped(f"GoogleTest is missing and apt-get could not install libgtest-dev (see {runner.log})")
@@ -240,6 +248,8 @@ def fuzz(runner: Runner) -> Result:
 
 def python(runner: Runner) -> Result:
     """Run the Python tests against the installed package."""
+    if not runner.quick and ctypes.util.find_library("portaudio") is None:
+        _install_package(runner, "libportaudio2")  # for the page about audio; skipped without
     report = WORK / "pytest.xml"
     report.unlink(missing_ok=True)
     selection = ["-m", "not slow"] if runner.quick else []
@@ -258,7 +268,7 @@ def lint(runner: Runner) -> Result:
         "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
     }
     checked = ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "tests/fuzz/long_run.py")
-    for script in (*checked, "tests/stress/long_run.py", "bench/run.py"):
+    for script in (*checked, "tests/stress/long_run.py", "bench/run.py", "docs/build.py"):
         mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
         checks[f"mypy over {script}"] = [*mypy, script]
     for name, command in checks.items():
@@ -298,7 +308,7 @@ STEPS: dict[str, Callable[[Runner], Result]] = {
 }
 QUICK = ("core", "python", "lint")
 # What runs side by side, each in this order.
-LANES = {("python", "docs", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
+LANES = {("docs", "python", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
 
 
 def _read_junit(path: Path) -> Result:

@@ -1,6 +1,6 @@
 """Directives that read the reference from the program itself, so that it cannot differ from it.
 
-`rtpool-commands`: the help of every command of `python -m rtpool`. `rtpool-result FILE`: a file of bench/results.
+`rtpool-commands`: the help of every command of `python -m rtpool`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-
-RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 
 
 def _help(*command: str) -> str:
@@ -45,17 +42,6 @@ class Commands(Directive):
         return sections
 
 
-class Result(Directive):
-    """A result file as it was written."""
-
-    required_arguments: ClassVar[int] = 1
-
-    def run(self) -> list[nodes.Node]:
-        text = (RESULTS / self.arguments[0]).read_text(encoding="utf-8")
-        return [nodes.literal_block(text, text, language="text")]
-
-
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("rtpool-commands", Commands)
-    app.add_directive("rtpool-result", Result)
     return {"parallel_read_safe": True}

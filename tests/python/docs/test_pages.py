@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import re
@@ -18,12 +19,23 @@ NEEDS = re.compile(r"<!-- needs: (.*?) -->")
 PAGES = sorted(page for page in DOCS.rglob("*.md") if CODE.search(page.read_text(encoding="utf-8")))
 
 
+def is_there(name: str) -> bool:
+    """A module, a command, or a library."""
+    if ".so" not in name:
+        return importlib.util.find_spec(name) is not None or shutil.which(name) is not None
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
 def test_what_the_page_says_runs(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     needs = NEEDS.search(text)
     for name in needs[1].split(", ") if needs else []:
-        if importlib.util.find_spec(name) is None and shutil.which(name) is None:
+        if not is_there(name):
             pytest.skip(f"{name} is not installed")
     program = tmp_path / "howto.py"
     program.write_text("\n\n".join(CODE.findall(text)))

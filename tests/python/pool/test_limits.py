@@ -1,6 +1,6 @@
 """Where memory is limited, or what the pool would like is not permitted: the documented outcome, and the process lives.
 
-The table in README.md ("Where memory is limited") says what these tests hold.
+The table in docs/reference/limits.md ("Where memory is limited") says what these tests hold.
 """
 
 from __future__ import annotations
