@@ -371,6 +371,24 @@ def compiled(data: Data) -> Table:
     return table
 
 
+def interface(data: Data) -> Table:
+    """An allocation and its release through the table of the C interface, and without."""
+    counted = {size: f"{of['internal']:.0f} and {of['interface']:.0f}" for size, of in data["instructions"].items()}
+    return Table(
+        ["bytes", "within rtpool", "through the table", "more", "instructions"],
+        [
+            [
+                row["size"],
+                f"{row['internal']:.2f} ns",
+                f"{row['interface']:.2f} ns",
+                f"{row['more']:.2f} ns",
+                counted.get(row["size"], ""),
+            ]
+            for row in data["pairs_ns"]
+        ],
+    )
+
+
 def once(data: Data) -> Table:
     """Figures that were taken once, while something was changed."""
     return Table(
@@ -409,5 +427,6 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "dask": ("dask", dask),
     "dask-transfer": ("dask", dask_transfer),
     "compiled": ("compiled", compiled),
+    "interface": ("interface", interface),
     "once": ("once", once),
 }
