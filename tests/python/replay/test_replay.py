@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import rtpool
 from rtpool import _core
 from rtpool._replay import compare, peers, script, watch
 from rtpool._trace import events as recorded
+
+TRACES = Path(__file__).parents[3] / "bench" / "traces"
 
 
 def replay(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -86,6 +89,19 @@ def test_a_loop_becomes_its_sizes(path: Path) -> None:
     sizes = [size for _, _, operation, _, size in rows(made) if operation == script.ZEROED_ALLOCATION]
     assert sizes == [800_000] * 50
     assert 1_600_000 <= made.peak_bytes <= 2_500_000
+
+
+@pytest.mark.parametrize("packed", sorted(TRACES.glob("*.trace.gz")), ids=lambda path: path.name.partition(".")[0])
+def test_traces_of_the_benchmark_are_whole(packed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.trace"
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    trace = rtpool.Trace.load(path)
+    assert trace.file.complete and trace.iterations >= 2 and not trace.file.places
+    made = script.script_of(trace.file)
+    check(made)
+    assert made.unmatched == 0 and 100 < made.operations < 10_000
+    # What a trace says of where it was made belongs to no machine.
+    assert trace.file.meta["directory"] == "/" and trace.file.meta["arguments"] == ["bench/replay.py"]
 
 
 def test_reallocs_are_pairs(tmp_path: Path) -> None:
