@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import queue
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,31 @@ def test_threads_without_python(client: Client, each: Any) -> None:
     assert last != 0 and default == client.default_pool() and active == current == 0
     assert pool.stats().total_count >= before + 200
     client.release(handle, last, 10_000)
+    assert pool.stats().current_count == 0 and pool.stats().misuses == 0
+
+
+def test_everything_at_once(client: Client, each: Any) -> None:
+    pool, handle = each
+    kept: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def work(number: int) -> bool:
+        good = True
+        for size in range(100, 400):
+            block = client.allocate(handle, size * number)
+            again = client.pool_from_object(pool)
+            with rtpool.handler(pool):
+                current = client.current_pool()
+            good = good and again == current == handle == client.owner(block)
+            good = good and client.object_from_pool(handle) == pool
+            client.release_pool(again)
+            client.release_pool(current)
+            kept.put(client.capsule(handle, block))
+            kept.get()  # perhaps another thread's
+        return good
+
+    with ThreadPoolExecutor(4) as executor:
+        assert all(executor.map(work, range(1, 9)))
+    gc.collect()
     assert pool.stats().current_count == 0 and pool.stats().misuses == 0
 
 
