@@ -71,7 +71,8 @@ void* Arenas::take_of_pools_locked(std::size_t bytes) noexcept {
   }
   if (void* const arena = take_kept_of_source_locked(bytes)) return arena;
   Pool& last = *entered_[entered_count_ - 1];
-  if (void* const arena = last.take_object_arena(bytes)) return arena;
+  const Pool::ArenaFrom from = unwatched_ != 0 ? Pool::ArenaFrom::any_resident : Pool::ArenaFrom::any;
+  if (void* const arena = last.take_object_arena(bytes, from)) return arena;
   last.count_object_fallback();
   if (last.frozen()) ++frozen_misses_;
   return nullptr;

@@ -69,7 +69,7 @@ class Arenas {
   // Watches what is needed, at most k_most_watches at once. -1: no more.
   int begin_watch() noexcept;
   Need end_watch(int watch) noexcept;
-  // While it lives, what is asked for is nobody's need.
+  // While it lives, what is asked for is nobody's need, and resident: somebody makes room for what comes later.
   class Unwatched {
    public:
     explicit Unwatched(Arenas& arenas) noexcept;

@@ -20,6 +20,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24  // Linux 5.18
 #endif
@@ -196,6 +199,11 @@ class LinuxMemory final : public Memory {
   int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept override {
     const KeepErrno keep;
     return result(::madvise(address, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+  }
+
+  int gather(void* frame) noexcept override {
+    const KeepErrno keep;
+    return result(::madvise(frame, k_huge_page_size, MADV_COLLAPSE));
   }
 
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {

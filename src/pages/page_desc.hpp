@@ -38,6 +38,7 @@ enum class RunState : std::uint8_t {
 
 inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
 inline constexpr std::uint32_t k_absent_flag = 1U << 9;  // in head of a free run or of a window's part: no memory behind it
+inline constexpr std::uint32_t k_untouched_flag = 1U << 10;  // in head of an object arena: its pages come as they are first written
 inline constexpr std::uint16_t k_slack_mask = 0xFFF;       // in slack of a live run: granted minus requested bytes
 inline constexpr std::uint16_t k_slack_zero = 0x8000;      // in slack of a run not alive: every byte is known to be 0
 // In slack of a run in a bin: the bits below say in which epoch it was last used. Handing it out overwrites that, for nothing.

@@ -36,6 +36,7 @@ class PageRuns {
   struct Taken {
     PageIndex first = k_no_page;
     bool zero = false;
+    bool untouched = false;  // its pages come as they are first written
   };
   // A run of exactly `pages` pages with state `taken`; first == k_no_page if no resident run is long enough. May miss one
   // that is less than a sixteenth too long.

@@ -51,6 +51,20 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
   } while (!pending_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
 }
 
+void PageStore::give_untouched(PageIndex first, std::uint32_t pages) noexcept {
+  const std::size_t bytes = std::size_t{pages} * os::k_page_size;
+  if (make_ready(address_of(first), bytes).error == 0) return give(first, pages, false);
+  view_.descs[first].set(RunState::taken);
+  static_cast<void>(discard(first, first + pages));
+}
+
+void PageStore::gather(PageIndex frame) noexcept {
+  const bool may = options_.transparent_huge && options_.explicit_huge == 0 && huge_error() == 0;
+  if (!may || memory_->page_size() != os::k_page_size) return;  // kernels with larger pages have larger huge pages
+  count_calls(1);
+  static_cast<void>(memory_->gather(address_of(frame)));
+}
+
 void PageStore::drain_some_locked() noexcept {
   // Everything is taken at once (no ABA: nobody but the lock's holder ever takes), what exceeds the bound waits privately.
   if (drain_rest_ == k_no_page) drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);

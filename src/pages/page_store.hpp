@@ -74,9 +74,12 @@ class PageStore {
   PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure, std::size_t most = SIZE_MAX) noexcept;
   // k_line_pages pages whose descriptors fill a cache line of their own, as by `take` or by `take_or_grow`.
   PageRuns::Taken take_line(bool may_grow, std::size_t most = SIZE_MAX) noexcept;
-  // A run whose address is a multiple of `unit` pages (a power of two, at most a frame). Where it has to grow it makes no
-  // more ready than it needs, but for the rest of a frame: for requests that are large and seldom.
-  PageRuns::Taken take_aligned(std::uint32_t pages, std::uint32_t unit, bool may_grow, GrowthFailure* failure) noexcept;
+  // What a request that no free run serves may have of the kernel: nothing; memory that is resident, with the rest of a frame so
+  // that it can be a huge page; or, where nothing is absent, addresses behind all others for this request alone, whose pages
+  // come as they are first written.
+  enum class Growing : std::uint8_t { no, resident, untouched };
+  // A run whose address is a multiple of `unit` pages (a power of two, at most a frame): for requests that are large and seldom.
+  PageRuns::Taken take_aligned(std::uint32_t pages, std::uint32_t unit, Growing growing, GrowthFailure* failure) noexcept;
   // Makes `pages` pages ready in one piece.
   GrowthFailure grow(std::uint32_t pages) noexcept;
   // Growth from now on leaves so many bytes of the machine's available memory alone.
@@ -88,6 +91,10 @@ class PageStore {
   void give(PageIndex first, std::uint32_t pages, bool zero) noexcept;
   void give_idle(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
   void give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept;
+  // The same for what was taken untouched. It is made ready, or the kernel gets all of it. Enters the kernel.
+  void give_untouched(PageIndex first, std::uint32_t pages) noexcept;
+  // All of a frame is in use: its pages become a huge one if they may and the kernel has one. Enters the kernel.
+  void gather(PageIndex frame) noexcept;
   // Lengthens a run in place by `more` pages if its right neighbour is free. O(1).
   bool extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept;
   // Gives whole frames back to the kernel that have been free since before epoch `before` began, at most `at_once` frames a
@@ -135,7 +142,7 @@ class PageStore {
   static constexpr unsigned k_drain = 32;
 
  private:
-  enum class Ahead : bool { no, yes };  // whether growth makes more ready than is needed now
+  enum class Ahead : std::uint8_t { none, frame, more };  // what growth makes ready beyond what is needed now
 
   PageRuns::Taken take_locked(std::uint32_t pages) noexcept;
   PageRuns::Taken take_aligned_locked(std::uint32_t pages, std::uint32_t unit) noexcept;
@@ -150,6 +157,7 @@ class PageStore {
     PageIndex begin, first, end;
     std::uint32_t pages;
     std::uint32_t absent;  // pages between begin and end that have no memory yet
+    bool untouched = false;  // and need not have
   };
   bool may_ever_fit(std::uint32_t pages) noexcept;
   // What growth is for: pages in a row from a multiple of `unit` on, and how much may be ready (`take_or_grow`).

@@ -90,11 +90,12 @@ void PageStore::destroy() noexcept {
 }
 
 std::size_t PageStore::step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept {
+  if (ahead == Ahead::none) return need;
   if (committed + need < os::k_huge_page_size) {
     const std::size_t step = need > k_small_step ? base::align_up(need, std::size_t{64} << 10) : k_small_step;
     return committed + step > os::k_huge_page_size ? os::k_huge_page_size - committed : step;
   }
-  std::size_t extra = ahead == Ahead::yes ? committed / 8 : 0;
+  std::size_t extra = ahead == Ahead::more ? committed / 8 : 0;
   if (extra > k_largest_extra_step) extra = k_largest_extra_step;
   const std::size_t step = need > extra ? need : extra;
   return base::align_up(committed + step, os::k_huge_page_size) - committed;
@@ -200,6 +201,11 @@ GrowthFailure PageStore::commit(std::uint32_t need, Ahead ahead, std::uint32_t* 
 // out of the lists. An aligned one is looked for as one that is as much longer as lets it begin anywhere.
 bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* failure) noexcept {
   const std::uint32_t span = request.pages + request.unit - 1;
+  // Behind all that is committed the begin is known, so that nothing is needed for where it might have been.
+  const auto span_at = [&](const PageRuns::Window& end) {
+    const auto lead = static_cast<std::uint32_t>(base::align_up(end.first, request.unit) - end.first);
+    return request.ahead == Ahead::none ? lead + request.pages : span;
+  };
   PageRuns::Window window;
   PageRuns::Window tail;
   {
@@ -208,15 +214,21 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
     tail = runs_.tail(committed_pages());
   }
   std::uint32_t surplus = 0;
-  if (const std::uint32_t fresh = span > tail.pages ? span - tail.pages : 0;
+  if (const std::uint32_t fresh = span_at(tail) > tail.pages ? span_at(tail) - tail.pages : 0;
       fresh != 0 && (window.first == k_no_page || tail.absent + 2 * std::uint64_t{fresh} < window.absent)) {
     std::uint32_t step = 0;
     *failure = commit(fresh, request.ahead, &step);
-    if (failure->error == 0 && request.ahead == Ahead::yes) surplus = step - fresh;
+    if (failure->error == 0 && request.ahead == Ahead::more) surplus = step - fresh;
+    piece->untouched = failure->error == 0 && request.ahead == Ahead::none;
   }
   const std::lock_guard guard(run_lock_);
   const PageIndex committed = committed_pages();
-  window = runs_.find_window(span, committed);  // once more: others take and give meanwhile
+  // Once more: others take and give meanwhile.
+  if (piece->untouched) {
+    window = runs_.tail(committed);
+    if (span_at(window) > window.pages) piece->untouched = false;
+  }
+  if (!piece->untouched) window = runs_.find_window(span, committed);
   if (window.first == k_no_page) window = runs_.search_window(span, committed);
   if (window.first == k_no_page) {
     if (failure->error == 0) *failure = {GrowthStep::limit, ENOMEM};
@@ -229,8 +241,8 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
     window.holder = run.first + run.pages;
   }
   const std::uint32_t absent = runs_.take_window(window, committed);
-  *piece = {window.first, window.first, window.first + request.pages, request.pages, absent};
-  widen(piece, window.holder, surplus, request.most);
+  *piece = {window.first, window.first, window.first + request.pages, request.pages, absent, piece->untouched};
+  if (!piece->untouched) widen(piece, window.holder, surplus, request.most);
   return true;
 }
 
@@ -343,7 +355,7 @@ bool PageStore::prefault_parts(const Piece& piece, GrowthFailure* failure) noexc
       continue;
     }
     const std::size_t bytes = std::size_t{end - at} * os::k_page_size;
-    *failure = make_ready(address_of(at), bytes);
+    if (!piece.untouched) *failure = make_ready(address_of(at), bytes);
     if (failure->error != 0) {
       count_calls(1);
       static_cast<void>(memory_->discard(address_of(at), bytes, options_.lock && lock_error() == 0));
@@ -370,7 +382,7 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
         const std::lock_guard guard(run_lock_);
         if (const PageRuns::Taken run = take_aligned_locked(request.pages, request.unit); run.first != k_no_page) return run;
       }
-      Piece piece;
+      Piece piece{};
       if (!may_ever_fit(request.pages)) {
         *failure = {GrowthStep::limit, ENOMEM};
       } else if (choose(request, &piece, failure)) {
@@ -386,7 +398,7 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
         if (failure->error == 0) {
           put_back(piece.begin, piece.first);
           put_back(piece.first + piece.pages, piece.end);
-          return {piece.first, runs_.join(piece.first, piece.pages)};
+          return {piece.first, runs_.join(piece.first, piece.pages), piece.untouched && piece.absent != 0};
         }
         put_back(piece.begin, piece.end);
       }
@@ -398,7 +410,7 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
 }
 
 PageRuns::Taken PageStore::take_or_grow(std::uint32_t pages, GrowthFailure* failure, std::size_t most) noexcept {
-  return grow_for({pages, 1, Ahead::yes, most}, failure);
+  return grow_for({pages, 1, Ahead::more, most}, failure);
 }
 
 PageRuns::Taken PageStore::take_line(bool may_grow, std::size_t most) noexcept {
@@ -431,13 +443,16 @@ PageRuns::Taken PageStore::take_aligned_locked(std::uint32_t pages, std::uint32_
   return run.first == k_no_page ? run : keep_aligned_locked(run, pages + unit - 1, pages, unit);
 }
 
-PageRuns::Taken PageStore::take_aligned(std::uint32_t pages, std::uint32_t unit, bool may_grow, GrowthFailure* failure) noexcept {
+PageRuns::Taken PageStore::take_aligned(std::uint32_t pages, std::uint32_t unit, Growing growing, GrowthFailure* failure) noexcept {
   {
     const std::lock_guard guard(run_lock_);
     const PageRuns::Taken run = take_aligned_locked(pages, unit);
-    if (run.first != k_no_page || !may_grow) return run;
+    if (run.first != k_no_page || growing == Growing::no) return run;
   }
-  return grow_for({pages, unit, Ahead::no, SIZE_MAX}, failure);
+  // What is locked is resident, and so are explicit huge pages; parts of a page of the kernel's come with the rest of it.
+  const bool whole = pages % grain() == 0 && unit % grain() == 0;
+  const bool untouched = growing == Growing::untouched && whole && !options_.lock && options_.explicit_huge == 0;
+  return grow_for({pages, unit, untouched ? Ahead::none : Ahead::frame, SIZE_MAX}, failure);
 }
 
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {

@@ -58,11 +58,12 @@ void* ObjectArenas::take_kept(std::size_t bytes) noexcept {
   return nullptr;
 }
 
-void* ObjectArenas::mark_locked(PageIndex first, std::uint32_t pages) noexcept {
+void* ObjectArenas::mark_locked(PageIndex first, std::uint32_t pages, bool untouched) noexcept {
   PageDesc* const descs = store_.view().descs;
   for (PageIndex page = first + 1; page < first + pages; ++page) descs[page].set(RunState::in_object_arena);
   descs[first].pages = pages;
   descs[first].set(RunState::object_arena);
+  if (untouched) descs[first].head.fetch_or(pages::k_untouched_flag, std::memory_order_relaxed);
   ++counts_.misses;
   return hand_out_locked(first);
 }
@@ -92,19 +93,45 @@ std::size_t ObjectArenas::give_rest_back_locked(os::Nanoseconds until) noexcept 
   return std::size_t{std::exchange(rest_pages_, 0)} * os::k_page_size;
 }
 
-void* ObjectArenas::take_new(std::size_t bytes, bool may_grow) noexcept {
+// An untouched arena has been taken that begins at `first`: the frame before it has had all of its turns. Its arenas have been
+// written by now, as who cuts small objects takes a new arena when the others are full.
+void ObjectArenas::gather_before(PageIndex first) noexcept {
+  const auto end = static_cast<PageIndex>(base::align_down(first, pages::k_frame_pages));
+  {
+    const std::lock_guard guard(lock_);
+    if (end <= gathered_) return;
+    gathered_ = end;
+    const PageDesc* const descs = store_.view().descs;
+    for (PageIndex page = end - pages::k_frame_pages; page != end; ++page) {
+      if (descs[page].state() != RunState::object_arena && descs[page].state() != RunState::in_object_arena) return;
+    }
+  }
+  store_.gather(end - pages::k_frame_pages);
+}
+
+void ObjectArenas::note_touched(void* arena) noexcept {
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(arena) - store_.view().base);
+  store_.view().descs[offset / os::k_page_size].head.fetch_and(~pages::k_untouched_flag, std::memory_order_relaxed);
+}
+
+void* ObjectArenas::take_new(std::size_t bytes, Growing growing) noexcept {
   const std::uint32_t pages = pages_for(bytes, store_.reserved());
   if (pages == 0) return nullptr;
   {
     const std::lock_guard guard(lock_);
     if (const PageIndex first = rest_pages_ != 0 ? cut_rest_locked(pages) : k_no_page; first != k_no_page) {
-      return mark_locked(first, pages);
+      return mark_locked(first, pages, false);
     }
   }
   pages::GrowthFailure failure;
   const PageIndex committed = store_.committed_pages();
-  const pages::PageRuns::Taken run = store_.take_aligned(pages, k_unit_pages, may_grow, &failure);
+  const pages::PageRuns::Taken run = store_.take_aligned(pages, k_unit_pages, growing, &failure);
   if (run.first == k_no_page) return nullptr;
+  if (run.untouched) {
+    gather_before(run.first);
+    const std::lock_guard guard(lock_);
+    return mark_locked(run.first, pages, true);
+  }
   const PageIndex end = run.first + pages;
   const PageIndex now = store_.committed_pages();
   const std::uint32_t behind = now != committed && now - end < pages::k_frame_pages ? now - end : 0;
@@ -113,7 +140,7 @@ void* ObjectArenas::take_new(std::size_t bytes, bool may_grow) noexcept {
     give_rest_back_locked(INT64_MAX);  // one that was too short
     keep_rest_locked(end, behind);
   }
-  return mark_locked(run.first, pages);
+  return mark_locked(run.first, pages, false);
 }
 
 bool ObjectArenas::give(void* arena, bool clear) noexcept {
@@ -146,6 +173,20 @@ bool ObjectArenas::contains(const void* address) const noexcept {
 
 std::size_t ObjectArenas::give_kept_back(os::Nanoseconds older_than, std::size_t most) noexcept {
   PageDesc* const descs = store_.view().descs;
+  PageIndex untouched = k_no_page;
+  const std::size_t given = take_off_kept(older_than, most, &untouched);
+  // The kernel is entered without the lock.
+  while (untouched != k_no_page) {
+    const PageIndex first = untouched;
+    untouched = descs[first].run.next.load(std::memory_order_relaxed);
+    store_.give_untouched(first, descs[first].pages);
+  }
+  return given;
+}
+
+// Those that came untouched are left to the caller, each linked to the next.
+std::size_t ObjectArenas::take_off_kept(os::Nanoseconds older_than, std::size_t most, PageIndex* untouched) noexcept {
+  PageDesc* const descs = store_.view().descs;
   const std::lock_guard guard(lock_);
   const os::Nanoseconds until = clock_.now() - older_than;
   PageIndex before = k_no_page;
@@ -159,11 +200,17 @@ std::size_t ObjectArenas::give_kept_back(os::Nanoseconds older_than, std::size_t
   std::size_t given = 0;
   for (; at != k_no_page && most != 0; --most) {
     const PageIndex first = at;
-    const std::uint32_t pages = descs[first].pages;
+    const std::uint32_t count = descs[first].pages;
     at = descs[first].run.next.load(std::memory_order_relaxed);
-    for (PageIndex page = first; page < first + pages; ++page) descs[page].set(RunState::none);
-    store_.give(first, pages, false);
-    given += std::size_t{pages} * os::k_page_size;
+    const bool touched = (descs[first].head.load(std::memory_order_relaxed) & pages::k_untouched_flag) == 0;
+    for (PageIndex page = first; page < first + count; ++page) descs[page].set(RunState::none);
+    if (touched) {
+      store_.give(first, count, false);
+    } else {
+      descs[first].set(RunState::taken);
+      descs[first].run.next.store(std::exchange(*untouched, first), std::memory_order_relaxed);
+    }
+    given += std::size_t{count} * os::k_page_size;
     --counts_.kept_count;
   }
   if (before == k_no_page) {

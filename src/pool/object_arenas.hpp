@@ -5,8 +5,11 @@
 // A kept arena is the next one handed out (last in, first out). It is free memory of the pool: what needs room for arrays
 // takes it before it asks the kernel for more, and trimming gives it back.
 //
-// Memory grows by whole frames. What an arena leaves of those that were made ready for it, the *rest*, waits here for the next
-// one: a frozen pool is not to serve arrays with it that its plan does not know.
+// A loop that is learned from or prepared for gets arenas that are resident, and memory for them by whole frames. What an
+// arena leaves of those, the *rest*, waits here for the next one: a frozen pool is not to serve arrays with it that its plan does
+// not know. Any other program holds no more than it would without a pool: its arenas come *untouched*, page by page as it writes
+// them, from addresses committed for each alone, so that no huge page is in reach of the first write; frames that are all in use
+// are made huge pages as the next one is begun. Once written they are kept whole, and so a loop holds the unwritten rest of one arena more at most.
 //
 //   OA-1  what is handed out and what is kept is what the pages say, run by run
 //   OA-2  the list of kept arenas holds each of them once; those below one were given back before it
@@ -50,13 +53,16 @@ class ObjectArenas {
   // An arena that is kept.
   void* take_kept(std::size_t bytes) noexcept;
   // One made of free runs, or of memory that the kernel gives.
-  void* take_new(std::size_t bytes, bool may_grow) noexcept;
+  using Growing = pages::PageStore::Growing;
+  void* take_new(std::size_t bytes, Growing growing) noexcept;
+  // The caller has written to every page of an arena that it has taken.
+  void note_touched(void* arena) noexcept;
   // False, and nothing was done: not the address of an arena that is handed out.
   bool give(void* arena, bool clear) noexcept;
   // Whether the address lies in an arena, handed out or kept. No lock.
   bool contains(const void* address) const noexcept;
   // Kept arenas, and the rest, that nobody has used for so long become free runs of the store, at most `most` of them; how many bytes.
-  // O(kept arenas) in one turn of the lock.
+  // O(kept arenas) in one turn of the lock; enters the kernel for those that came untouched.
   std::size_t give_kept_back(os::Nanoseconds older_than, std::size_t most = SIZE_MAX) noexcept;
   // Bytes handed out and kept.
   std::size_t held() noexcept;
@@ -73,7 +79,9 @@ class ObjectArenas {
   os::PriorityLock& lock() noexcept { return lock_; }
 
  private:
-  void* mark_locked(pages::PageIndex first, std::uint32_t pages) noexcept;
+  void* mark_locked(pages::PageIndex first, std::uint32_t pages, bool untouched) noexcept;
+  void gather_before(pages::PageIndex first) noexcept;
+  std::size_t take_off_kept(os::Nanoseconds older_than, std::size_t most, pages::PageIndex* untouched) noexcept;
   pages::PageIndex cut_rest_locked(std::uint32_t pages) noexcept;
   std::size_t give_rest_back_locked(os::Nanoseconds until) noexcept;
   void keep_rest_locked(pages::PageIndex first, std::uint32_t pages) noexcept;
@@ -87,6 +95,7 @@ class ObjectArenas {
   pages::PageIndex rest_ = pages::k_no_page;  // a run of rest_pages_
   std::uint32_t rest_pages_ = 0;
   os::Nanoseconds rest_since_ = 0;
+  pages::PageIndex gathered_ = 0;  // frames that end here or before have been looked at
   Counts counts_;
 };
 

@@ -270,8 +270,9 @@ class Pool {
   // Object arenas: large pieces for an allocator of small objects, kept when it gives them back (object_arenas.hpp). `bytes`
   // from 8 KiB on, aligned to 16 KiB. A pool holds at most a quarter of its limit in them, so that arrays find room, and while
   // frozen takes no memory from the kernel for them. nullptr: there is none. An arena that is handed out keeps the pool; a
-  // pool that is kept by nothing else gives all other memory back.
-  enum class ArenaFrom : std::uint8_t { kept, any };
+  // pool that is kept by nothing else gives all other memory back. New ones are resident where that is asked for and while the
+  // pool learns; else their pages may come as they are first written, as by the kernel's own mmap.
+  enum class ArenaFrom : std::uint8_t { kept, any, any_resident };
   void* take_object_arena(std::size_t bytes, ArenaFrom from = ArenaFrom::any) noexcept;
   // `arena` may be nullptr. Whatever is not is reported and counted as `release` does.
   void give_object_arena(void* arena) noexcept;

@@ -13,7 +13,7 @@ namespace rtpool::test {
 
 class FakeMemory final : public os::Memory {
  public:
-  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_kinds };
+  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_gather, k_kinds };
   struct Dial {
     int calls = 0;
     int fail_from = -1;  // 0-based number of the first call that fails; -1 never
@@ -61,6 +61,10 @@ class FakeMemory final : public os::Memory {
   int advise_huge(void* address, std::size_t bytes, bool) noexcept override {
     expect_whole_pages("advise_huge", address, bytes);
     return 0;
+  }
+  int gather(void* frame) noexcept override {
+    expect_whole_pages("gather", frame, os::k_huge_page_size);
+    return refused(k_gather);
   }
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
     const int error = refused(k_discard);

@@ -97,6 +97,10 @@ class LargePagesMemory final : public os::Memory {
     expect_whole_pages("advise_huge", address, bytes);
     return real_.advise_huge(address, bytes, wanted);
   }
+  int gather(void* frame) noexcept override {
+    expect_whole_pages("gather", frame, os::k_huge_page_size);
+    return real_.gather(frame);
+  }
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
     expect_whole_pages("discard", address, bytes);
     return real_.discard(address, bytes, locked);

@@ -95,6 +95,87 @@ TEST_F(ObjectArenasTest, TakesNoMoreOfTheKernelThanItNeeds) {
   give(pool, arenas);
 }
 
+TEST_F(ObjectArenasTest, UntouchedUntilTheyAreWritten) {
+  Pool& pool = make();
+  void* const block = pool.allocate(100 * k_kib);
+  const int made_resident = memory_.dials[FakeMemory::k_prefault].calls;
+  std::vector<void*> arenas;
+  for (int i = 0; i < 5; ++i) arenas.push_back(pool.take_object_arena(k_arena));
+  expect_ok(pool);
+  // Not one page more than they have, but for the tables, and none of it by our doing.
+  EXPECT_LE(pool.stats().capacity_bytes, 5 * k_arena + 256 * k_kib);
+  EXPECT_LE(memory_.dials[FakeMemory::k_prefault].calls, made_resident + 2);
+  for (void* arena : arenas) pool.give_object_arena(arena);
+  // Before arrays get the memory it is made resident: this is what the pool promises them.
+  const int before = memory_.dials[FakeMemory::k_prefault].calls;
+  void* const array = pool.allocate(4 * k_mib);
+  ASSERT_NE(array, nullptr);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_prefault].calls, before + 5);
+  EXPECT_EQ(pool.stats().object_kept_bytes, 0U);
+  expect_ok(pool);
+  pool.release(array);
+  pool.release(block);
+}
+
+TEST_F(ObjectArenasTest, ResidentWhereTheyAreLearnedFromOrPrepared) {
+  Pool& pool = make();
+  ASSERT_TRUE(pool.begin_learning());
+  const int before = memory_.dials[FakeMemory::k_prefault].calls;
+  give(pool, take(pool, 2));
+  EXPECT_GT(memory_.dials[FakeMemory::k_prefault].calls, before);
+  PlanEntry entries[4];
+  EXPECT_EQ(pool.end_learning(entries, 4), 0U);
+  EXPECT_EQ(pool.prepare_object_arenas(k_arena, 6), 6U);
+  const int prepared = memory_.dials[FakeMemory::k_prefault].calls;
+  pool.free_object_arenas();  // what was prepared needs nothing to be an array's
+  EXPECT_EQ(memory_.dials[FakeMemory::k_prefault].calls, prepared);
+  // One that came untouched is like the others once it has been prepared.
+  void* const lazy = pool.take_object_arena(3 * k_arena);
+  pool.give_object_arena(lazy);
+  EXPECT_EQ(pool.prepare_object_arenas(3 * k_arena, 1), 1U);
+  const int again = memory_.dials[FakeMemory::k_prefault].calls;
+  pool.free_object_arenas();
+  EXPECT_EQ(memory_.dials[FakeMemory::k_prefault].calls, again);
+}
+
+TEST_F(ObjectArenasTest, WhatTheKernelDoesNotMakeResidentGoesBackToIt) {
+  Pool& pool = make();
+  give(pool, take(pool, 8));
+  memory_.dials[FakeMemory::k_prefault].fail_from = 0;
+  const std::uint64_t capacity = pool.stats().capacity_bytes;
+  EXPECT_EQ(pool.free_object_arenas(), 8 * k_arena);
+  expect_ok(pool);
+  EXPECT_EQ(pool.stats().capacity_bytes, capacity - 8 * k_arena);
+  EXPECT_EQ(pool.stats().returned_bytes, 8 * k_arena);
+  memory_.dials[FakeMemory::k_prefault].fail_from = -1;
+  void* const array = pool.allocate(4 * k_mib);
+  ASSERT_NE(array, nullptr);
+  pool.release(array);
+  give(pool, take(pool, 8));
+  // Nor does it take it: then it stays, as it is.
+  memory_.dials[FakeMemory::k_prefault].fail_from = 0;
+  memory_.dials[FakeMemory::k_discard].fail_from = 0;
+  pool.free_object_arenas();
+  expect_ok(pool);
+  memory_.dials[FakeMemory::k_prefault].fail_from = -1;
+  memory_.dials[FakeMemory::k_discard].fail_from = -1;
+}
+
+TEST_F(ObjectArenasTest, FullFramesBecomeHugePages) {
+  Pool& pool = make();
+  const std::vector<void*> arenas = take(pool, 9);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);  // once each, when the next one was begun
+  give(pool, arenas);
+  const std::vector<void*> again = take(pool, 9);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);
+  give(pool, again);
+  Options options;
+  options.huge_pages = HugePages::off;
+  Pool& small = make(options);
+  give(small, take(small, 9));
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);
+}
+
 TEST_F(ObjectArenasTest, ArraysUseKeptArenasBeforeTheyGrow) {
   Pool& pool = make();
   give(pool, take(pool, 64));
@@ -176,7 +257,9 @@ TEST_F(ObjectArenasTest, FrozenMakesNoKernelCall) {
 }
 
 TEST_F(ObjectArenasTest, AFrozenPoolServesNoArraysWithWhatGrowthForArenasLeft) {
-  Pool& pool = make();
+  Options options;
+  options.lock = true;  // then arenas are resident, in whole frames
+  Pool& pool = make(options);
   pool.release(pool.allocate(100 * k_kib));
   const std::vector<void*> arenas = take(pool, 3);  // two more pages of a frame than arenas
   pool.freeze(OnMiss::raise);
@@ -238,32 +321,44 @@ TEST_F(ObjectArenasTest, WrongAddressesAreReportedAndIgnored) {
   EXPECT_FALSE(::testing::internal::GetCapturedStderr().empty());
 }
 
-TEST_F(ObjectArenasTest, EveryStepOfTheKernelMayRefuse) {
-  for (int refused = 0; refused < 40; ++refused) {
+void expect_whole(Pool& pool) {
+  const CheckResult result = pool.check();
+  ASSERT_TRUE(result.ok) << result.invariant << ": " << result.text;
+}
+
+void refuse_every_step(bool lock) {
+  for (int refused = 0; refused < 60; ++refused) {
     FakeMemory memory;
     Options options;
-    options.lock = true;
-    options.strict = true;
+    options.lock = lock;
+    options.strict = lock;
     const CreateResult made = Pool::create(options, memory);
     ASSERT_NE(made.pool, nullptr);
     memory.fail_any_at = memory.all_calls + refused;
     std::vector<void*> arenas;
     for (int i = 0; i < 8; ++i) arenas.push_back(made.pool->take_object_arena(k_arena));
-    expect_ok(*made.pool);
+    expect_whole(*made.pool);
     unsigned served = 0;
     for (void* arena : arenas) {
       if (arena == nullptr) continue;
       ++served;
       std::memset(arena, 1, k_arena);
       made.pool->give_object_arena(arena);
-      expect_ok(*made.pool);
+      expect_whole(*made.pool);
     }
+    made.pool->free_object_arenas();
+    expect_whole(*made.pool);
     EXPECT_GE(served, 7U) << "a refusal costs the request that met it, no more";
     EXPECT_EQ(made.pool->prepare_object_arenas(k_arena, 8), 8U);
     made.pool->drop_reference();
     if (memory.refusals == 0) return;  // no more calls to refuse
   }
   FAIL() << "never came to the end";
+}
+
+TEST_F(ObjectArenasTest, EveryStepOfTheKernelMayRefuse) {
+  // Resident and locked; and as they are written.
+  for (const bool lock : {true, false}) refuse_every_step(lock);
 }
 
 TEST_F(ObjectArenasTest, ArenasKeepTheirPoolAndNothingElse) {
@@ -363,7 +458,7 @@ TEST(ObjectArenasAge, TheOldestGoFirst) {
   ASSERT_EQ(store.initialise(memory, growth, 1).error, 0);
   ObjectArenas arenas(store, clock);
   void* made[6];
-  for (void*& arena : made) arena = arenas.take_new(k_arena, true);
+  for (void*& arena : made) arena = arenas.take_new(k_arena, ObjectArenas::Growing::resident);
   arenas.give_kept_back(0);  // what the growth for them left
   for (void* arena : made) {
     clock.time += 10;

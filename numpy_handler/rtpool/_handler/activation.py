@@ -34,11 +34,12 @@ def activate(
         ``"pool"`` also lets Python take the arenas in which it keeps its own small objects from the pool, a quarter
         of its `limit` at most. By itself Python gives an arena (1 MiB) back to the kernel as soon as all in it is
         free, so that code which makes and drops many objects pays for the same memory again and again. The pool keeps
-        arenas, in memory that is resident, huge and locked as its options say; arrays get what is kept before the
-        pool grows. Objects stay where they are, and later ones go where Python puts them; only arenas come from
-        another place. `deactivate` ends it; arenas in use stay valid, for ever. There is nothing to do, and a warning
-        says so, where Python has no arenas: ``PYTHONMALLOC=malloc``, sanitizers, and free-threaded builds, whose own
-        allocator keeps its memory when the process is started with ``MIMALLOC_PURGE_DELAY=-1``. Explicit huge pages
+        arenas, huge and locked as its options say; their pages come as Python writes them, so that the program holds
+        no more than without (sections have them resident beforehand). Arrays get what is kept before the pool grows.
+        Objects stay where they are, and later ones go where Python puts them; only arenas come from another place.
+        `deactivate` ends it; arenas in use stay valid, for ever. There is nothing to do, and a warning says so, where
+        Python has no arenas: ``PYTHONMALLOC=malloc``, sanitizers, and free-threaded builds, whose own allocator keeps
+        its memory when the process is started with ``MIMALLOC_PURGE_DELAY=-1``. Explicit huge pages
         (``huge_pages="2MiB"``): a forked child needs as many free ones as it writes to, or it ends with SIGBUS.
 
     Returns

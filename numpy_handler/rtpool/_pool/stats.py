@@ -27,7 +27,7 @@ class Stats(NamedTuple):
     capacity_bytes : int
         Memory the pool holds: live and free.
     resident_bytes : int
-        Of ``capacity_bytes``, what is in physical memory.
+        Of ``capacity_bytes``, what is in physical memory; arenas of objects count as if Python had written all of them.
     hits, misses : int
         Requests a thread served from its own heap; all other requests.
     growths : int
