@@ -1,10 +1,11 @@
 """Free-threaded Python: build one, build rtpool for it, run the Python tests, and compare two threads with one.
 
-    python tests/free_threaded/run.py [--python /path/to/python3.13t] [--tests FILE ...] [--no-scaling] [--record]
+    python tests/free_threaded/run.py [--version 3.14] [--python /path/to/python3.14t] [--tests FILE ...]
+                                      [--no-scaling] [--record]
 
-Without --python, CPython is built with `--disable-gil` from the source package of Debian (python3.13 of trixie) into
-build/free-threaded. It takes some minutes on two cores, once, and needs apt-get, a C compiler, and the headers of zlib,
-OpenSSL and libffi. The system's own list of sources is not touched.
+Without --python, CPython is built with `--disable-gil` from a source package of Debian (python3.13 of trixie,
+python3.14 of forky) into build/free-threaded. It takes some minutes on two cores, once a version, and needs apt-get, a
+C compiler, and the headers of zlib, OpenSSL and libffi. The system's own list of sources is not touched.
 
 Checks that importing rtpool leaves the GIL off and warns of nothing. The tests run there as everywhere; those of
 `test_parallel.py` have threads use one of everything at once. `scaling.py` then compares two threads with one; it wants
@@ -27,11 +28,11 @@ from xml.etree import ElementTree
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "free-threaded"
-SUITE = "trixie"
-SOURCE = "python3.13"
-SOURCES = f"""Types: deb-src
+# Where Debian has the source of a version.
+SUITES = {"3.13": "trixie", "3.14": "forky"}
+SOURCES = """Types: deb-src
 URIs: http://deb.debian.org/debian
-Suites: {SUITE}
+Suites: {suite}
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
@@ -44,14 +45,15 @@ def must(*command: object, cwd: Path = ROOT) -> None:
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
-def fetch_source() -> Path:
+def fetch_source(version: str) -> Path:
     """The source tree, by apt-get with a list and state of its own, so that signatures are checked."""
     if not shutil.which("apt-get"):
         raise SystemExit("apt-get is missing; give a free-threaded interpreter by --python")
+    suite, source = SUITES[version], f"python{version}"
     apt = WORK / "apt"
     for folder in ("etc", "lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "etc" / "source.sources").write_text(SOURCES, encoding="ascii")
+    (apt / "etc" / "source.sources").write_text(SOURCES.format(suite=suite), encoding="ascii")
     options = [
         f"-oDir::Etc::SourceParts={apt / 'etc'}",
         "-oDir::Etc::SourceList=/dev/null",
@@ -59,18 +61,18 @@ def fetch_source() -> Path:
         f"-oDir::Cache={apt / 'cache'}",
     ]
     must("apt-get", *options, "update")
-    must("apt-get", *options, "source", "--download-only", f"{SOURCE}/{SUITE}", cwd=WORK)
-    (archive,) = WORK.glob(f"{SOURCE}_*.orig.tar.xz")
+    must("apt-get", *options, "source", "--download-only", f"{source}/{suite}", cwd=WORK)
+    (archive,) = WORK.glob(f"{source}_*.orig.tar.xz")
     must("tar", "--extract", "--file", archive, cwd=WORK)
-    return next(path for path in WORK.glob("Python-*") if path.is_dir())
+    return next(path for path in WORK.glob(f"Python-{version}.*") if path.is_dir())
 
 
-def build_python() -> Path:
+def build_python(version: str) -> Path:
     prefix = WORK / "python"
-    python = prefix / "bin" / "python3.13t"
+    python = prefix / "bin" / f"python{version}t"
     if not python.exists():
         WORK.mkdir(parents=True, exist_ok=True)
-        source = fetch_source()
+        source = fetch_source(version)
         must("./configure", "--disable-gil", f"--prefix={prefix}", "--with-ensurepip=install", cwd=source)
         must("make", f"-j{os.cpu_count()}", cwd=source)
         must("make", "install", cwd=source)
@@ -110,12 +112,13 @@ def run_tests(python: Path, files: list[str]) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", choices=SUITES, default="3.13")
     parser.add_argument("--python", type=Path)
     parser.add_argument("--tests", nargs="+", default=["tests/python"])
     parser.add_argument("--no-scaling", action="store_true", help="the tests alone")
     parser.add_argument("--record", action="store_true", help="write results/")
     arguments = parser.parse_args()
-    interpreter = arguments.python or build_python()
+    interpreter = arguments.python or build_python(arguments.version)
     WORK.mkdir(parents=True, exist_ok=True)
     must(interpreter, "-m", "venv", "--clear", WORK / "venv")
     python = WORK / "venv" / "bin" / "python"
@@ -128,8 +131,12 @@ def main() -> int:
         results = HERE / "results" / "free_threaded.json"
         results.parent.mkdir(exist_ok=True)
         known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-        command = "python tests/free_threaded/run.py --record"
-        results.write_text(json.dumps(known | {"command": command, "tests": tests}, indent=1) + "\n", encoding="utf-8")
+        version = ".".join(str(tests["python"]).split(".")[:2])
+        known |= {
+            "command": "python tests/free_threaded/run.py --record",
+            "tests": known.get("tests", {}) | {version: tests},
+        }
+        results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if not arguments.no_scaling:
         must(python, HERE / "scaling.py", *(["--record"] if arguments.record else []))
     return 1 if tests["failed"] else 0
