@@ -80,6 +80,34 @@ PyObject* make_program_resident(PyObject*, PyObject*) {
   return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);
 }
 
+// rehearse_threads(threads, stack size or 0) -> how many there were, see os/thread_stack.hpp
+PyObject* rehearse_threads(PyObject*, PyObject* arguments) {
+  Py_ssize_t threads = 0;
+  Py_ssize_t stack = 0;
+  if (!PyArg_ParseTuple(arguments, "nn:rehearse_threads", &threads, &stack)) return nullptr;
+  if (threads < 0 || stack < 0) {
+    PyErr_SetString(PyExc_ValueError, "threads and their stack size must not be negative");
+    return nullptr;
+  }
+  std::size_t begun = 0;
+  {
+    const WithoutGil others_run;
+    begun = os::rehearse_threads(static_cast<std::size_t>(threads), static_cast<std::size_t>(stack));
+  }
+  return PyLong_FromSize_t(begun);
+}
+
+// blas_libraries() -> (loaded, those of them with buffers for whoever calls), see os/blas_buffers.hpp
+PyObject* blas_libraries(PyObject*, PyObject*) {
+  os::BlasLibraries libraries;
+  {
+    const WithoutGil others_run;
+    libraries = os::blas_libraries();
+  }
+  return Py_BuildValue("(nn)", static_cast<Py_ssize_t>(libraries.loaded),
+                       static_cast<Py_ssize_t>(libraries.with_shared_buffers));
+}
+
 PyMethodDef functions[] = {
     {"physical_memory", physical_memory, METH_NOARGS, nullptr},
     {"available_memory", available_memory, METH_NOARGS, nullptr},
@@ -90,6 +118,8 @@ PyMethodDef functions[] = {
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
     {"touch_malloc", touch_malloc, METH_O, nullptr},
     {"touch_stack", touch_stack, METH_O, nullptr},
+    {"rehearse_threads", rehearse_threads, METH_VARARGS, nullptr},
+    {"blas_libraries", blas_libraries, METH_NOARGS, nullptr},
     {"make_program_resident", make_program_resident, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

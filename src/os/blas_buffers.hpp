@@ -15,8 +15,15 @@ struct BlasBuffers {
 };
 
 // Has every loaded OpenBLAS map buffers for as many callers at once as the process has threads, at most 32, and makes as
-// much of each resident as any of them has been used so far. Any thread. Nothing with one thread. Costs the faults that
-// would have come later, and some 50 us a buffer.
+// much of each resident as any of them has been used so far, in whichever copy (NumPy and SciPy bring one each). Any thread.
+// Nothing with one thread and one copy. Costs the faults that would have come later, and some 50 us a buffer.
 BlasBuffers make_blas_buffers_ready() noexcept;
+
+// What is loaded that multiplies matrices.
+struct BlasLibraries {
+  std::size_t loaded = 0;
+  std::size_t with_shared_buffers = 0;  // an OpenBLAS that lets them be asked for: a call takes one that no other call is in
+};
+BlasLibraries blas_libraries() noexcept;
 
 }  // namespace rtpool::os

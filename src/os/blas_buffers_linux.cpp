@@ -30,8 +30,11 @@ struct Names {
 int collect(dl_phdr_info* object, std::size_t, void* out) noexcept {
   auto* const names = static_cast<Names*>(out);
   const char* const folder = std::strrchr(object->dlpi_name, '/');
-  if (folder != nullptr && std::strstr(folder, "blas") != nullptr && names->count < k_libraries) {
+  if (folder == nullptr || names->count == k_libraries) return 0;
+  for (const char* const part : {"blas", "mkl_", "blis", "atlas"}) {
+    if (std::strstr(folder, part) == nullptr) continue;
     names->items[names->count++] = object->dlpi_name;  // as long as the library is loaded
+    break;
   }
   return 0;
 }
@@ -82,27 +85,44 @@ std::size_t make_resident(std::byte* begin, std::size_t pages, const std::array<
   return made * page_size();
 }
 
-std::size_t make_ready(Alloc alloc, Free free, std::size_t count) noexcept {
-  std::array<std::byte*, k_buffers> taken{};
-  for (std::size_t i = 0; i < count; ++i) {
-    taken[i] = static_cast<std::byte*>(alloc(0));
-    if (taken[i] == nullptr) count = i;
+// One copy of OpenBLAS, held while its buffers are looked at.
+struct Library {
+  void* handle = nullptr;
+  Alloc alloc = nullptr;
+  Free free = nullptr;
+  std::array<std::byte*, k_buffers> taken{};  // where each one's mapping begins
+  std::size_t count = 0;
+  std::size_t pages = 0;  // of each
+  std::size_t misplaced = 0;  // how far behind the begin of a page they begin
+};
+
+// False: no OpenBLAS that lets buffers be asked for.
+bool open(const char* file, Library* library) noexcept {
+  library->handle = ::dlopen(file, RTLD_LAZY | RTLD_NOLOAD);
+  if (library->handle == nullptr) return false;
+  library->alloc = own_symbol<Alloc>(library->handle, file, "blas_memory_alloc");
+  library->free = own_symbol<Free>(library->handle, file, "blas_memory_free");
+  if (library->alloc != nullptr && library->free != nullptr) return true;
+  ::dlclose(library->handle);
+  return false;
+}
+
+void take_buffers(Library* library, std::size_t count) noexcept {
+  for (; library->count < count; ++library->count) {
+    auto* const buffer = static_cast<std::byte*>(library->alloc(0));
+    if (buffer == nullptr) break;
+    library->taken[library->count] = buffer;
   }
-  std::array<std::byte*, k_buffers> in_order = taken;
-  std::sort(in_order.begin(), in_order.begin() + static_cast<std::ptrdiff_t>(count));
+  if (library->count == 0) return;
+  std::array<std::byte*, k_buffers> in_order = library->taken;
+  std::sort(in_order.begin(), in_order.begin() + static_cast<std::ptrdiff_t>(library->count));
   // They begin at the same place of each mapping; neighbours may lie back to back.
   std::size_t bytes = k_most_bytes;
-  for (std::size_t i = 1; i < count; ++i) {
+  for (std::size_t i = 1; i < library->count; ++i) {
     bytes = std::min(bytes, static_cast<std::size_t>(in_order[i] - in_order[i - 1]));
   }
-  const auto misplaced = reinterpret_cast<std::uintptr_t>(in_order[0]) & (page_size() - 1);
-  const std::size_t pages = std::min(bytes / page_size(), k_most_pages);
-  std::array<bool, k_most_pages> used{};
-  for (std::size_t i = 0; i < count; ++i) mark_resident(taken[i] - misplaced, pages, &used);
-  std::size_t made = 0;
-  for (std::size_t i = 0; i < count; ++i) made += make_resident(taken[i] - misplaced, pages, used);
-  for (std::size_t i = 0; i < count; ++i) free(taken[i]);
-  return made;
+  library->misplaced = reinterpret_cast<std::uintptr_t>(in_order[0]) & (page_size() - 1);
+  library->pages = std::min(bytes / page_size(), k_most_pages);
 }
 
 }  // namespace
@@ -112,19 +132,42 @@ BlasBuffers make_blas_buffers_ready() noexcept {
   Names names;
   ::dl_iterate_phdr(collect, &names);
   if (names.count == 0) return result;
-  const std::size_t count = std::min(threads_of_process(), k_buffers);
-  if (count < 2) return result;
+  const std::size_t count = std::clamp(threads_of_process(), std::size_t{1}, k_buffers);
+  if (names.count == 1 && count == 1) return result;
+  std::array<Library, k_libraries> libraries;
   for (std::size_t i = 0; i < names.count; ++i) {
-    void* const library = ::dlopen(names.items[i], RTLD_LAZY | RTLD_NOLOAD);
-    if (library == nullptr) continue;
-    const auto alloc = own_symbol<Alloc>(library, names.items[i], "blas_memory_alloc");
-    const auto free = own_symbol<Free>(library, names.items[i], "blas_memory_free");
-    if (alloc != nullptr && free != nullptr) {
-      ++result.libraries;
-      result.buffers = count;
-      result.bytes += make_ready(alloc, free, count);
+    if (open(names.items[i], &libraries[result.libraries])) ++result.libraries;
+  }
+  std::array<bool, k_most_pages> used{};
+  for (std::size_t l = 0; l < result.libraries; ++l) {
+    Library& library = libraries[l];
+    take_buffers(&library, count);
+    for (std::size_t i = 0; i < library.count; ++i) {
+      mark_resident(library.taken[i] - library.misplaced, library.pages, &used);
     }
-    ::dlclose(library);
+  }
+  for (std::size_t l = 0; l < result.libraries; ++l) {
+    Library& library = libraries[l];
+    result.buffers = std::max(result.buffers, library.count);
+    for (std::size_t i = 0; i < library.count; ++i) {
+      result.bytes += make_resident(library.taken[i] - library.misplaced, library.pages, used);
+    }
+    for (std::size_t i = 0; i < library.count; ++i) library.free(library.taken[i]);
+    ::dlclose(library.handle);
+  }
+  return result;
+}
+
+BlasLibraries blas_libraries() noexcept {
+  BlasLibraries result;
+  Names names;
+  ::dl_iterate_phdr(collect, &names);
+  result.loaded = names.count;
+  for (std::size_t i = 0; i < names.count; ++i) {
+    Library library;
+    if (!open(names.items[i], &library)) continue;
+    ++result.with_shared_buffers;
+    ::dlclose(library.handle);
   }
   return result;
 }

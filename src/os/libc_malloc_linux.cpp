@@ -5,6 +5,15 @@
 #include "os/libc_malloc.hpp"
 
 namespace rtpool::os {
+namespace {
+
+void touch(char* block, std::size_t bytes) noexcept {
+  constexpr std::size_t k_page = 4096;
+  for (std::size_t at = 0; at < bytes; at += k_page) static_cast<volatile char*>(block)[at] = 0;
+  if (bytes != 0) static_cast<volatile char*>(block)[bytes - 1] = 0;
+}
+
+}  // namespace
 
 bool tune_libc_malloc() noexcept {
 #if defined(__GLIBC__)
@@ -26,14 +35,18 @@ void trim_libc_malloc() noexcept {
 }
 
 void touch_libc_heap(std::size_t bytes) noexcept {
-  constexpr std::size_t k_page = 4096;
   // Blocks of a size that loops ask for (an iterator's buffers of 8192 values), so that holes of it are found as well.
   constexpr std::size_t k_block = 64 << 10;
+  constexpr std::size_t k_most_in_blocks = 1 << 20;
+  if (char* const piece = static_cast<char*>(std::malloc(bytes)); piece != nullptr) {
+    touch(piece, bytes);
+    std::free(piece);
+  }
   void* blocks = nullptr;
-  for (std::size_t taken = 0; taken < bytes; taken += k_block) {
+  for (std::size_t taken = 0; taken < bytes && taken < k_most_in_blocks; taken += k_block) {
     char* const block = static_cast<char*>(std::malloc(k_block));
     if (block == nullptr) break;
-    for (std::size_t at = 0; at < k_block; at += k_page) static_cast<volatile char*>(block)[at] = 0;
+    touch(block, k_block);
     *reinterpret_cast<void**>(block) = blocks;
     blocks = block;
   }

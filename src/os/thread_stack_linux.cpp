@@ -1,8 +1,11 @@
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "os/kernel_pages.hpp"
+#include "os/libc_malloc.hpp"
 #include "os/thread_stack.hpp"
 
 namespace rtpool::os {
@@ -15,6 +18,31 @@ __attribute__((noinline)) void touch_below(std::size_t bytes) noexcept {
   const std::size_t page = page_size();
   for (std::size_t at = bytes; at > page; at -= page) room[at - 1] = 0;
   room[0] = 0;
+}
+
+// What libc leaves of a stack when its thread has ended (PTHREAD_STACK_MIN).
+constexpr std::size_t k_kept_of_stack = std::size_t{16} << 10;
+constexpr std::size_t k_heap_of_thread = std::size_t{64} << 10;
+
+// Where threads wait for each other.
+struct Gate {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+  std::size_t arrived = 0;
+  std::size_t expected = SIZE_MAX;  // not known yet
+};
+
+// One that ended before the others have what they need would leave its own to them.
+void* rehearse(void* context) noexcept {
+  touch_below(k_kept_of_stack);
+  touch_libc_heap(k_heap_of_thread);
+  Gate& gate = *static_cast<Gate*>(context);
+  ::pthread_mutex_lock(&gate.mutex);
+  ++gate.arrived;
+  ::pthread_cond_broadcast(&gate.changed);
+  while (gate.arrived < gate.expected) ::pthread_cond_wait(&gate.changed, &gate.mutex);
+  ::pthread_mutex_unlock(&gate.mutex);
+  return nullptr;
 }
 
 }  // namespace
@@ -39,6 +67,29 @@ std::size_t touch_stack(std::size_t bytes) noexcept {
   const std::size_t touched = std::min(bytes, (here - lowest) / 4 * 3);
   if (touched >= page_size()) touch_below(touched);
   return touched;
+}
+
+std::size_t rehearse_threads(std::size_t threads, std::size_t stack_bytes) noexcept {
+  constexpr std::size_t k_most = 16;
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) != 0) return 0;
+  if (stack_bytes != 0) (void)::pthread_attr_setstacksize(&attributes, stack_bytes);
+  Gate gate;
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  (void)::pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t begun[k_most];
+  std::size_t count = 0;
+  while (count < threads && count < k_most && ::pthread_create(&begun[count], &attributes, rehearse, &gate) == 0) ++count;
+  ::pthread_mutex_lock(&gate.mutex);
+  gate.expected = count;
+  ::pthread_cond_broadcast(&gate.changed);
+  ::pthread_mutex_unlock(&gate.mutex);
+  (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  for (std::size_t i = 0; i < count; ++i) ::pthread_join(begun[i], nullptr);
+  (void)::pthread_attr_destroy(&attributes);
+  return count;
 }
 
 }  // namespace rtpool::os

@@ -43,6 +43,43 @@ class FaultOrigin:
         return f"{self.count:,} x {self.kind}: {self.where}{by}{since}"
 
 
+# What keeps a fault out of the next run, by what stands in `where`; the first that fits.
+_REMEDIES: dict[FaultKind, tuple[tuple[str, str], ...]] = {
+    "pool": (("", "give the pool prefault=True, and the section a warm-up that sees the same sizes"),),
+    "objects": (
+        ("frames of Python's calls", "let the warm-up call as deep as the loop does"),
+        ("Python's own", "let the pool serve objects (objects='pool'), and the warm-up make as many as the loop does"),
+        ("", "let the warm-up make as many objects as the loop does"),
+    ),
+    "libc": (
+        ("mapping of its own", "malloc='tune' keeps such blocks in libc's heap"),
+        ("", "let the warm-up do all that the loop does: libc keeps what it has had"),
+    ),
+    "stack": (
+        ("this thread", "let the warm-up call as deep as the loop does, or give the thread a smaller stack"),
+        ("", "start threads before the section, and keep them (a ThreadPoolExecutor)"),
+    ),
+    "file": (
+        ("mapped meanwhile", "import modules, and open and read files, before the section"),
+        (": code", "import and call it once before the section, or lock_process=True"),
+        (": data", "import and call it once before the section, or lock_process=True"),
+        ("", "read files that are mapped once before the section, or lock_process=True"),
+    ),
+    "other": (
+        ("not seen: ", ""),  # says it itself
+        ("", "let the warm-up touch it, or lock_process=True"),
+    ),
+}
+
+
+def remedies(origins: tuple[FaultOrigin, ...]) -> list[str]:
+    """Say what to do about them, each thing once, for most faults first."""
+    found: dict[str, None] = {}
+    for origin in origins:
+        found[next(remedy for part, remedy in _REMEDIES[origin.kind] if part in origin.where)] = None
+    return [remedy for remedy in found if remedy]
+
+
 def read_origins(raw: _core.RawFaults, total: int, refused: str) -> tuple[FaultOrigin, ...]:
     """Sum up what a loop saw, most faults first.
 

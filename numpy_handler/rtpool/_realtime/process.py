@@ -1,4 +1,4 @@
-"""What sections do to the whole process, shared by all that run at once: garbage collection and frozen pools.
+"""Pools that sections hold frozen, shared by all that run at once; and what a forked process gets rid of.
 
 Sections nest, and several threads may each have one. The first to ask for something changes it, the last to leave
 restores what was there before the first.
@@ -6,75 +6,15 @@ restores what was there before the first.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
-from typing import Literal
 
 from .._pool.pool import OnMiss, Pool
+from .collector import collector
 from .interrupt import Interrupt
 
-GcMode = Literal["freeze", "disable", "keep"]
-
 _lock = threading.Lock()
-
-
-class _Collector:
-    """The garbage collector while sections run."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """As if no section had ever run."""
-        self.users = 0
-        self.freezers = 0
-        self.was_enabled = False
-        self.froze = False
-
-    def release(self) -> None:
-        """Give the collector back although sections hold it; their `leave` will change nothing."""
-        if self.froze:
-            gc.unfreeze()
-        if self.users and self.was_enabled:
-            gc.enable()
-        self.forget()
-
-    def enter(self, mode: GcMode) -> None:
-        """Keep collections out of the caller's section."""
-        if mode == "freeze":
-            # Before the lock and before disabling: a collection runs finalizers, which may do anything.
-            gc.collect()
-        with _lock:
-            if self.users == 0:
-                self.was_enabled = gc.isenabled()
-            self.users += 1
-            gc.disable()
-            if mode == "freeze":
-                if self.freezers == 0:
-                    # What the program froze itself could not be told from ours when we unfreeze.
-                    self.froze = gc.get_freeze_count() == 0
-                self.freezers += 1
-                if self.froze:
-                    gc.freeze()
-
-    def leave(self, mode: GcMode) -> None:
-        """Undo one `enter` of the same mode."""
-        with _lock:
-            if self.users == 0:
-                return  # released in a child process
-            if mode == "freeze":
-                self.freezers -= 1
-                if self.freezers == 0 and self.froze:
-                    gc.unfreeze()
-                    self.froze = False
-            self.users -= 1
-            if self.users == 0 and self.was_enabled:
-                gc.enable()
-
-
-collector = _Collector()
 
 Misses = dict[int, int]  # requested bytes -> how often
 

@@ -116,6 +116,7 @@ class Record(NamedTuple):
     voluntary_switches: int
     involuntary_switches: int
     fault_origins: tuple[FaultOrigin, ...]
+    imported: tuple[str, ...]
     misses: int
     deviations: Mapping[int, int]
     kernel_calls: int

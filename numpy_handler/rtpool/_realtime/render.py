@@ -6,12 +6,14 @@ import html as markup
 
 from .._support.sizes import format_size
 from .._support.table import columns
+from .faults import remedies
 from .record import Distribution, Record, SlowIteration
 
 MOST_BINS = 10_000
 SHOWN_SLOWEST = 8
 SHOWN_DEVIATIONS = 8
 SHOWN_ORIGINS = 5
+SHOWN_MODULES = 6
 
 _COLUMNS = ("min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 
@@ -62,9 +64,16 @@ def _events(report: Record) -> list[tuple[str, str]]:
         ("objects", str(report.objects)),
         ("collections", f"{report.collections:,}"),
     ]  # fmt: skip
+    if report.imported:
+        rows.append(("imported", f"{_some(report.imported)}: import what the loop needs before the section"))
     if report.interrupted:
         rows.append(("ended", "by Ctrl-C"))
     return rows
+
+
+def _some(names: tuple[str, ...]) -> str:
+    left = len(names) - SHOWN_MODULES
+    return ", ".join(names[:SHOWN_MODULES]) + (f" and {left:,} more" if left > 0 else "")
 
 
 def _deviations(report: Record) -> list[str]:
@@ -105,6 +114,7 @@ def text(report: Record) -> str:
     if report.fault_origins:
         lines += ["", "page faults came from:"]
         lines += [f"  {line}" for line in origins(report)]
+        lines += [f"  so: {line}" for line in remedies(report.fault_origins[:SHOWN_ORIGINS])]
     if report.deviations:
         lines += ["", "not in the plan (learn again, or let the warm-up see them):"]
         lines += [f"  {line}" for line in _deviations(report)]

@@ -50,6 +50,9 @@ class Report(Record):
     fault_origins : tuple of FaultOrigin
         Where the page faults came from, most faults first: `kind`, `where`, `count`, `first` iteration, `function`.
         What the kernel did not tell stands there too, with the reason: all faults are accounted for. Empty: none.
+    imported : tuple of str
+        Modules that were imported while the measured iterations ran, by whatever thread. An import reads files, runs
+        code for the first time and takes memory that no warm-up has seen: it belongs before the section.
     misses : int
         Requests that the frozen pool could not serve.
     deviations : Mapping[int, int]
@@ -99,6 +102,7 @@ class Report(Record):
         values["lateness"] = self.lateness._as_dict()
         values["deviations"] = [{"requested": size, "count": count} for size, count in self.deviations.items()]
         values["fault_origins"] = [asdict(origin) for origin in self.fault_origins]
+        values["imported"] = list(self.imported)
         values["slowest"] = [asdict(iteration) for iteration in self.slowest]
         values["timeline"] = [list(astuple(stretch)) for stretch in self.timeline]
         values["first"] = list(self.first)
@@ -157,6 +161,7 @@ def make_report(
     faults: _core.RawFaults | None,
     period: int,
     change: Stats,
+    imported: tuple[str, ...],
     deviations: Misses,
     objects: Objects,
     interrupted: bool,
@@ -191,6 +196,7 @@ def make_report(
         voluntary_switches=usage[2],
         involuntary_switches=usage[3],
         fault_origins=origins,
+        imported=imported,
         misses=sum(deviations.values()) + objects.misses,
         deviations=dict(sorted(deviations.items())),
         kernel_calls=change.kernel_calls,

@@ -5,27 +5,27 @@ from __future__ import annotations
 import datetime
 import gc as collection
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, SupportsIndex
-
-import numpy as np
 
 from .. import _core
 from .._handler.handler import handler
 from .._pool.default import default_pool
 from .._pool.effective import Degradation
-from .._pool.objects import Objects, make_room, refusal
 from .._pool.plan import Learning, Plan, prepare
 from .._pool.pool import OnMiss, Pool
 from .._pool.stats import Stats
 from .._support.durations import Duration
 from .._support.options import flag, word
 from . import arguments, machine
+from .arenas import Arenas
+from .collector import GcMode, collector
 from .environment import RunsAt
 from .interrupt import Interrupt
-from .prepare import prepare_thread
-from .process import Freeze, GcMode, Misses, collector, frozen_by_section, reconsider
+from .prepare import HeapRoom, look_through_the_stack, prepare_thread
+from .process import Freeze, Misses, frozen_by_section, reconsider
 from .report import Report, make_report
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 # Blocks below a page come from slabs, whose clearing costs less than looking after it.
 _LEAST_ZEROED_AHEAD = 4096
-# Bytes: the buffers of NumPy's iterators take up to 128 KiB an operand.
-_LIBC_ROOM = 1 << 20
-# Arenas for Python's objects beyond the plan: where objects come to lie varies a little from iteration to iteration.
-_SPARE_ARENAS = 1
 
 
 class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
@@ -48,9 +44,9 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
     again.
 
     With a warm-up or a plan it also touches what the loop would touch for the first time: code and data of all
-    libraries that are loaded, up to 5 MiB of the thread's stack, BLAS's buffers (by a matrix product, once a thread).
-    Not covered: libraries imported in the loop, stacks of threads started in it, files it maps. `report` names what
-    faulted.
+    libraries that are loaded, up to 5 MiB of the thread's stack, BLAS's buffers (by some small matrix products), stacks
+    and heaps for four threads. Not covered: modules imported in the loop, more threads started in it, files it maps.
+    `report` names what faulted, what was imported, and what to do.
 
     Parameters
     ----------
@@ -72,7 +68,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         iterators, work arrays of LAPACK, tables of pandas. Changed are M_TRIM_THRESHOLD (heaps are never trimmed),
         M_MMAP_MAX (blocks of every size come from the heaps) and M_TOP_PAD (heaps grow in steps of 64 MiB). It concerns
         the whole process and **lasts after the section**: libc does not tell what the settings were. The price is
-        memory that stays resident. 1 MiB of the thread's heap is made so at once, for the first iteration.
+        memory that stays resident. Of the thread's heap 4 MiB more are made so than the warm-up took (16 MiB at
+        most), for what comes to lie elsewhere in the loop.
     objects : {"pool", "keep"}
         ``"pool"`` lets Python take the arenas in which it keeps its own small objects from the pool while the section
         runs (see `activate`). They are part of the plan, and made ready with one to spare. Python gives arenas back
@@ -136,7 +133,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         "_entered", "_errors", "_faults", "_freeze", "_gc", "_interrupt", "_learning", "_loop", "_malloc", "_misses",
         "_on_interrupt", "_on_miss", "_pacing", "_plan", "_pool", "_report", "_runs_at", "_settings", "_stats_after",
         "_stats_before", "_strict", "_undo", "_wanted", "_zero_ahead", "_zeroed_missing", "_given_plan", "_given_pool",
-        "_arenas_held", "_object_misses", "_objects", "_wants_objects",
+        "_arenas", "_heap", "_imported", "_modules", "_wants_objects",
     )  # fmt: skip
 
     def __init__(
@@ -204,9 +201,10 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         self._runs_at: RunsAt = ("", 0, 0, ())
         self._zeroed_missing = 0
         self._report = None
-        self._objects = Objects()
-        self._object_misses = 0
-        self._arenas_held = 0
+        self._arenas = Arenas()
+        self._heap: HeapRoom | None = None
+        self._modules: frozenset[str] | None = None  # imported before the measured iterations
+        self._imported: tuple[str, ...] = ()
 
     def __enter__(self) -> realtime:
         if self._entered:
@@ -227,15 +225,16 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     def _enter(self, pool: Pool) -> None:
         if self._given_plan is not None or self._pacing.warmup:
-            prepare_thread()
-        self._apply_settings()
-        self._serve_objects(pool)
+            prepare_thread(locked=self._wanted.lock_process)
+        self._apply_settings(pool)
+        if (leave := self._arenas.enter(pool, wanted=self._wants_objects)) is not None:
+            self._undo.append(leave)
         loop = self._loop = _core.Loop(*self._pacing, self._warm_up)
         loop.start(threading.get_ident() == threading.main_thread().ident)
         if self._pacing.warmup <= 1:
             self._calm_down()
         if self._given_plan is not None:
-            _look_through_the_stack()
+            look_through_the_stack()
         around = handler(pool)
         around.__enter__()
         self._undo.append(lambda: around.__exit__(None, None, None))
@@ -249,11 +248,11 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         collection.callbacks.append(loop.note_collection)
         self._undo.append(lambda: collection.callbacks.remove(loop.note_collection))
 
-    def _apply_settings(self) -> None:
+    def _apply_settings(self, pool: Pool) -> None:
         degradations: list[Degradation] = []
         if self._malloc == "tune":
             if _core.tune_malloc():
-                _core.touch_malloc(_LIBC_ROOM)
+                self._heap = HeapRoom(pool)
             else:
                 degradations.append(
                     Degradation("malloc", 0, 0, 0, "this libc's malloc takes no such settings", 'use malloc="keep"')
@@ -268,21 +267,6 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             raise OSError(first.error, f"strict=True, and {first}")
         policy, priority, nice, _ = _core.thread_scheduling()
         self._runs_at = (policy, priority, nice, tuple(sorted(os.sched_getaffinity(0))))
-
-    def _serve_objects(self, pool: Pool) -> None:
-        if not self._wants_objects:
-            self._objects = Objects(reason="objects='keep'")
-        elif _core.enter_objects(pool):
-            self._undo.append(lambda: _core.leave_objects(pool))
-            self._objects = Objects(served=True)
-        else:
-            self._objects = Objects(reason=refusal() or "another arena allocator was set after rtpool's")
-
-    def _make_room_for_objects(self, pool: Pool) -> None:
-        if not self._objects.served or self._plan is None:
-            return
-        ready, size, missing = make_room(pool, self._plan.objects, held=self._arenas_held, spare=_SPARE_ARENAS)
-        self._objects = self._objects._replace(ready=ready, size=size, missing=missing)
 
     def _begin_learning(self, pool: Pool) -> None:
         learning = Learning(pool)
@@ -299,14 +283,16 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     def _warm_up(self, left: int) -> None:
         """One warm-up iteration is left, or none."""
-        if left == 1:
-            self._calm_down()
-            return
         pool, learning = self._pool, self._learning
         assert pool is not None and learning is not None
+        if left == 1:
+            if self._heap is not None:
+                self._heap.make(pool)
+            self._calm_down()
+            return
         self._learning = None
         learned = learning.finish()
-        self._arenas_held = learning.arenas_held
+        self._arenas.held = learning.arenas_held
         reconsider(pool)
         self._plan = learned if self._given_plan is None else self._given_plan | learned
         self._settle(pool)
@@ -318,33 +304,38 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             collector.enter(mode)  # type: ignore[arg-type]
             self._undo.append(lambda: collector.leave(mode))  # type: ignore[arg-type]
         if self._given_plan is not None or self._pacing.warmup:
+            assert self._pool is not None and self._loop is not None
             _core.make_program_resident()
             _core.make_object_room()
-            assert self._loop is not None
             self._loop.make_ready()
+            if self._heap is not None:
+                self._heap.begin(self._pool)
 
     def _settle(self, pool: Pool) -> None:
         """From here on the plan is ready, the pool frozen, and the counters count."""
         if self._plan is not None:
             prepare(pool, self._plan)
-        self._make_room_for_objects(pool)
+        self._arenas.make_room(pool, self._plan)
         freeze = self._freeze = Freeze(pool, self._on_miss)  # type: ignore[arg-type]
 
         def release() -> None:
             self._stats_after = pool.stats()
-            self._objects = self._objects_now()
+            self._arenas.end()
             self._misses = freeze.release()
             self._freeze = None
 
-        self._object_misses = _core.object_misses()
+        self._arenas.begin()
         self._undo.append(release)
         self._choose_zero_ahead(pool)
+        self._modules = frozenset(sys.modules)
+        if self._heap is not None:
+            self._heap.make(pool)
         self._stats_before = pool.stats()
 
-    def _objects_now(self) -> Objects:
-        if not self._objects.served or self._freeze is None:
-            return self._objects
-        return self._objects._replace(misses=_core.object_misses() - self._object_misses)
+    def _imported_now(self) -> tuple[str, ...]:
+        if self._modules is None:
+            return self._imported
+        return tuple(name for name in list(sys.modules) if name not in self._modules)
 
     def _choose_zero_ahead(self, pool: Pool) -> None:
         if not self._zero_ahead or not self._pacing.period or not self._plan:
@@ -365,6 +356,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     def _leave(self) -> None:
         failure: BaseException | None = None
+        self._imported = self._imported_now()
+        self._modules = None
         if self._loop is not None:
             try:
                 self._loop.finish()
@@ -455,9 +448,10 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             pool,
             faults=self._faults,
             period=self._pacing.period,
+            imported=self._imported_now(),
             change=Stats() if self._stats_before is None else after - self._stats_before,
             deviations=self._misses if self._freeze is None else self._freeze.misses(),
-            objects=self._objects_now(),
+            objects=self._arenas.state,
             interrupted=self.interrupted,
             runs_at=self._runs_at,
             wanted=self._wanted,
@@ -490,14 +484,6 @@ class Iteration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.end(kind is None)
-
-
-def _look_through_the_stack() -> None:
-    # NumPy walks the C stack before it reuses a temporary of 256 KiB or more; its first walk loads the unwinding tables
-    # of all libraries, which takes a millisecond that the first iteration shall not pay.
-    a = np.ones(1 << 16, np.float32)
-    _ = ((a + a) * a - a) / a + -(a + a)
-    _ = np.abs(a - a) > (a + a) * np.float32(2)
 
 
 def _raise_errno(error: int, doing: str) -> None:

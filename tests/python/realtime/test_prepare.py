@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 FIRST_TIMES = {
     "matrix product": ("a = np.ones((400, 400))", "a @ a"),
     "matrix product, single precision": ("a = np.ones((400, 400), np.float32)", "a @ a"),
+    "larger matrix product": ("a = np.ones((768, 768))", "a @ a"),
+    "wide matrix product": ("a = np.ones((600, 300))", "a.T @ a"),
     "matrix times vector": ("a = np.ones((400, 400))", "a @ a[0]"),
     "small matrices": ("a = np.eye(6)", "np.linalg.solve(a, a @ a)"),
     "deep calls": (
@@ -23,6 +27,14 @@ FIRST_TIMES = {
     ),
     "local time": ("import datetime", "datetime.datetime.now().astimezone().isoformat()"),
     "writing a file": ("import os", "open(os.devnull, 'wb').write(b'x' * 100_000)"),
+    "solving": ("a = np.eye(300) + 0.1", "np.linalg.solve(a, a)"),
+    "threads": (
+        "import threading\ndef go():\n"
+        "    threads = [threading.Thread(target=int) for _ in range(3)]\n"
+        "    for one in threads: one.start()\n"
+        "    for one in threads: one.join()",
+        "go()",
+    ),
     "random numbers": ("rng = np.random.default_rng(1)", "rng.normal(size=1000)"),
 }
 
@@ -56,28 +68,35 @@ def test_the_first_time_does_not_fault(run_python, name: str, options: str, at: 
     assert done.stdout == ""
 
 
-def test_a_thread_prepares_once_and_a_child_again(run_python) -> None:
+@pytest.mark.parametrize(("libraries", "second_thread"), [((1, 1), 0), ((2, 1), 1), ((1, 0), 1), ((0, 0), 0)])
+def test_a_thread_prepares_once_and_a_child_again(run_python, libraries: tuple[int, int], second_thread: int) -> None:
+    """BLAS is called once a process where its buffers are for all callers, else once a thread."""
     done = run_python(
-        """
+        f"""
 import os, threading
 import rtpool._realtime.prepare as prepare
-done = []
+done, touched, begun = [], [], []
 prepare._multiply = lambda: done.append(threading.get_ident())
-prepare._has_blas = lambda machine: True
+class Core:
+    touch_stack = staticmethod(lambda size: touched.append(threading.get_ident()))
+    blas_libraries = staticmethod(lambda: {libraries})
+    rehearse_threads = staticmethod(lambda threads, stack: begun.append(threading.get_ident()))
+prepare._core = Core
+first = int({libraries[0] > 0})
 prepare.prepare_thread()
 prepare.prepare_thread()
-assert len(done) == 1
+assert len(done) == first and len(touched) == 1
 thread = threading.Thread(target=prepare.prepare_thread)
 thread.start()
 thread.join()
-assert len(done) == 2
+assert len(done) == first + {second_thread} and len(touched) == 2 and len(begun) == 1
 if os.fork() == 0:
     prepare.prepare_thread()
-    os._exit(len(done) - 3)
+    os._exit((len(done) - first - {second_thread}, len(begun)) != (first, 2))
 assert os.waitpid(-1, 0)[1] == 0
 """
     )
-    assert done.stderr == ""
+    assert done.stderr == "" or "fork" in done.stderr  # Python 3.12 warns of forks with threads
 
 
 def test_a_thread_with_a_small_stack(run_python) -> None:
@@ -97,3 +116,88 @@ for thread in threads:
     thread.join()
 """
     )
+
+
+def test_room_in_libcs_heap_is_what_the_warm_up_took_and_more(run_python) -> None:
+    """Something that stays takes a part of the place in which the loop's scratch has been so far."""
+    done = run_python(
+        """
+import ctypes
+import rtpool
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+libc.memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+def take(size):
+    piece = libc.malloc(size)
+    libc.memset(piece, 1, size)
+    return piece
+with rtpool.realtime(pool=rtpool.Pool(), warmup=4, iterations=5) as rt:
+    for tick in rt:
+        if tick.index == 0:
+            kept = take(700_000)
+        libc.free(take(5 << 20))
+if rt.report.environment.watch != "exact":
+    print("not watched")
+for origin in rt.report.fault_origins:
+    print(origin)
+"""
+    )
+    if "not watched" in done.stdout:
+        pytest.skip("the kernel does not let threads watch themselves here")
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at what is mapped")
+def test_threads_begun_in_the_loop_find_stacks_and_heaps(run_python) -> None:
+    run_python(
+        """
+import threading
+import rtpool
+def mapped():
+    with open("/proc/self/maps") as file:
+        return sum(int(line.split("-")[1].split()[0], 16) - int(line.split("-")[0], 16) for line in file)
+with rtpool.realtime(pool=rtpool.Pool(), warmup=2, iterations=5) as rt:
+    for tick in rt:
+        before = mapped()
+        if tick.index == 3:
+            gate = threading.Event()
+            threads = [threading.Thread(target=gate.wait) for _ in range(4)]
+            for one in threads: one.start()
+            more = mapped() - before
+            gate.set()
+            for one in threads: one.join()
+assert more < 1 << 20, more  # not 8 MiB each, nor a heap of 64
+        """
+    )
+
+
+def test_modules_imported_in_the_loop_are_named(run_python, tmp_path) -> None:
+    (tmp_path / "late_one.py").write_text("import late_two\n")
+    (tmp_path / "late_two.py").write_text("")
+    (tmp_path / "early.py").write_text("")
+    done = run_python(
+        """
+import json, sys
+import rtpool
+with rtpool.realtime(pool=rtpool.Pool(), warmup=4, iterations=5) as rt:
+    for tick in rt:
+        if tick.warmup:
+            import early
+            assert rt.report.imported == ()
+        if tick.index == 3:
+            import late_one
+            assert rt.report.imported == ("late_two", "late_one"), rt.report.imported
+import colorsys
+report = rt.report
+assert report.imported == ("late_two", "late_one"), report.imported
+assert json.loads(report.to_json())["imported"] == ["late_two", "late_one"]
+assert "late_two, late_one: import what the loop needs before the section" in str(report)
+with rtpool.realtime(pool=rtpool.Pool(), iterations=5) as rt:
+    for tick in rt:
+        pass
+assert rt.report.imported == () and "imported" not in str(rt.report)
+""",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.stderr == ""

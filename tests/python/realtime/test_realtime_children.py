@@ -152,17 +152,17 @@ def test_a_program_that_runs_at_settings_of_its_own_gives_those_on(run_python) -
     run_python(
         WAYS
         + """
-    os.nice(5)
+    NICE = os.nice(5)
     def nice(): return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with section():
         seen = []
         one = threading.Thread(target=lambda: seen.append((look(), nice())))
         one.start()
         one.join()
-        assert seen == [(OUTSIDE, 5)], seen
+        assert seen == [(OUTSIDE, NICE)], seen
         child = os.fork()
         if child == 0:
-            os._exit((look(), nice()) != (OUTSIDE, 5))
+            os._exit((look(), nice()) != (OUTSIDE, NICE))
         assert os.waitpid(child, 0)[1] == 0
     os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     if PRIORITY:

@@ -19,6 +19,7 @@ from rtpool._realtime.probe import Machine
 
 def state() -> dict[str, object]:
     """Everything a section may change."""
+    gc.collect()  # Python 3.12 counts what is immortal among the frozen from the next collection on
     return {
         "enabled": gc.isenabled(),
         "frozen": gc.get_freeze_count(),
@@ -46,7 +47,6 @@ def timer_slack() -> str:
 
 @pytest.fixture(autouse=True)
 def everything_is_restored() -> Iterator[None]:
-    gc.collect()
     before = state()
     yield
     assert state() == before
@@ -144,47 +144,6 @@ def test_a_pool_the_program_froze_stays_frozen() -> None:
         np.ones(400_000)
     assert pool.frozen and rt.report.misses == 1
     pool.unfreeze()
-
-
-@pytest.mark.parametrize("mode", ["freeze", "disable", "keep"])
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector(mode: str, enabled: bool) -> None:
-    was = gc.isenabled()
-    (gc.enable if enabled else gc.disable)()
-    before = gc.get_freeze_count()
-    try:
-        with rtpool.realtime(gc=mode, pool=rtpool.Pool()) as rt:  # type: ignore[arg-type]
-            assert gc.isenabled() == (enabled and mode == "keep")
-            assert (gc.get_freeze_count() > before) == (mode == "freeze" and before == 0)
-            gc.collect()
-            assert rt.report.collections == 1
-        assert gc.isenabled() == enabled and gc.get_freeze_count() == before
-    finally:
-        (gc.enable if was else gc.disable)()
-
-
-def test_what_the_program_froze_stays_frozen(run_python) -> None:
-    run_python(
-        """
-        import gc, rtpool
-        gc.freeze()
-        count = gc.get_freeze_count()
-        with rtpool.realtime(gc="freeze"):
-            with rtpool.realtime(gc="freeze", pool=rtpool.Pool()):
-                assert not gc.isenabled()
-            assert not gc.isenabled()
-        assert gc.isenabled() and abs(gc.get_freeze_count() - count) <= 20, (gc.get_freeze_count(), count)
-        """
-    )
-
-
-def test_a_collection_is_counted_where_it_falls() -> None:
-    with rtpool.realtime(gc="keep", malloc="keep", pool=rtpool.Pool(), iterations=5) as rt:
-        for tick in rt:
-            if tick.index == 3:
-                gc.collect()
-    assert rt.report.collections == 1
-    assert {one.index: one.collections for one in rt.report.slowest}[3] == 1
 
 
 REFUSED = """

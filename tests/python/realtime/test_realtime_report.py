@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 import rtpool
+from rtpool._realtime.faults import FaultOrigin, remedies
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,28 @@ def test_the_picture(report, tmp_path) -> None:
         pass
     with pytest.raises(ValueError, match="no iterations"):
         rt.report.plot()
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "remedy"),
+    [
+        ("pool", "pool lazy: large block", "prefault=True"),
+        ("objects", "arena of Python's own", "objects='pool'"),
+        ("objects", "pool lazy: object arena", "as many objects as the loop does"),
+        ("objects", "frames of Python's calls", "call as deep"),
+        ("libc", "heap", "let the warm-up do all that the loop does"),
+        ("libc", "block with a mapping of its own, gone since", "malloc='tune'"),
+        ("stack", "stack of this thread", "call as deep"),
+        ("stack", "stack of thread 123", "start threads before the section"),
+        ("stack", "stack of a thread that began meanwhile", "start threads before the section"),
+        ("file", "_csv.so: code, mapped meanwhile", "before the section"),
+        ("file", "libm.so.6: code", "call it once before the section"),
+        ("file", "libm.so.6: data", "call it once before the section"),
+        ("file", "/data/table.bin: file contents", "read files that are mapped once before the section"),
+        ("other", "nameless memory", "lock_process=True"),
+        ("other", "not seen: the kernel's ring ran over", None),
+    ],
+)
+def test_each_origin_comes_with_what_to_do(kind: Any, where: str, remedy: str | None) -> None:
+    told = remedies((FaultOrigin(kind, where, 2, 0), FaultOrigin(kind, where, 1, 1, "another")))
+    assert [remedy in one for one in told] == [True] if remedy is not None else told == []
