@@ -35,14 +35,13 @@ import runpy, sys
 report = runpy.run_path(sys.argv[1])["rt"].report
 report.plot(sys.argv[2] + "/report.svg")
 """
-# Records an example, and writes the page that the trace makes of itself.
+# Makes the page of a trace.
 TRACE = """
-import runpy, sys
+import sys
 import rtpool
-with rtpool.record(stacks="full") as rec:
-    runpy.run_path(sys.argv[1])
-rec.trace.to_html(sys.argv[2] + "/trace.html")
+rtpool.Trace.load(sys.argv[1] + "/loop.trace").to_html(sys.argv[1] + "/trace.html")
 """
+EXAMPLE = "examples/realtime_loop.py"
 
 
 @contextmanager
@@ -63,55 +62,58 @@ def browser() -> Iterator[Any]:
             running.close()
 
 
-def run(code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def run(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(arguments)}: {done.stderr}")
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
     return done.stdout
 
 
 def take_report(running: Any, folder: Path) -> None:
     """What a real-time section prints, and its plot."""
-    text = run(REPORT, "examples/realtime_loop.py", str(folder))
-    page = running.new_page(viewport={"width": 980, "height": 600}, device_scale_factor=1.5)
+    text = run("-c", REPORT, EXAMPLE, str(folder))
+    page = running.new_page(viewport={"width": 980, "height": 600})
     page.set_content(
         "<body style='margin:0;padding:14px 18px;background:#15191f;color:#d8dee6'>"
         "<pre style='font:13px/1.42 DejaVu Sans Mono,monospace;margin:0'>"
-        f"<span style='color:#7fb4ff'>$</span> python examples/realtime_loop.py\n{html.escape(text)}</pre></body>"
+        f"<span style='color:#7fb4ff'>$</span> python {EXAMPLE}\n{html.escape(text)}</pre></body>"
     )
     page.screenshot(path=PICTURES / "report.png", full_page=True)
-    page.set_content(
-        f"<body style='margin:0;background:#fff'>{(folder / 'report.svg').read_text(encoding='utf-8')}</body>"
-    )
+    plot = (folder / "report.svg").read_text(encoding="utf-8")
+    page.set_content(f"<body style='margin:0;background:#fff'>{plot}</body>")
     page.locator("svg").first.screenshot(path=PICTURES / "report-plot.png")
     page.close()
 
 
 def take_trace(running: Any, folder: Path) -> None:
     """The page of a trace: its timeline, and the profile below it."""
-    run(TRACE, "examples/realtime_loop.py", str(folder))
+    run("-m", "rtpool", "run", "--quiet", "--record", str(folder / "loop.trace"), EXAMPLE)
+    run("-c", TRACE, str(folder))
     for scheme in SCHEMES:
-        context = running.new_context(viewport={"width": 1200, "height": 760}, color_scheme=scheme)
+        context = running.new_context(viewport={"width": 1100, "height": 900}, color_scheme=scheme)
         page = context.new_page()
         page.goto((folder / "trace.html").as_uri())
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=PICTURES / f"timeline-{scheme}.png")
-        page.screenshot(path=PICTURES / f"profile-{scheme}.png", full_page=True)
+
+        def top(heading: str) -> float:
+            box = page.get_by_role("heading", name=heading).bounding_box()  # noqa: B023 - called in this turn
+            return float(box["y"]) - 12
+
+        for name, first, last in (
+            ("timeline", 0.0, top("Who made them")),
+            ("profile", top("Who made them"), top("Misses")),
+        ):
+            clip = {"x": 0, "y": first, "width": 1100, "height": last - first}
+            page.screenshot(path=PICTURES / f"{name}-{scheme}.png", full_page=True, clip=clip)
         context.close()
 
 
 def pictures() -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    import rtpool
-
     with tempfile.TemporaryDirectory(prefix="rtpool-pictures-") as name, browser() as running:
         take_report(running, Path(name))
-        if hasattr(rtpool.Trace, "to_html"):
-            take_trace(running, Path(name))
-        else:
-            print("the profile and the timeline are left out: this rtpool has no Trace.to_html")
+        take_trace(running, Path(name))
     return 0
 
 

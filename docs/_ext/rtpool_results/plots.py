@@ -222,7 +222,7 @@ def objects(figure: Any, axes: Any, data: Data) -> None:
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15)
-    axes.set_xlabel("time with arenas from the pool, in times of Python as it is (left is better)")
+    axes.set_xlabel("time, in times of Python as it is (left is better)", loc="right")
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 

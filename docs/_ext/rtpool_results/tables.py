@@ -197,7 +197,7 @@ def steady(data: Data) -> Table:
 def objects(data: Data) -> Table:
     """Loops of Python's objects."""
     return Table(
-        ["loop", "time with arenas from the pool", "page faults", "with the pool", "peak MiB", "with the pool"],
+        ["loop", "time, of 1.00", "page faults", "with the pool", "peak MiB", "with the pool"],
         [
             [
                 row["loop"],
