@@ -389,6 +389,20 @@ def interface(data: Data) -> Table:
     )
 
 
+def replay(data: Data) -> Table:
+    """Recorded programs, replayed: page faults of the first pass and the third, most resident memory."""
+    found = data["traces"]
+    who = in_order(next(iter(found.values()))["contestants"])
+
+    def cell(program: str, name: str) -> str:
+        of = found[program]["contestants"].get(name)
+        if of is None:
+            return "-"
+        return f"{of['first']['faults']:,} / {of['last']['faults']:,} / {of['first']['peak'] / (1 << 20):.0f} MiB"
+
+    return _grid("faults, first / third / peak", {program: names.case(program) for program in found}, who, cell)
+
+
 def once(data: Data) -> Table:
     """Figures that were taken once, while something was changed."""
     return Table(
@@ -428,5 +442,6 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "dask-transfer": ("dask", dask_transfer),
     "compiled": ("compiled", compiled),
     "interface": ("interface", interface),
+    "replay": ("replay", replay),
     "once": ("once", once),
 }
