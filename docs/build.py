@@ -34,7 +34,7 @@ def sphinx(python: str, builder: str, *options: str) -> int:
 
 def follow_links(python: str) -> int:
     """Follow every link, and say which were followed, broken, or not to be reached."""
-    sphinx(python, "linkcheck")
+    sphinx(python, "linkcheck", "--silent")
     report = WORK / "linkcheck" / "output.json"
     if not report.exists():
         print("linkcheck ended without a report")
