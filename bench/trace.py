@@ -174,6 +174,25 @@ def open_page(path: str) -> dict[str, Any]:
 PARTS = {"sum-up": sum_up, "draw": draw, "open": open_page}
 
 
+def shown(result: dict[str, Any]) -> list[str]:
+    """The results as a table."""
+    lines = [f"{'':16}{'ns a pair':>12}{'least':>10}{'cost':>10}{'bytes an event':>16}"]
+    for name, entry in result["contestants"].items():
+        lines.append(
+            f"{name:16}{entry['ns']:>12.0f}{entry['least_ns']:>10.0f}{entry['cost_ns']:>10.0f}"
+            f"{entry['bytes_an_event']:>16.1f}"
+        )
+    lines += [f"{name}: not measured: {why}" for name, why in result["missing"].items()]
+    if "large" in result:
+        lines += ["", f"a trace of {result['large']['events']:,} events (taken on {result['large']['machine']}):"]
+        lines += [
+            f"  {name:22}{value:>16,}" if isinstance(value, int) else f"  {name:22}{value:>16.1f}"
+            for name, value in result["large"].items()
+            if isinstance(value, (int, float))
+        ]
+    return lines
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
@@ -206,20 +225,7 @@ def main() -> int:
         result |= measure(arguments.rounds, arguments.pairs)
     if arguments.events:
         result["large"] = {"machine": platform.platform()} | large(int(arguments.events))
-    lines = [f"{'':16}{'ns a pair':>12}{'least':>10}{'cost':>10}{'bytes an event':>16}"]
-    for name, entry in result["contestants"].items():
-        lines.append(
-            f"{name:16}{entry['ns']:>12.0f}{entry['least_ns']:>10.0f}{entry['cost_ns']:>10.0f}"
-            f"{entry['bytes_an_event']:>16.1f}"
-        )
-    lines += [f"{name}: not measured: {why}" for name, why in result["missing"].items()]
-    if "large" in result:
-        lines += ["", f"a trace of {result['large']['events']:,} events (taken on {result['large']['machine']}):"]
-        lines += [
-            f"  {name:22}{value:>16,.1f}" if isinstance(value, (int, float)) else f"  {name:22} {value}"
-            for name, value in result["large"].items()
-        ]
-    text = "\n".join(lines)
+    text = "\n".join(shown(result))
     print(text)
     if not arguments.dry:
         (RESULTS / "trace.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

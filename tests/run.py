@@ -110,6 +110,8 @@ def environment(runner: Runner) -> Result:
     pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     runner.must("pip cannot install what the build needs", *pip, *BUILD_REQUIREMENTS)
     runner.must("rtpool cannot be built and installed", *pip, "--no-build-isolation", f"{ROOT}[test,examples]")
+    if not runner.quick and shutil.which("chromium") is None:
+        _install_package(runner, "chromium")  # for the tests of pages, which are skipped without
     return Result()
 
 
@@ -374,7 +376,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a first answer: the shorter tests of " + ", ".join(QUICK))
     arguments = parser.parse_args()
     wanted = [name for name in arguments.only or (QUICK if arguments.quick else STEPS) if name not in arguments.skip]
-    total = _perform(Runner("environment"), environment)
+    total = _perform(Runner("environment", arguments.quick), environment)
     if not total.failures:
         with ThreadPoolExecutor(len(LANES)) as executor:
             lanes = [

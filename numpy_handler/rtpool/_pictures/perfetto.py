@@ -12,6 +12,7 @@ from typing import BinaryIO
 _SEQUENCE = 1
 _CLEARED, _NEEDED = 1, 2  # TracePacket.SequenceFlags
 _BEGIN, _END, _COUNTER = 1, 2, 4  # TrackEvent.Type
+_CLOCKS = (6, 3, 4)  # of the time since boot, monotonic, monotonic and coarse
 BYTES, COUNT = 3, 2  # CounterDescriptor.Unit
 
 
@@ -44,6 +45,9 @@ class Writer:
         self._file = file
         self._process = process
         self._tracks = 1
+        # Heap profiles have their times by a clock of their own: here all are one.
+        clocks = b"".join(message(1, number(1, clock) + number(2, 1)) for clock in _CLOCKS)
+        self._packet(message(6, clocks + number(2, _CLOCKS[0])))
         descriptor = number(1, process) + message(6, name)
         self._packet(message(60, number(1, 1) + message(3, descriptor)) + number(13, _CLEARED))
 
@@ -97,7 +101,8 @@ class Writer:
 
     def heap(self, index: int, time: int, samples: Iterable[tuple[int, int, int, int, int]]) -> None:
         """A heap profile: up to that moment, per stack, bytes made and freed, and blocks made and freed."""
-        parts = [number(1, self._process), number(3, 1), number(9, time)]
+        time = max(time, 1)
+        parts = [number(1, self._process), number(3, 1), number(9, time), message(11, "NumPy's arrays")]
         for stack, made, freed, blocks, blocks_freed in samples:
             sample = number(1, stack + 1) + number(2, made) + number(3, freed)
             parts.append(message(2, sample + number(4, time) + number(5, blocks) + number(6, blocks_freed)))

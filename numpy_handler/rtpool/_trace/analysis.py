@@ -269,7 +269,10 @@ class Analysis:
         )  # fmt: skip
         self.over_time.add(
             step[ends.row], ends.maker.astype(np.int64),
-            {"freed_bytes": ends.size, "temporaries": gone.astype(np.int64), "temporary_bytes": ends.size * gone},
+            {
+                "frees": np.ones_like(ends.size), "freed_bytes": ends.size,
+                "temporaries": gone.astype(np.int64), "temporary_bytes": ends.size * gone,
+            },
         )  # fmt: skip
 
     # --- sums ---

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 I64 = NDArray[np.int64]
 
 STEPS = 1024
-FIELDS = ("calls", "bytes", "freed_bytes", "temporaries", "temporary_bytes", "misses")
+FIELDS = ("calls", "bytes", "frees", "freed_bytes", "temporaries", "temporary_bytes", "misses")
 _MOST_ROWS = 1 << 21  # before they are added up
 _FEWEST_STEPS = 16
 

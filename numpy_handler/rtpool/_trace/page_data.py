@@ -12,7 +12,7 @@ from .advice import UNKNOWN, Advice
 from .facts import facts
 from .file import Place
 from .over_time import FIELDS
-from .overview import Frame, Leaf, Overview, overview, shortened
+from .overview import TOGETHER, Frame, Leaf, Overview, overview, shortened
 
 _CONTEXT = 2  # lines of source around those that made arrays
 
@@ -51,11 +51,12 @@ def page_data(trace: Any, scale: float = 1.0) -> dict[str, Any]:
         "cells": {
             "step": _steps(cells.step.tolist()),
             "leaf": cells.place.tolist(),
-            **{name: cells.sums[name].tolist() for name in FIELDS},
+            **{name: cells.sums[name].tolist() for name in FIELDS if name != "frees"},
         },
         "expressions": [_expression(place, files) for place in expressions],
         "files": _files(trace, files, _by_weight(found, leaves, expressions), most(400)),
         "misses": [(miss.granted, miss.total, *miss[2:]) for miss in trace.misses()[: most(40)]],
+        "peak": _peak(trace, found),
         "fit": f"the smallest pool with no miss: {trace.fit()}"[:300],
         "advice": [_advice(trace, entry) for entry in trace.advice()[: most(60)]],
     }
@@ -83,6 +84,19 @@ def shown_file(trace: Any, file: str) -> str:
         if folder in file:
             return shortened(file.partition(folder)[2])
     return shortened(file)
+
+
+def _peak(trace: Any, found: Overview) -> dict[str, Any]:
+    """When most was alive, and what of it is each leaf's."""
+    analysis = trace.detailed()
+    by_place = analysis.peak_by_place
+    leaves = [int(by_place[number]) if 0 <= number < by_place.size else 0 for number in found.numbers]
+    leaves += [0] * (len(found.leaves) - len(leaves))
+    if found.leaves and found.leaves[-1].path[0].name == TOGETHER:
+        leaves[-1] += max(0, analysis.peak_bytes - sum(leaves))
+    begin = int(analysis.over_time.edges[0])
+    time = min(max(0.0, (analysis.peak_time - begin) * trace.seconds_a_unit), found.seconds)
+    return {"time": time, "bytes": analysis.peak_bytes, "leaves": leaves}
 
 
 def _numbered(found: Overview) -> tuple[list[Frame], list[Place], list[tuple[int, list[int]]]]:

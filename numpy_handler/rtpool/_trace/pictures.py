@@ -15,7 +15,7 @@ from .. import _core
 from .._pictures.page import page
 from .._pictures.perfetto import BYTES, COUNT, Writer
 from .._pictures.speedscope import Profile, speedscope
-from .overview import Overview, overview
+from .overview import Overview, overview, shortened
 from .page_data import page_data, program
 
 if TYPE_CHECKING:
@@ -114,21 +114,24 @@ def _write_counters(writer: Writer, found: Overview) -> None:
 
 def _write_heaps(writer: Writer, found: Overview) -> None:
     """Heap profiles at some moments: Perfetto draws a flame graph of each."""
-    frames, stacks = _numbered(found)
+    frames, ways = _numbered(found)
+    # Places that differ by the instruction alone look the same, and are one stack to Perfetto.
+    distinct: dict[tuple[int, ...], int] = {}
+    stack_of = np.array([distinct.setdefault(tuple(way), len(distinct)) for way in ways], np.int64)
+    stacks = list(distinct)
     writer.names([(name, file) for name, file, _, _ in frames], stacks)
     cells = found.cells
-    sums = {name: np.zeros(len(stacks), np.int64) for name in ("bytes", "freed_bytes", "calls")}
+    sums = {name: np.zeros(len(stacks), np.int64) for name in ("bytes", "freed_bytes", "calls", "frees")}
     moments = np.unique(np.linspace(0, found.cell_steps, min(_HEAPS, found.cell_steps) + 1).astype(int)).tolist()
     for index, (begin, end) in enumerate(pairwise(moments)):
         part = slice(*np.searchsorted(cells.step, [begin, end]).tolist())
         for name, total in sums.items():
-            np.add.at(total, cells.place[part], cells.sums[name][part])
+            np.add.at(total, stack_of[cells.place[part]], cells.sums[name][part])
         used = np.flatnonzero(sums["calls"] > 0).tolist()
         samples = []
         for stack in used:
-            made, freed, calls = (int(sums[name][stack]) for name in ("bytes", "freed_bytes", "calls"))
-            freed = min(made, freed)
-            samples.append((stack, made, freed, calls, calls * freed // made if made else 0))
+            made, freed, calls, frees = (int(total[stack]) for total in sums.values())
+            samples.append((stack, made, min(made, freed), calls, min(calls, frees)))
         writer.heap(index, round(end * found.seconds * 1e9 / found.cell_steps), samples)
 
 
@@ -157,9 +160,9 @@ def plot(trace: Any) -> Figure:
         (f"{short(usage.file)}:{usage.line}" if usage.file else usage.function, usage.bytes, usage.temporary_bytes)
         for usage in trace.by_line()[:8]
     ]
-    title = f"{program(trace)}: {trace.file.count:,} events, {trace.iterations:,} iterations"
+    title = f"{shortened(program(trace), 90)}: {trace.file.count:,} events, {trace.iterations:,} iterations"
     alive = (edges, found.most_alive) if found.timed else None
-    return draw(title[:160], alive, peak, lanes, [(name[-60:], *sums) for name, *sums in lines], foot(trace))
+    return draw(title, alive, peak, lanes, [(name[-60:], *sums) for name, *sums in lines], foot(trace))
 
 
 @contextlib.contextmanager

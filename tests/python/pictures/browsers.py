@@ -44,6 +44,22 @@ def app_of_perfetto() -> Path:
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, and some answers beside it."""
+
+    def __init__(self, *arguments: Any, answers: dict[str, bytes], **options: Any) -> None:
+        self._answers = answers
+        super().__init__(*arguments, **options)
+
+    def do_GET(self) -> None:
+        answer = self._answers.get(self.path)
+        if answer is None:
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
@@ -55,8 +71,18 @@ class Browser:
         self._opened = opened
 
     @contextlib.contextmanager
-    def page(self, served: Path | None = None, *, strict: bool = False, **options: Any) -> Iterator[Any]:
-        """A page, with `served` at `page.base`. `strict`: any message, error or request is a failure at the end."""
+    def page(
+        self,
+        served: Path | None = None,
+        *,
+        answers: dict[str, bytes] | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """A page, with `served` and `answers` (by their path) at `page.base`.
+
+        `strict`: any message, error or request is a failure at the end.
+        """
         context = self._opened.new_context(**options)
         page = context.new_page()
         page.troubles = []
@@ -66,7 +92,7 @@ class Browser:
         page.on("request", lambda request: page.requests.append(request.url))
         server = None
         if served is not None:
-            handler = functools.partial(_Quiet, directory=str(served))
+            handler = functools.partial(_Quiet, directory=str(served), answers=answers or {})
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
             threading.Thread(target=server.serve_forever, daemon=True).start()
             page.base = f"http://127.0.0.1:{server.server_address[1]}"

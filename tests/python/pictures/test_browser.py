@@ -146,7 +146,7 @@ def test_an_iteration_is_chosen_by_a_click(made: Path, browser: Browser) -> None
 def test_metrics_search_and_zoom(made: Path, browser: Browser) -> None:
     with browser.page(strict=True, viewport=SIZES["desktop"]) as page:
         opened(page, made)
-        for name in ("temporary_bytes", "calls", "misses", "alive"):
+        for name in ("temporary_bytes", "calls", "misses", "peak", "alive"):
             page.select_option("#metric", name)
             page.wait_for_selector("#flame rect")
         page.wait_for_function("document.querySelector('#flame').textContent.includes('keep')")

@@ -80,7 +80,7 @@ def data_of(text: str) -> dict[str, Any]:
     assert 0 <= sum(cells["step"]) < max(1, found["cellSteps"]) or not cells["step"]
     assert all(0 <= at < len(expressions) and all(0 <= f < len(frames) for f in way) and way for at, way in leaves)
     assert all(-1 <= file < len(found["files"]) for _, file in frames)
-    assert len(found["alive"]) == found["steps"]
+    assert len(found["alive"]) == found["steps"] and len(found["peak"]["leaves"]) == len(leaves)
     for lane in found["lanes"]:
         assert all(begin <= end <= found["seconds"] + 1e-6 for begin, end, _, _ in lane["items"])
         assert sum(many for _, _, many, _ in lane["items"]) == lane["total"]
@@ -107,7 +107,7 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     assert file["note"] == ""
     columns = sorted(tuple(expression[3:]) for expression in found["expressions"])
     assert [file["lines"]["2"][a:b] for a, b in columns] == ["np.ones(1000) * ", "np.ones(1000) * 2 + "]
-    assert max(found["alive"]) == trace.analysis.peak_bytes
+    assert max(found["alive"]) == trace.analysis.peak_bytes == found["peak"]["bytes"] == sum(found["peak"]["leaves"])
     assert [frame[0] for frame in found["frames"]][:2] == [str(program), "<module>"]
 
 

@@ -8,6 +8,7 @@
   const METRICS = [
     ["bytes", "bytes asked for", bytes], ["temporary_bytes", "bytes of temporaries", bytes], ["calls", "arrays", count],
     ["misses", "misses", count], ["alive", "bytes alive at the end", bytes],
+    ["peak", "bytes alive at the peak of the whole trace", bytes],
   ];
 
   function node(tag, text, name) {
@@ -43,7 +44,9 @@
   // What each leaf, and from that each expression, comes to in the part that is chosen.
   function sums() {
     const fields = ["calls", "bytes", "temporaries", "temporary_bytes", "misses"];
-    const found = data.leaves.map(() => ({ calls: 0, bytes: 0, temporaries: 0, temporary_bytes: 0, misses: 0, alive: 0 }));
+    const found = data.leaves.map((_, leaf) => ({
+      calls: 0, bytes: 0, temporaries: 0, temporary_bytes: 0, misses: 0, alive: 0, peak: data.peak.leaves[leaf],
+    }));
     const cells = data.cells;
     for (let i = 0; i < cellStep.length; i++) {
       if (cellStep[i] >= chosen.end) break;
@@ -55,7 +58,7 @@
     return found;
   }
   function byExpression(found) {
-    const total = data.expressions.map(() => ({ calls: 0, bytes: 0, temporaries: 0, temporary_bytes: 0, misses: 0, alive: 0 }));
+    const total = data.expressions.map(() => ({ calls: 0, bytes: 0, temporaries: 0, temporary_bytes: 0, misses: 0, alive: 0, peak: 0 }));
     found.forEach((sum, number) => {
       const into = total[data.leaves[number][0]];
       if (into) for (const field in sum) into[field] += sum[field];
@@ -95,7 +98,7 @@
     const width = $("curve").clientWidth;
     curve = new uPlot({
       width, height: width < 600 ? 170 : 210, padding: [8, 12, 0, 0],
-      scales: { x: { time: false, range: () => [0, data.seconds || 1] }, y: { range: (_, low, high) => [0, (high || 1) * 1.05] } },
+      scales: { x: { time: false, range: () => [0, data.seconds || 1] }, y: { range: (_, low, high) => [0, (high || 1) * 1.12] } },
       axes: [
         { ...axis, values: (_, values) => values.map(seconds), space: 70 },
         { ...axis, size: LEFT, values: (_, values) => values.map(bytes), incrs: powers() },
@@ -108,8 +111,21 @@
           points: { show: false }, value: (_, value) => (value === null ? "" : bytes(value)) },
       ],
       cursor: { drag: { x: false, y: false, setScale: false }, y: false },
-      hooks: { ready: [(made) => { curve = made; brushable(made.over); showRange(); drawLanes(); }] },
+      hooks: {
+        ready: [(made) => { curve = made; brushable(made.over); showRange(); drawLanes(); }],
+        draw: [markPeak],
+      },
     }, [x, y, resident], $("curve"));
+  }
+  function markPeak(made) {
+    const x = made.valToPos(data.peak.time, "x", true), y = made.valToPos(data.peak.bytes, "y", true);
+    const size = 5 * (window.devicePixelRatio || 1);
+    made.ctx.fillStyle = colour("--warn");
+    made.ctx.beginPath();
+    made.ctx.moveTo(x, y);
+    made.ctx.lineTo(x - size, y - 1.6 * size);
+    made.ctx.lineTo(x + size, y - 1.6 * size);
+    made.ctx.fill();
   }
   function powers() {
     const steps = [];
