@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "base/bits.hpp"
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
 
@@ -381,6 +382,7 @@ bool Heap::drain_some(unsigned most) noexcept {
   while (drain_slabs_ != nullptr && drained < most) {
     Slab& slab = *drain_slabs_;
     drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
+    if (drain_slabs_ != nullptr) base::prefetch_to_write(drain_slabs_);  // other processors have all of these lines
     drained += drain_slab(slab);
   }
   if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
@@ -389,6 +391,7 @@ bool Heap::drain_some(unsigned most) noexcept {
   for (unsigned runs = 0; drain_runs_ != k_no_page && runs < most; ++runs, ++drained) {
     const PageIndex first = drain_runs_;
     drain_runs_ = descs_[first].run.next.load(std::memory_order_relaxed);
+    if (drain_runs_ != k_no_page) base::prefetch_to_write(&descs_[drain_runs_]);
     drain_run(first);
   }
   return drained != 0;

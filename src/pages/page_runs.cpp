@@ -87,7 +87,14 @@ PageIndex PageRuns::fitting(unsigned set, std::uint32_t pages) const noexcept {
   // one look, O(1), and a loop that repeats its sizes gets its own runs back without a split.
   const PageIndex same = heads_[set][list_of(pages)];
   if (same != k_no_page && descs_[same].pages >= pages) return same;
-  return find(set, list_above(pages));
+  if (const PageIndex longer = find(set, list_above(pages)); longer != k_no_page || same == k_no_page) return longer;
+  // Nothing is surely long enough: some more looks are less than a growth.
+  PageIndex run = same;
+  for (unsigned looks = k_looks; looks != 0 && run != k_no_page; --looks) {
+    if (descs_[run].pages >= pages) return run;
+    run = descs_[run].run.next.load(std::memory_order_relaxed);
+  }
+  return k_no_page;
 }
 
 PageRuns::Taken PageRuns::cut(PageIndex first, std::uint32_t pages) noexcept {

@@ -25,9 +25,10 @@ std::atomic<std::uint32_t> g_frozen_pools{0};
 Stats Pool::stats() noexcept {
   PoolImpl& self = impl(*this);
   Stats stats;
-  std::uint64_t given_bytes = self.stranger_bytes_.load(std::memory_order_relaxed);
-  std::uint64_t given_count = self.stranger_count_.load(std::memory_order_relaxed);
-  stats.requested_bytes = 0 - self.stranger_requested_.load(std::memory_order_relaxed);
+  const StrangerFrees::Sums strangers = self.stranger_frees_.sums();
+  std::uint64_t given_bytes = strangers.bytes;
+  std::uint64_t given_count = strangers.count;
+  stats.requested_bytes = 0 - strangers.requested;
   std::uint64_t drained_bytes = 0;
   std::uint64_t drained_count = 0;
   std::uint64_t served_misses = 0;
@@ -83,7 +84,7 @@ Stats Pool::stats() noexcept {
 std::size_t Pool::live_blocks() noexcept {
   PoolImpl& self = impl(*this);
   if (self.debug_ != nullptr) return self.debug_->live_count();
-  std::uint64_t live = self.fallback_table_.count() - self.stranger_count_.load(std::memory_order_relaxed);
+  std::uint64_t live = self.fallback_table_.count() - self.stranger_frees_.sums().count;
   self.for_each_heap([&](Heap& heap) {
     live += heap.live_count() - heap.stats.given_count.get() + heap.stats.drained_count.get();
   });

@@ -65,7 +65,7 @@ std::size_t Pool::trim(Nanoseconds older_than) noexcept {
 }
 
 std::uint64_t PoolImpl::activity() noexcept {
-  std::uint64_t sum = stranger_count_.load(std::memory_order_relaxed);
+  std::uint64_t sum = stranger_frees_.sums().count;
   for_each_heap([&](Heap& heap) {
     std::uint64_t count = 0;
     std::uint64_t bytes = 0;

@@ -18,6 +18,7 @@
 #include "pool/object_arenas.hpp"
 #include "pool/pool.hpp"
 #include "pool/size_table.hpp"
+#include "pool/stranger_frees.hpp"
 #include "pool/thread_record.hpp"
 #include "trace/format.hpp"
 #include "trace/origins.hpp"
@@ -59,15 +60,12 @@ struct PoolImpl : Pool {
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> misuses_{0};
   std::atomic<std::uint64_t> heapless_misses_{0};  // misses of threads that could not get a heap, and absurd sizes
-  // Frees by threads that have no heap in this pool. On a line of their own, which they so keep.
-  alignas(64) std::atomic<std::uint64_t> stranger_bytes_{0};
-  std::atomic<std::uint64_t> stranger_count_{0};
-  std::atomic<std::uint64_t> stranger_requested_{0};
+  StrangerFrees stranger_frees_;  // by threads that have no heap in this pool
 
   // --- what has not been used (idle.cpp) ---
   static constexpr pages::Epoch k_epochs_known = 256;
   static constexpr std::size_t k_least_watched = 2 * os::k_huge_page_size;
-  alignas(64) std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
+  std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
   std::atomic<os::Nanoseconds> next_look_{0};          // 0: the scavenger has not seen it yet
   std::atomic<os::Nanoseconds> grown_at_{0};
   os::PriorityLock idle_lock_;                         // one that looks at a time; before control_lock_

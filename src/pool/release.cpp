@@ -188,9 +188,7 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     own->stats.given_requested.add(requested);
     own->lock.leave();
   } else {
-    stranger_bytes_.fetch_add(found.granted, std::memory_order_relaxed);
-    stranger_count_.fetch_add(1, std::memory_order_relaxed);
-    stranger_requested_.fetch_add(requested, std::memory_order_relaxed);
+    stranger_frees_.add(found.granted, requested);
   }
 }
 
