@@ -90,10 +90,13 @@ def take_trace(running: Any, folder: Path) -> None:
     """The page of a trace: its timeline, and the profile below it."""
     run("-m", "rtpool", "run", "--quiet", "--record", str(folder / "loop.trace"), EXAMPLE)
     run("-c", TRACE, str(folder))
+    page_of_trace = folder / "trace.html"
+    text = page_of_trace.read_text(encoding="utf-8")
+    page_of_trace.write_text(text.replace(f"{ROOT}/", ""), encoding="utf-8")  # where this copy of the sources lies
     for scheme in SCHEMES:
         context = running.new_context(viewport={"width": 1100, "height": 900}, color_scheme=scheme)
         page = context.new_page()
-        page.goto((folder / "trace.html").as_uri())
+        page.goto(page_of_trace.as_uri())
         page.wait_for_load_state("networkidle")
 
         def top(heading: str) -> float:

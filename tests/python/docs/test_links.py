@@ -35,3 +35,10 @@ def test_links_between_documents(document: Path) -> None:
         assert target.exists(), f"{link} leads nowhere"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize("index", sorted((ROOT / "docs").glob("*/index.md")), ids=lambda path: path.parent.name)
+def test_every_page_stands_once_in_its_index(index: Path) -> None:
+    trees = re.findall(r"^:::\{toctree\}\n(.*?)^:::$", index.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    listed = [name for tree in trees for name in re.findall(r"^([\w-]+)$", tree, re.MULTILINE)]
+    assert sorted(listed) == sorted(page.stem for page in index.parent.glob("*.md") if page != index)
