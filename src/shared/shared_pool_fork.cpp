@@ -10,6 +10,7 @@
 
 #include "base/check.hpp"
 #include "os/segment_door.hpp"
+#include "shared/address_ranges.hpp"
 #include "shared/registry.hpp"
 
 namespace rtpool::shared {
@@ -18,41 +19,8 @@ namespace {
 constinit os::PriorityLock g_lock;  // of what follows; nothing to destroy, as arrays go after every static is gone
 SharedPool* g_first = nullptr;
 
-// Where the data of the open pools lie. An entry is written under the registry's lock; whoever asks about a live block
-// finds that block's entry unchanging, and cannot mistake another for it: its end is set last and cleared first.
-struct AddressRange {
-  std::atomic<std::uintptr_t> begin{0};
-  std::atomic<std::uintptr_t> end{0};
-  std::atomic<SharedPool*> pool{nullptr};
-};
-constexpr unsigned k_ranges = 64;
-AddressRange g_ranges[k_ranges];
-std::atomic<unsigned> g_used_ranges{0};
+constinit AddressRanges g_ranges;  // changed under g_lock
 std::atomic<unsigned> g_without_range{0};
-
-bool add_range(SharedPool* pool) noexcept {
-  for (unsigned i = 0; i < k_ranges; ++i) {
-    AddressRange& range = g_ranges[i];
-    if (range.end.load(std::memory_order_relaxed) != 0) continue;
-    const auto begin = reinterpret_cast<std::uintptr_t>(pool->data());
-    range.begin.store(begin, std::memory_order_release);
-    range.pool.store(pool, std::memory_order_release);
-    range.end.store(begin + pool->geometry().data_bytes, std::memory_order_release);
-    if (g_used_ranges.load(std::memory_order_relaxed) <= i) g_used_ranges.store(i + 1, std::memory_order_release);
-    return true;
-  }
-  return false;
-}
-
-bool remove_range(const SharedPool* pool) noexcept {
-  for (AddressRange& range : g_ranges) {
-    if (range.pool.load(std::memory_order_relaxed) != pool || range.end.load(std::memory_order_relaxed) == 0) continue;
-    range.end.store(0, std::memory_order_release);
-    range.pool.store(nullptr, std::memory_order_release);
-    return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -65,14 +33,15 @@ void Registry::add(SharedPool* pool) noexcept {
   if (installed != 0) base::report_line("no handlers around fork (no memory): do not fork while a shared pool is open");
   pool->next_ = g_first;
   g_first = pool;
-  if (!add_range(pool)) g_without_range.fetch_add(1);
+  const auto begin = reinterpret_cast<std::uintptr_t>(pool->data());
+  if (!g_ranges.add(pool, begin, pool->geometry().data_bytes)) g_without_range.fetch_add(1);
 }
 
 void Registry::remove(SharedPool* pool) noexcept {
   for (SharedPool** at = &g_first; *at != nullptr; at = &(*at)->next_) {
     if (*at != pool) continue;
     *at = pool->next_;
-    if (!remove_range(pool)) g_without_range.fetch_sub(1);
+    if (!g_ranges.remove(pool)) g_without_range.fetch_sub(1);
     return;
   }
 }
@@ -103,14 +72,8 @@ bool SharedPool::locate(const void* address, char* name, std::size_t capacity, b
 }
 
 SharedPool* Registry::find_block(const void* address) noexcept {
-  const auto at = reinterpret_cast<std::uintptr_t>(address);
-  const unsigned used = g_used_ranges.load(std::memory_order_acquire);
-  for (unsigned i = 0; i < used; ++i) {
-    const AddressRange& range = g_ranges[i];
-    if (at < range.end.load(std::memory_order_acquire) && at >= range.begin.load(std::memory_order_acquire)) {
-      return range.pool.load(std::memory_order_acquire);
-    }
-  }
+  SharedPool* const found = g_ranges.find(reinterpret_cast<std::uintptr_t>(address));
+  if (found != nullptr) return found;
   if (g_without_range.load(std::memory_order_relaxed) == 0) return nullptr;
   const Lock registry;
   return find(address);

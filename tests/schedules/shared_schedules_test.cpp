@@ -6,6 +6,7 @@
 #include "scheduled.hpp"
 
 // Everything of the core comes after the line above.
+#include "shared/address_ranges.hpp"
 #include "shared/recovery.hpp"
 
 namespace rtpool::schedules {
@@ -198,6 +199,35 @@ TEST_F(SegmentSchedules, ALentRunIsTakenOnlyWhenNoRecordCoversIt) {
            "what was looked at and not taken is lent as before");
   };
   expect_all("lent runs", run(prepare, {owner, holder}, end, {2}));
+}
+
+// Somebody asks about an address in no pool while one is closed and another takes its entry. 300 lies between the begin of
+// either of the two and its own end, were it as long as the other.
+TEST(AddressRangeSchedules, NoAddressIsFoundInAPoolItIsNotIn) {
+  struct Range {
+    std::uintptr_t begin, bytes;
+  };
+  static std::unique_ptr<AddressRanges> ranges;
+  SharedPool* const before = reinterpret_cast<SharedPool*>(0x1000);
+  SharedPool* const after = reinterpret_cast<SharedPool*>(0x2000);
+  for (const auto& [closed, opened] : {std::pair<Range, Range>{{100, 100}, {1000, 300}}, {{1000, 300}, {100, 100}}}) {
+    Scenario scenario;
+    scenario.begin = [=] {
+      ranges = std::make_unique<AddressRanges>();
+      expect(ranges->add(before, closed.begin, closed.bytes), "there is room");
+    };
+    scenario.threads.push_back([=] { expect(ranges->find(300) == nullptr, "an address in no pool is found in none"); });
+    scenario.threads.push_back([=] {
+      expect(ranges->remove(before), "it is there");
+      expect(ranges->add(after, opened.begin, opened.bytes), "there is room");
+    });
+    scenario.end = [=] {
+      expect(ranges->find(opened.begin) == after, "what is open is found");
+      expect(ranges->find(closed.begin) == nullptr, "what is closed is not");
+    };
+    scenario.clean_up = [] { ranges.reset(); };
+    expect_all("address ranges", explore(scenario, {.preemptions = 3}));
+  }
 }
 
 TEST_F(SegmentSchedules, ProcessesGetSlotsOfTheirOwn) {
