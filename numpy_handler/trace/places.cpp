@@ -67,7 +67,7 @@ struct LastStack {
 // Thread-local storage is scarce (the module's lies in the reserve for start-up), so it only holds which of these is the
 // thread's. With the GIL any of them is as good; without it, a thread for which there is none goes without.
 constexpr std::uint32_t k_last_stacks = 256;
-constinit LastStack g_last[k_last_stacks];
+constinit LastStack g_last[k_last_stacks] = {};
 std::atomic<std::uint32_t> g_last_count{0};
 thread_local constinit std::uint32_t t_last = 0;  // from 1
 

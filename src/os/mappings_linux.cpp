@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <link.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -238,7 +239,7 @@ Place Mappings::look_at(const Mapping& mapping, std::uintptr_t address) noexcept
   std::uintptr_t end = 0;
   if (own_stack(&lowest, &end) && address - lowest < end - lowest) {
     place.region = Region::stack;
-    place.thread = ::gettid();
+    place.thread = static_cast<pid_t>(::syscall(SYS_gettid));  // glibc has a function for it since 2.30
     return place;
   }
   if (is_thread_heap(address) || is_mapped_block(mapping.begin, mapping.end, address)) {
