@@ -1,11 +1,12 @@
 """Free-threaded Python: build one, build rtpool for it, run the Python tests, and compare two threads with one.
 
-    python tests/free_threaded/run.py [--version 3.14] [--python /path/to/python3.14t] [--tests FILE ...]
-                                      [--no-scaling] [--record]
+    python tests/free_threaded/run.py [--version 3.14] [--tests FILE ...] [--no-scaling] [--record]
+    python tests/free_threaded/run.py --python /path/to/python3.13t
 
-Without --python, CPython is built with `--disable-gil` from a source package of Debian (python3.13 of trixie,
-python3.14 of forky) into build/free-threaded. It takes some minutes on two cores, once a version, and needs apt-get, a
-C compiler, and the headers of zlib, OpenSSL and libffi. The system's own list of sources is not touched.
+Without --python, CPython is built with `--disable-gil` from the source package of Debian (3.13: of trixie; 3.14: of
+forky) into build/free-threaded, where tests/interpreters finds it as well. It takes some minutes on two cores, once,
+and needs apt-get, a C compiler, and the headers of zlib, OpenSSL and libffi. The system's own list of sources is not
+touched.
 
 Checks that importing rtpool leaves the GIL off and warns of nothing. The tests run there as everywhere; those of
 `test_parallel.py` have threads use one of everything at once. `scaling.py` then compares two threads with one; it wants
@@ -18,24 +19,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interpreters"))
+from debian_source import fetch
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "free-threaded"
-# Where Debian has the source of a version.
 SUITES = {"3.13": "trixie", "3.14": "forky"}
-SOURCES = """Types: deb-src
-URIs: http://deb.debian.org/debian
-Suites: {suite}
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-"""
 VERSIONS = "import platform, numpy; print(platform.python_version(), numpy.__version__)"
 PACKAGES = ("numpy>=2.1", "meson-python>=0.18", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
 
@@ -45,37 +41,15 @@ def must(*command: object, cwd: Path = ROOT) -> None:
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
-def fetch_source(version: str) -> Path:
-    """The source tree, by apt-get with a list and state of its own, so that signatures are checked."""
-    if not shutil.which("apt-get"):
-        raise SystemExit("apt-get is missing; give a free-threaded interpreter by --python")
-    suite, source = SUITES[version], f"python{version}"
-    apt = WORK / "apt"
-    for folder in ("etc", "lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "etc" / "source.sources").write_text(SOURCES.format(suite=suite), encoding="ascii")
-    options = [
-        f"-oDir::Etc::SourceParts={apt / 'etc'}",
-        "-oDir::Etc::SourceList=/dev/null",
-        f"-oDir::State::Lists={apt / 'lists'}",
-        f"-oDir::Cache={apt / 'cache'}",
-    ]
-    must("apt-get", *options, "update")
-    must("apt-get", *options, "source", "--download-only", f"{source}/{suite}", cwd=WORK)
-    (archive,) = WORK.glob(f"{source}_*.orig.tar.xz")
-    must("tar", "--extract", "--file", archive, cwd=WORK)
-    return next(path for path in WORK.glob(f"Python-{version}.*") if path.is_dir())
-
-
 def build_python(version: str) -> Path:
     prefix = WORK / "python"
     python = prefix / "bin" / f"python{version}t"
     if not python.exists():
         WORK.mkdir(parents=True, exist_ok=True)
-        source = fetch_source(version)
+        source = fetch(f"python{version}", WORK, SUITES[version])
         must("./configure", "--disable-gil", f"--prefix={prefix}", "--with-ensurepip=install", cwd=source)
         must("make", f"-j{os.cpu_count()}", cwd=source)
-        must("make", "install", cwd=source)
+        must("make", "altinstall", cwd=source)
     return python
 
 
@@ -112,13 +86,17 @@ def run_tests(python: Path, files: list[str]) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", choices=SUITES, default="3.13")
     parser.add_argument("--python", type=Path)
+    parser.add_argument("--version", choices=SUITES, default="3.13", help="which to build")
+    parser.add_argument("--build-only", action="store_true", help="the interpreter alone, for tests/interpreters")
     parser.add_argument("--tests", nargs="+", default=["tests/python"])
     parser.add_argument("--no-scaling", action="store_true", help="the tests alone")
     parser.add_argument("--record", action="store_true", help="write results/")
     arguments = parser.parse_args()
     interpreter = arguments.python or build_python(arguments.version)
+    if arguments.build_only:
+        print(interpreter)
+        return 0
     WORK.mkdir(parents=True, exist_ok=True)
     must(interpreter, "-m", "venv", "--clear", WORK / "venv")
     python = WORK / "venv" / "bin" / "python"
@@ -131,12 +109,8 @@ def main() -> int:
         results = HERE / "results" / "free_threaded.json"
         results.parent.mkdir(exist_ok=True)
         known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-        version = ".".join(str(tests["python"]).split(".")[:2])
-        known |= {
-            "command": "python tests/free_threaded/run.py --record",
-            "tests": known.get("tests", {}) | {version: tests},
-        }
-        results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        command = "python tests/free_threaded/run.py --record"
+        results.write_text(json.dumps(known | {"command": command, "tests": tests}, indent=1) + "\n", encoding="utf-8")
     if not arguments.no_scaling:
         must(python, HERE / "scaling.py", *(["--record"] if arguments.record else []))
     return 1 if tests["failed"] else 0

@@ -1,0 +1,176 @@
+"""Build everything with each compiler that can be had here, and list its warnings.
+
+    python tests/compilers/run.py [--only g++-12 'clang++*'] [--systems FOLDER] [--record]
+
+Compilers are g++-N and clang++-N on PATH, and the g++ and clang++ of other Debian systems on this machine (root
+folders below FOLDER; ../interpreters/systems.py; root only; clang and GoogleTest are fetched there by apt-get, and go
+with the run). Each builds the core, its tests, benchmark and schedules, and the binding, with all warnings that the
+project asks for (`-Wall -Wextra -Wpedantic`). Exit code 0: every build is there and none warned; 1: one is not, or
+did; 2: there was no compiler. `--record` writes results/compilers.json; compilers run before stay in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interpreters"))
+from systems import System, Unavailable, known
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+WORK = ROOT / "build" / "compilers"
+RESULTS = HERE / "results" / "compilers.json"
+BUILD = ("meson>=1.2", "ninja", "numpy>=2.0")
+OPTIONS = ("-Dcore_tests=true", "-Dcore_bench=true", "-Dbuildtype=release")
+
+
+@dataclass(frozen=True)
+class Compiler:
+    name: str
+    program: str
+    system: System | None = None
+
+    def command(self, *parts: object) -> list[str]:
+        return self.system.command(*parts) if self.system is not None else [str(part) for part in parts]
+
+    @property
+    def where(self) -> str:
+        return self.system.name if self.system is not None else "this system"
+
+    def version(self) -> str:
+        """As it tells it, or nothing where it does not start."""
+        line = self.command(self.program, "--version")
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else ""
+
+
+def here() -> list[Compiler]:
+    found: dict[str, Compiler] = {}
+    for folder in os.get_exec_path():
+        for kind in ("g++", "clang++"):
+            for path in sorted(Path(folder).glob(f"{kind.replace('+', '[+]')}-[0-9]*")):
+                if re.fullmatch(r"(clang|g)\+\+-\d+", path.name):
+                    found.setdefault(path.name, Compiler(path.name, str(path)))
+    return list(found.values())
+
+
+def there(system: System) -> list[Compiler]:
+    """The compilers that this system calls g++ and clang++."""
+    install = "apt-get update -qq; apt-get install -y -qq --no-install-recommends clang libgtest-dev"
+    subprocess.run(system.command("sh", "-c", install), capture_output=True, check=False)
+    found = []
+    for kind in ("g++", "clang++"):
+        version = Compiler(kind, kind, system).version()
+        if number := re.search(r"(?:version |\) )(\d+)\.", version):
+            found.append(Compiler(f"{kind}-{number.group(1)}", kind, system))
+    return found
+
+
+def environment(compiler: Compiler, log: Path) -> Path:
+    """A folder with the programs of the build, for the system that the compiler is of."""
+    name = re.sub(r"\W+", "-", compiler.where).strip("-").lower()
+    folder = WORK / f"venv-{name}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        program = sys.executable if compiler.system is None else "python3"
+        run(compiler, log, program, "-m", "venv", folder)
+        run(compiler, log, python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *BUILD)
+    return folder / "bin"
+
+
+def run(compiler: Compiler, log: Path, *command: object) -> int:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(map(str, command))}\n")
+        file.flush()
+        line = compiler.command(*command)
+        return subprocess.run(line, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def build(compiler: Compiler) -> dict[str, Any]:
+    log = WORK / f"{compiler.name}.log"
+    log.unlink(missing_ok=True)
+    folder = WORK / compiler.name
+    shutil.rmtree(folder, ignore_errors=True)
+    programs = environment(compiler, log)
+    begin = time.monotonic()
+    path = f"PATH={programs}:/usr/local/bin:/usr/bin:/bin"
+    settings = ("env", path, f"CXX={compiler.program}")
+    code = run(compiler, log, *settings, "meson", "setup", folder, *OPTIONS)
+    if code == 0:
+        code = run(compiler, log, *settings, "ninja", "-k", "0", "-C", folder)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    warnings = sorted(
+        {line.replace("../", "").strip() for line in text.splitlines() if re.search(r"[\w\]]:\d+: warning: ", line)}
+    )
+    return {
+        "compiler": compiler.name,
+        "version": compiler.version(),
+        "system": compiler.where,
+        "built": code == 0,
+        "warnings": warnings,
+        "seconds": round(time.monotonic() - begin),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def record(rows: list[dict[str, Any]]) -> None:
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))["run"] if RESULTS.exists() else []
+    merged = {row["compiler"]: row for row in [*before, *rows]}
+    order = sorted(merged.values(), key=lambda row: (row["compiler"].split("-")[0], int(row["compiler"].split("-")[1])))
+    RESULTS.parent.mkdir(exist_ok=True)
+    content = {
+        "command": "python tests/compilers/run.py --record",
+        "options": [*OPTIONS, "-Dwarning_level=3"],
+        "run": order,
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="compilers whose names match")
+    parser.add_argument("--systems", type=Path, help="where root folders of other systems lie")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        compilers = {compiler.name: compiler for compiler in here()}
+        for root in known(arguments.systems):
+            try:
+                system = stack.enter_context(System(root, ROOT))
+            except Unavailable as reason:
+                print(f"left out: {reason}", flush=True)
+                continue
+            for compiler in there(system):
+                compilers.setdefault(compiler.name, compiler)
+        for name, compiler in compilers.items():
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only):
+                continue
+            row = build(compiler)
+            rows.append(row)
+            what = "built" if row["built"] else f"NOT built (see {(WORK / name).relative_to(ROOT)}.log)"
+            print(f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings, {row['seconds']} s")
+            print(*(f"  {line}" for line in row["warnings"]), sep="\n", flush=True)
+            if arguments.record:
+                record(rows)
+    if not rows:
+        return 2
+    return 0 if all(row["built"] and not row["warnings"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
