@@ -1,0 +1,84 @@
+"""What must hold of a source archive and of a wheel, each as (what, whether, what was seen)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+Check = tuple[str, bool, str]
+
+
+def output(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def of_archive(archive: Path) -> Iterator[Check]:
+    with tarfile.open(archive) as opened:
+        names = opened.getnames()
+    bad = [name for name in names if re.search(r"\.(so|o|pyc)$|/(build|\.venv)/", name)]
+    yield "no build outputs in the source archive", not bad, "\n".join(bad)
+
+
+def of_wheel(wheel: Path, into: Path) -> Iterator[Check]:
+    """Unpacks it into a folder, whose module `binary_of` gives."""
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+        file.extractall(into)
+    wanted = ("rtpool/py.typed", "rtpool/_core.pyi", "LICENSE", "rtpool.pth", "_rtpool_start.py", "rtpool_pytest.py")
+    missing = [end for end in wanted if not any(name.endswith(end) for name in names)]
+    yield "py.typed, stubs, licence and start-up files in the wheel", not missing, str(missing)
+    interface = ("include/rtpool/rtpool.h", "include/rtpool/rtpool.hpp", "__init__.pxd", "pkgconfig/rtpool.pc")
+    lacking = {f"rtpool/{name}" for name in interface} - set(names)
+    yield "headers, Cython's declarations and rtpool.pc in the wheel", not lacking, str(lacking)
+    yield "the command rtpool-config", any(name.endswith("entry_points.txt") for name in names), ""
+    libraries = [name for name in names if ".libs/" in name]
+    yield "no libraries taken in", not libraries, str(libraries)
+    for what, true in hardening(binary_of(into)).items():
+        yield what, true, ""
+
+
+def binary_of(folder: Path) -> Path:
+    (binary,) = folder.glob("rtpool/_core*.so")
+    return binary
+
+
+def hardening(binary: Path) -> dict[str, bool]:
+    """What the linked file says of itself."""
+    dynamic = output("readelf", "--dynamic", "--wide", binary)
+    segments = output("readelf", "--program-headers", "--wide", binary)
+    exported, wanted = symbols(binary)
+    stack = next((line for line in segments.splitlines() if "GNU_STACK" in line), "RWE")
+    fortified = any(re.fullmatch(r"__\w+_chk", name) for name in wanted)
+    # musl has no fortified calls.
+    musl = re.search(r"NEEDED.*\[libc(\.musl\S*)?\.so", dynamic) is not None and "libc.so.6" not in dynamic
+    return {
+        "exports PyInit__core only": exported == {"PyInit__core"},
+        "read-only relocations": "GNU_RELRO" in segments,
+        "bound at load": "BIND_NOW" in dynamic or re.search(r"FLAGS.*NOW", dynamic) is not None,
+        "no executable stack": "RWE" not in stack,
+        # Of libc, or of zig's own runtime.
+        "stack protector": "__stack_chk_fail" in output("readelf", "--syms", "--wide", binary),
+        "fortified calls": fortified or musl,
+        "no run path": "RPATH" not in dynamic and "RUNPATH" not in dynamic,
+    }
+
+
+def symbols(binary: Path) -> tuple[set[str], set[str]]:
+    """The names that a module gives to others, and those it takes from them."""
+    given, taken = set(), set()
+    for line in output("readelf", "--dyn-syms", "--wide", binary).splitlines():
+        words = line.split()
+        if len(words) < 8 or not words[0].endswith(":") or words[4] == "LOCAL":
+            continue
+        (taken if words[6] == "UND" else given).add(words[7].partition("@")[0])
+    return given, taken
+
+
+def needed(binary: Path) -> list[str]:
+    """The libraries it asks for."""
+    return re.findall(r"NEEDED.*\[(.+)\]", output("readelf", "--dynamic", "--wide", binary))

@@ -1,0 +1,70 @@
+"""What wheels are built for, and the build settings of each: Meson cross files around zig's compiler.
+
+zig (`pip install ziglang`) brings Clang, libc++, and the headers and symbol lists of each glibc and of musl. So one
+machine builds for both processors and both C libraries, and for a glibc older than its own. libc++ goes into the
+module; a wheel needs libc alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of system that has wheels of its own."""
+
+    architecture: str  # x86_64, aarch64
+    libc: str  # glibc, musl
+    policy: str  # the platform tag without the architecture
+    zig: str  # what zig calls it, without the architecture
+
+    @property
+    def tag(self) -> str:
+        return f"{self.policy}_{self.architecture}"
+
+    @property
+    def triplet(self) -> str:
+        """The part of a module's file name that says which systems it is for."""
+        return f"{self.architecture}-linux-{'gnu' if self.libc == 'glibc' else 'musl'}"
+
+    def suffix(self, version: tuple[int, int], threads: str) -> str:
+        """What the names of modules end in. Python 3.10 has no name of its own for musl."""
+        libc = "musl" if self.libc == "musl" and version > (3, 10) else "gnu"
+        return f".cpython-{version[0]}{version[1]}{threads}-{self.architecture}-linux-{libc}.so"
+
+    def write_cross_file(self, place: Path, zig: Path) -> Path:
+        """A Meson cross file for the Python that runs this, as it is on the target."""
+        options = f"'-target', '{self.architecture}-linux-{self.zig}'"
+        dynamic = ", '-dynamic'" if self.libc == "musl" else ""
+        python = f"['{sys.executable}', '{HERE / 'target_python.py'}']"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(
+            "[binaries]\n"
+            f"c = ['{zig}', 'cc', {options}{dynamic}]\n"
+            f"cpp = ['{zig}', 'c++', {options}{dynamic}]\n"
+            f"ar = ['{zig}', 'ar']\n"
+            f"python = {python}\n\n"
+            "[host_machine]\n"
+            "system = 'linux'\n"
+            f"cpu_family = '{self.architecture}'\n"
+            f"cpu = '{self.architecture}'\n"
+            "endian = 'little'\n",
+            encoding="utf-8",
+        )
+        return place
+
+
+TARGETS = {
+    target.tag: target
+    for target in (
+        Target("x86_64", "glibc", "manylinux_2_28", "gnu.2.28"),
+        Target("aarch64", "glibc", "manylinux_2_28", "gnu.2.28"),
+        Target("x86_64", "musl", "musllinux_1_2", "musl"),
+        Target("aarch64", "musl", "musllinux_1_2", "musl"),
+    )
+}
