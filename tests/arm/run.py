@@ -1,6 +1,6 @@
 """Cross-build rtpool for 64-bit Arm and test it on emulated machines with pages of 4 and of 16 KiB.
 
-    python tests/arm/run.py [--pages 16k] [--only 'pytest pool/*' 'gtest *'] [--record]
+    python tests/arm/run.py [--pages 16k] [--only 'pytest pool/*' 'gtest *'] [--missing] [--record]
 
 Builds the core, its GoogleTest programs and the binding with `aarch64.ini`, and runs in each machine: all of those
 programs, every file of tests/python, `demo`, `info`, `doctor`, a real-time section and shared pools between
@@ -9,7 +9,9 @@ slower than a machine: hours for all.
 
 Needs Debian with g++-aarch64-linux-gnu, libgtest-dev, qemu-system-arm, cpio, and meson and ninja; root, for the
 package client. Fetches an Arm system and kernels into build/arm once (--store: elsewhere). Exit code 0: nothing
-failed; 1: something did; 2: it cannot be run here. `--record` writes results/arm.json; jobs run before stay in it.
+failed; 1: something did; 2: it cannot be run here. `--record` writes results/arm.json after each job; jobs run before
+stay in it, and those that never were are named. So it may be ended at any time, and what is left be run by
+`--missing`.
 """
 
 from __future__ import annotations
@@ -42,13 +44,23 @@ EMULATED: dict[tuple[str, str], str] = {
 # The same for programs of GoogleTest.
 NATIVE = {"schedules": "explores schedules on one thread, the same everywhere; more than half an hour there"}
 
+# After so long a job counts as failed.
+JOB_SECONDS = 3600
+
+# What the kernel does to memory by itself is told beside: it is what moves pages that a section has made resident.
 SECTION = """
 import numpy as np, rtpool
+def moved():
+    counts = dict(line.split() for line in open("/proc/vmstat"))
+    names = ("thp_collapse", "pgmigrate", "numa_", "compact")
+    return {name: int(count) for name, count in counts.items() if name.startswith(names)}
+before = moved()
 with rtpool.realtime("100 ms", warmup=20) as rt:
     for tick in rt:
         a = np.ones((200, 200)); b = (a * 2 + 1).astype(np.float32)
         if tick.index >= 99: rt.stop()
 print(rt.report)
+print("moved by the kernel:", {name: now - before[name] for name, now in moved().items() if now != before[name]})
 assert rt.report.iterations >= 80 and rt.report.misses == 0 and rt.report.kernel_calls == 0
 assert rt.report.minor_faults == 0, rt.report.minor_faults
 """
@@ -123,15 +135,6 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         command = [f"programs/{program.name}", *test["cmd"][1:]]
         jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": test["env"]})
     python = {"PYTHONPATH": "/job/site", "PYTHONDONTWRITEBYTECODE": "1"}
-    for file in sorted((ROOT / "tests" / "python").rglob("test_*.py")):
-        inside = file.relative_to(ROOT / "tests" / "python").as_posix()
-        if (inside, "") in EMULATED:
-            continue
-        command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/python/{inside}"]
-        for (name, test), _ in EMULATED.items():
-            if name == inside:
-                command.append(f"--deselect=tests/python/{inside}::{test}")
-        jobs.append({"name": f"pytest {inside}", "kind": "pytest", "command": command, "environment": python})
     for name, code in (
         ("info", ["-m", "rtpool", "info"]),
         ("doctor", ["-m", "rtpool", "doctor", "--seconds", "2"]),
@@ -141,8 +144,17 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         ("shared", ["examples/shared_cameras.py"]),
     ):
         jobs.append({"name": name, "kind": "command", "command": ["python", *code], "environment": python})
+    for file in sorted((ROOT / "tests" / "python").rglob("test_*.py")):
+        inside = file.relative_to(ROOT / "tests" / "python").as_posix()
+        if (inside, "") in EMULATED:
+            continue
+        command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/python/{inside}"]
+        for (name, test), _ in EMULATED.items():
+            if name == inside:
+                command.append(f"--deselect=tests/python/{inside}::{test}")
+        jobs.append({"name": f"pytest {inside}", "kind": "pytest", "command": command, "environment": python})
     for job in jobs:
-        job["seconds"] = 1800
+        job["seconds"] = JOB_SECONDS
     return work, jobs
 
 
@@ -187,14 +199,27 @@ def summary(result: dict[str, Any]) -> str:
     return "\n  ".join([f"{result['job']}: {text}, {result.get('seconds')} s", *result.get("failed", [])])
 
 
-def record(pages: str, result: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+def commit() -> str:
+    """Of the sources that were built; with a mark where they are not as committed."""
+    line = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def recorded() -> dict[str, Any]:
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else {}
+
+
+def record(pages: str, result: dict[str, Any], jobs: list[dict[str, Any]], built: str) -> None:
+    known = recorded()
     rows = {row["job"]: row for row in known.get(pages, [])}
-    rows[result["job"]] = result | {"date": time.strftime("%Y-%m-%d")}
+    rows[result["job"]] = result | {"date": time.strftime("%Y-%m-%d"), "commit": built}
     order = [job["name"] for job in jobs]
     known[pages] = [rows[name] for name in order if name in rows]
     known["command"] = "python tests/arm/run.py --record"
     known["left_out"] = {f"{file}::{name}".rstrip(":"): why for (file, name), why in EMULATED.items()} | NATIVE
+    known["not_run"] = {
+        size: [name for name in order if name not in {row["job"] for row in known.get(size, [])}] for size in KERNELS
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
@@ -205,6 +230,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="jobs whose names match")
     parser.add_argument("--store", type=Path, default=BUILD / "store", help="where the Arm system and kernels are kept")
     parser.add_argument("--list", action="store_true", help="name the jobs and end")
+    parser.add_argument("--missing", action="store_true", help="jobs that the results do not have, or that failed")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     try:
@@ -218,13 +244,14 @@ def main() -> int:
     if arguments.list:
         print(*(job["name"] for job in chosen), sep="\n")
         return 0
-    failed = 0
+    failed, built = 0, commit()
     for pages in arguments.pages:
-        for result in run_jobs(store, pages, work, chosen):
+        good = {row["job"] for row in recorded().get(pages, []) if arguments.missing and not bad(row)}
+        for result in run_jobs(store, pages, work, [job for job in chosen if job["name"] not in good]):
             print(f"{pages}: {summary(result)}", flush=True)
             failed += bad(result)
             if arguments.record:
-                record(pages, result, jobs)
+                record(pages, result, jobs, built)
     print(f"{failed} jobs failed" if failed else "nothing failed")
     return 1 if failed else 0
 

@@ -1,0 +1,176 @@
+"""Test rtpool with musl on this machine: the core's GoogleTest suite, then the Python tests on a Python made for musl.
+
+    python tests/musl/run.py [--core] [--python] [--tests FILE ...] [--record]
+
+The core is built by zig's compiler with `x86_64.ini`, GoogleTest from Debian's sources with it. The Python is that of
+musl_python.py; rtpool is installed there from the musllinux wheel of ../wheel/release.py, and NumPy and pytest from
+theirs. With neither option both are run. Needs Debian on x86-64 with musl, googletest and libgtest-dev, and apt-get.
+Exit code 0: nothing failed. `--record` writes results/musl.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from musl_python import VERSION, build, interpreter
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORK = ROOT / "build" / "musl"
+RESULTS = HERE / "results" / "musl.json"
+
+TOOLS = ("meson>=1.2", "ninja", "ziglang>=0.13", "pip")
+TESTS = ("numpy>=2", "pytest>=7", "hypothesis")
+
+
+def must(*command: object, env: dict[str, str] | None = None) -> None:
+    print("$", *command, flush=True)
+    if subprocess.run([str(part) for part in command], cwd=ROOT, env=env, check=False).returncode != 0:
+        raise SystemExit(1)
+
+
+def tools() -> Path:
+    folder = WORK / "tools"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        must(sys.executable, "-m", "venv", folder)
+        must(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *TOOLS)
+    return python
+
+
+def of_junit(report: Path) -> dict[str, Any]:
+    passed, failed, skipped = 0, [], {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(name)
+        elif skip is not None or case.get("status") == "notrun":
+            skipped[name] = ((skip.get("message") if skip is not None else "") or "skipped").splitlines()[-1].strip()
+        else:
+            passed += 1
+    return {"passed": passed, "failed": failed, "skipped": skipped}
+
+
+def core(python: Path) -> list[dict[str, Any]]:
+    folder = WORK / "core"
+    env = os.environ | {"PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}"}
+    for name in ("CC", "CXX"):
+        env.pop(name, None)
+    if not (folder / "build.ninja").exists():
+        options = ("-Dpython=false", "-Dcore_tests=true", "-Dbuildtype=release")
+        must("meson", "setup", folder, "--cross-file", HERE / "x86_64.ini", *options, env=env)
+    must("meson", "compile", "-C", folder, env=env)
+    told = subprocess.run(["meson", "introspect", "--tests", folder], env=env, capture_output=True, check=True).stdout
+    rows = []
+    for test in json.loads(told):
+        if test["protocol"] != "gtest":
+            continue
+        report = WORK / "report.xml"
+        report.unlink(missing_ok=True)
+        line = [*test["cmd"], f"--gtest_output=xml:{report}"]
+        with (WORK / "core.log").open("a", encoding="utf-8") as log:
+            code = subprocess.run(line, cwd=ROOT, env=env | test["env"], stdout=log, stderr=log, check=False).returncode
+        row = {
+            "job": test["name"],
+            "code": code,
+            **(of_junit(report) if report.exists() else {"passed": 0, "failed": ["ended"], "skipped": {}}),
+        }
+        rows.append(row)
+        counts = f"{row['passed']} passed, {len(row['failed'])} failed, {len(row['skipped'])} skipped"
+        print(f"{row['job']}: {counts}", *row["failed"], sep="\n  ", flush=True)
+    return rows
+
+
+def package(python: Path, files: list[str]) -> dict[str, Any]:
+    made = interpreter() or build(f"{python} -m ziglang")
+    must(sys.executable, HERE.parent / "wheel" / "release.py", "--python", VERSION, "--target", "musllinux_1_2_x86_64")
+    (wheel,) = (ROOT / "build" / "wheel" / "dist").glob("*musllinux*.whl")
+    wheels = WORK / "wheels"
+    get = (
+        python,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--dest",
+        wheels,
+        "--only-binary=:all:",
+        f"--python-version={VERSION}",
+    )
+    must(*get, "--platform=musllinux_1_2_x86_64", "pip", *TESTS)
+    user = WORK / "user"
+    must(made, "-m", "venv", "--clear", "--without-pip", user)
+    (pip,) = wheels.glob("pip-*.whl")
+    must(user / "bin" / "python", f"{pip}/pip", "install", "-q", "--no-index", f"--find-links={wheels}", wheel, *TESTS)
+    report = WORK / "report.xml"
+    report.unlink(missing_ok=True)
+    begin = time.monotonic()
+    line = [
+        user / "bin" / "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *files,
+    ]
+    with (WORK / "python.log").open("w", encoding="utf-8") as log:
+        subprocess.run([str(part) for part in line], cwd=ROOT, stdout=log, stderr=log, check=False)
+    code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
+    told = subprocess.run(
+        [user / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    row = {
+        "python": told[0],
+        "numpy": told[1],
+        "wheel": wheel.name,
+        "seconds": round(time.monotonic() - begin),
+        **of_junit(report),
+    }
+    print(
+        f"{row['passed']} passed, {len(row['failed'])} failed, {len(row['skipped'])} skipped",
+        *row["failed"],
+        sep="\n  ",
+    )
+    return row
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--core", action="store_true")
+    parser.add_argument("--python", action="store_true")
+    parser.add_argument("--tests", nargs="+", default=["tests/python"])
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    both = arguments.core == arguments.python
+    WORK.mkdir(parents=True, exist_ok=True)
+    python = tools()
+    results = dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else {}
+    results |= {"command": "python tests/musl/run.py --record"}
+    failed = False
+    if both or arguments.core:
+        results["core"] = {"date": time.strftime("%Y-%m-%d"), "programs": core(python)}
+        failed |= any(row["failed"] or row["code"] for row in results["core"]["programs"])
+    if both or arguments.python:
+        results["python"] = {"date": time.strftime("%Y-%m-%d"), **package(python, arguments.tests)}
+        failed |= bool(results["python"]["failed"])
+    if arguments.record:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
