@@ -73,7 +73,7 @@ def symbols(binary: Path) -> tuple[set[str], set[str]]:
     given, taken = set(), set()
     for line in output("readelf", "--dyn-syms", "--wide", binary).splitlines():
         words = line.split()
-        if len(words) < 8 or not words[0].endswith(":") or words[4] == "LOCAL":
+        if len(words) < 8 or not words[0][:-1].isdigit() or words[4] == "LOCAL":
             continue
         (taken if words[6] == "UND" else given).add(words[7].partition("@")[0])
     return given, taken

@@ -380,9 +380,19 @@ def main() -> int:
     }
     print(json.dumps(result, indent=1))
     if arguments.record:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        record(result)
     return 1 if report.problems or not rows else 0
+
+
+def record(result: dict[str, Any]) -> None:
+    """Write the results; wheels and installs of this version that were made before, and not now, stay."""
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if before.get("archive") == result["archive"]:
+        wheels = {row["wheel"]: row for row in [*before["wheels"], *result["wheels"]]}
+        places = {line.partition(", NumPy")[0]: line for line in [*before["installed"], *result["installed"]]}
+        result = result | {"wheels": [wheels[name] for name in sorted(wheels)], "installed": sorted(places.values())}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def found(versions: list[str], folder: Path | None, stack: contextlib.ExitStack, report: Report) -> list[Interpreter]:
