@@ -31,7 +31,10 @@ for folder in $FOLDERS; do
   mount --bind "$folder" "$LAYER/root$folder"
 done
 echo ready
-cat >/dev/null
+cat >/dev/null  # until the one that asked closes this, or is no more
+cd /
+umount --recursive --lazy "$LAYER/root"
+rm -rf --one-file-system "$LAYER"
 """
 
 
@@ -101,8 +104,6 @@ class System:
     ) -> None:
         if self._holder is not None:
             self._holder.communicate()
-        if self._layer is not None:
-            shutil.rmtree(self._layer, ignore_errors=True)
 
     def command(self, *parts: object, cwd: Path | None = None) -> list[str]:
         """The command line that runs `parts` there, in `cwd` (a folder of the tree)."""
