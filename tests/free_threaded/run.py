@@ -109,8 +109,12 @@ def main() -> int:
         results = HERE / "results" / "free_threaded.json"
         results.parent.mkdir(exist_ok=True)
         known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-        command = "python tests/free_threaded/run.py --record"
-        results.write_text(json.dumps(known | {"command": command, "tests": tests}, indent=1) + "\n", encoding="utf-8")
+        version = ".".join(str(tests["python"]).split(".")[:2])
+        known |= {
+            "command": "python tests/free_threaded/run.py --record",
+            "tests": known.get("tests", {}) | {version: tests},
+        }
+        results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if not arguments.no_scaling:
         must(python, HERE / "scaling.py", *(["--record"] if arguments.record else []))
     return 1 if tests["failed"] else 0
