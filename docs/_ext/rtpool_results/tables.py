@@ -143,6 +143,21 @@ def core_producer(data: Data) -> Table:
     )
 
 
+def core_ahead(data: Data) -> Table:
+    """Where another allocator of the core's benchmark is ahead by more than a tenth; where there is none, that."""
+    compared = {"pairs": "median", "batches": "median", "mixed": "mean", "producer_consumer": "median"}
+    body = []
+    for suite, figure in compared.items():
+        found = [row for row in rows(data, suite=suite) if suite != "mixed" or "alive" in row["case"]]
+        for case in dict.fromkeys(row["case"] for row in found):
+            by_name = {row["contestant"]: row[figure] for row in found if row["case"] == case}
+            best = min(by_name, key=lambda name: by_name[name])
+            if by_name[best] < by_name["rtpool"] / 1.1:
+                title = f"{suite.replace('_', ' ')}: {case}"
+                body.append([title, f"{digits(by_name['rtpool'])} ns", f"{digits(by_name[best])} ns", NAMES[best]])
+    return Table(["where", "rtpool", "the best", "of"], body or [["nowhere", "", "", ""]])
+
+
 def core_waste(data: Data) -> Table:
     """Bytes granted for bytes asked for, at worst."""
     return _core(data, "waste", "asked for", lambda row: f"{row['worst_ratio']:.2f} (at {row['at']:,.0f} B)")
@@ -425,6 +440,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "core-threads": ("core", core_threads),
     "core-mixed": ("core", core_mixed),
     "core-producer": ("core", core_producer),
+    "core-ahead": ("core", core_ahead),
     "core-waste": ("core", core_waste),
     "memory": ("memory", memory),
     "startup": ("startup", startup),
