@@ -7,9 +7,10 @@ freezes only where nobody has, and thaws only what nobody has frozen since.
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from typing import Literal
+
+from .. import _core
 
 GcMode = Literal["freeze", "disable", "keep"]
 
@@ -27,8 +28,8 @@ def frozen_by_program() -> bool:
     """
     if gc.get_freeze_count() == 0:
         return False
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return True  # what is immortal is no longer the collector's there, and a search finds frozen objects
+    if _core.object_arenas_refusal() == "free-threaded":
+        return True  # in such a build what is immortal is not the collector's, and a search finds frozen objects
     contents = vars(gc)
     return not any(one is contents for one in gc.get_referrers(gc.get_freeze_count))
 
