@@ -39,7 +39,7 @@ volatile std::uintptr_t g_nothing = 0;
 
 // Each load is begun when the one before it has arrived. What other threads write there meanwhile does not matter: the values
 // are not used.
-[[gnu::no_sanitize("thread", "address")]] os::Nanoseconds FillHistory::measured_cost(const std::uintptr_t* lines) noexcept {
+__attribute__((no_sanitize("thread", "address"))) os::Nanoseconds FillHistory::measured_cost(const std::uintptr_t* lines) noexcept {
   const std::uintptr_t nothing = g_nothing;
   std::uintptr_t chain = 0;
   const os::Nanoseconds begin = os::clock().now();
