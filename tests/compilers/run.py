@@ -67,12 +67,14 @@ def here() -> list[Compiler]:
     return list(found.values())
 
 
-def there(system: System) -> list[Compiler]:
-    """The compilers that this system calls g++ and clang++."""
-    install = "apt-get update -qq; apt-get install -y -qq --no-install-recommends clang libgtest-dev"
-    subprocess.run(system.command("sh", "-c", install), capture_output=True, check=False)
+def there(system: System, kinds: list[str]) -> list[Compiler]:
+    """Those of the compilers that this system calls g++ and clang++ which are asked for."""
+    packages = ["libgtest-dev", *(["clang"] if "clang++" in kinds else [])]
+    install = f"apt-get update -qq; apt-get install -y -qq --no-install-recommends {' '.join(packages)}"
+    if kinds:
+        subprocess.run(system.command("sh", "-c", install), capture_output=True, check=False)
     found = []
-    for kind in ("g++", "clang++"):
+    for kind in kinds:
         version = Compiler(kind, kind, system).version()
         if number := re.search(r"(?:version |\) )(\d+)\.", version):
             found.append(Compiler(f"{kind}-{number.group(1)}", kind, system))
@@ -155,7 +157,12 @@ def main() -> int:
             except Unavailable as reason:
                 print(f"left out: {reason}", flush=True)
                 continue
-            for compiler in there(system):
+            kinds = [
+                kind
+                for kind in ("g++", "clang++")
+                if any(pattern.startswith((kind, "*")) for pattern in arguments.only)
+            ]
+            for compiler in there(system, kinds):
                 compilers.setdefault(compiler.name, compiler)
         for name, compiler in compilers.items():
             if not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only):
