@@ -29,7 +29,6 @@ _COMPARE = {
     ast.Gt: "greater", ast.GtE: "greater_equal", ast.Lt: "less", ast.LtE: "less_equal", ast.Eq: "equal",
     ast.NotEq: "not_equal",
 }  # fmt: skip
-_NUMPY = {"np", "numpy"}
 # Functions that take `out=` and fill it with what they return otherwise, beside the ufuncs.
 _WITH_OUT = {"clip", "dot", "matmul", "cumsum", "cumprod", "take", "concatenate", "stack", "choose", "round"}
 
@@ -94,20 +93,40 @@ def _advice(usage: Usage, buffer: str, own: set[tuple[str, int, int | None, int 
     if found is None:
         return unknown("the source is not there, or not an expression of its own")
     node, around = found
-    whole, instead = node, _with_out(node, buffer)
+    names = _names(usage.file)
+    whole, instead = node, _with_out(node, buffer, names)
     if instead is None:
         return unknown("not an operation that is known to take out=")
     for outer in around:
         place = (usage.file, outer.lineno, outer.col_offset, outer.end_col_offset)
         if not isinstance(outer, (ast.BinOp, ast.UnaryOp)) or place in own:
             break
-        wider = _with_out(outer, buffer, whole, instead)
+        wider = _with_out(outer, buffer, names, whole, instead)
         if wider is None:
             break
         whole, instead = outer, wider
     return Advice(
         usage, ast.unparse(whole), f"{buffer} = {ast.unparse(whole)}", instead, "one array of one size at a time"
     )
+
+
+@lru_cache(maxsize=64)
+def _names(file: str) -> dict[str, str]:
+    """What a file calls NumPy's functions, with their names in NumPy; NumPy itself has none.
+
+    Under "" stands what it calls NumPy.
+    """
+    tree = _tree(file)
+    found = {"np": "", "numpy": "", "": "np"}
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "numpy":
+                    found[""] = alias.asname or alias.name
+                    found[found[""]] = ""
+        elif isinstance(node, ast.ImportFrom) and node.module == "numpy" and not node.level:
+            found |= {alias.asname or alias.name: alias.name for alias in node.names}
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -138,30 +157,35 @@ def _expression(usage: Usage) -> tuple[ast.expr, list[ast.expr]] | None:
     return None
 
 
-def _with_out(node: ast.expr, buffer: str, part: ast.expr | None = None, written: str = "") -> str | None:
+def _with_out(
+    node: ast.expr, buffer: str, names: dict[str, str], part: ast.expr | None = None, written: str = ""
+) -> str | None:
     """The expression as a call that fills the buffer; `part` of it is written so."""
 
     def text(operand: ast.expr) -> str:
         return written if operand is part else ast.unparse(operand)
 
+    numpy = names[""]
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return f"np.{_BINARY[type(node.op)]}({text(node.left)}, {text(node.right)}, out={buffer})"
+        return f"{numpy}.{_BINARY[type(node.op)]}({text(node.left)}, {text(node.right)}, out={buffer})"
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
-        return f"np.{_UNARY[type(node.op)]}({text(node.operand)}, out={buffer})"
+        return f"{numpy}.{_UNARY[type(node.op)]}({text(node.operand)}, out={buffer})"
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-        return f"np.{_COMPARE[type(node.ops[0])]}({text(node.left)}, {text(node.comparators[0])}, out={buffer})"
+        return f"{numpy}.{_COMPARE[type(node.ops[0])]}({text(node.left)}, {text(node.comparators[0])}, out={buffer})"
     if isinstance(node, ast.Call):
-        return _call_with_out(node, buffer)
+        return _call_with_out(node, buffer, names)
     return None
 
 
-def _call_with_out(node: ast.Call, buffer: str) -> str | None:
+def _call_with_out(node: ast.Call, buffer: str, names: dict[str, str]) -> str | None:
     function = node.func
-    if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)):
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        name = function.attr if names.get(function.value.id) == "" else ""
+    else:
+        name = names.get(function.id, "") if isinstance(function, ast.Name) else ""
+    if not name or any(keyword.arg in ("out", None) for keyword in node.keywords):
         return None
-    if function.value.id not in _NUMPY or any(keyword.arg in ("out", None) for keyword in node.keywords):
-        return None
-    if not (_is_ufunc(function.attr) or function.attr in _WITH_OUT):
+    if not (_is_ufunc(name) or name in _WITH_OUT):
         return None
     arguments = [ast.unparse(argument) for argument in node.args]
     arguments += [f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords]

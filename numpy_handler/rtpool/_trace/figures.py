@@ -12,12 +12,14 @@ BYPASS = (
 )
 
 
-def text_of(file: str, line: int, column: int | None, end_column: int | None) -> str:
-    """The text of an expression, or of a line; empty if the file is not there."""
+def text_of(file: str, line: int, column: int | None, end_column: int | None, end_line: int) -> str:
+    """The text of an expression as far as its first line, or of a line; empty if the file is not there."""
     text = source.line(file, line)
     if column is None or end_column is None:
         return text.strip()
     raw = text.encode("utf-8", "replace")
+    if end_line > line:
+        return raw[column:].decode("utf-8", "replace").strip() + " ..."
     return raw[column : end_column if end_column > column else None].decode("utf-8", "replace").strip()
 
 
@@ -52,6 +54,8 @@ class Usage(NamedTuple):
         The most of its arrays that were alive at once (of a line: of one of its expressions), scalars aside.
     least_size, largest_size : int
         Bytes of the smallest and the largest, scalars aside.
+    end_line : int
+        Where the expression ends; of a line: the line.
     """
 
     file: str
@@ -76,11 +80,12 @@ class Usage(NamedTuple):
     most_at_once: int
     least_size: int
     largest_size: int
+    end_line: int = 0
 
     @property
     def source(self) -> str:
         """The text of the line or expression; empty if the file is not there."""
-        return text_of(self.file, self.line, self.column, self.end_column)
+        return text_of(self.file, self.line, self.column, self.end_column, self.end_line)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"

@@ -172,7 +172,7 @@ def _leaf(trace: Any, number: int) -> Leaf:
 
 
 def _expression(place: Place) -> str:
-    text = " ".join(text_of(place.file, place.line, place.column, place.end_column).split())
+    text = " ".join(text_of(place.file, place.line, place.column, place.end_column, place.end_line).split())
     return f"{place.line}: {shortened(text, 160)}" if text else f"line {place.line}"
 
 

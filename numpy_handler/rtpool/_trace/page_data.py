@@ -14,6 +14,7 @@ from .file import Place
 from .over_time import FIELDS
 from .overview import TOGETHER, Frame, Leaf, Overview, overview, shortened
 
+_INSTALLED = ("/site-packages/", "/dist-packages/")
 _CONTEXT = 2  # lines of source around those that made arrays
 
 
@@ -45,7 +46,10 @@ def page_data(trace: Any, scale: float = 1.0) -> dict[str, Any]:
         "alive": found.most_alive,
         "resident": found.resident,
         "lanes": [lane._asdict() for lane in found.lanes],
-        "frames": [(shortened(name), files.get(file, -1)) for name, file, *_ in frames],
+        "frames": [
+            (shortened(name) if line or not file else shown_file(trace, file), files.get(file, -1))
+            for name, file, line, _ in frames
+        ],
         "leaves": leaves,
         "cellSteps": found.cell_steps,
         "cells": {
@@ -72,17 +76,18 @@ def _advice(trace: Any, entry: Advice) -> dict[str, Any]:
         "reason": shortened(entry.reason),
         "bytes": usage.bytes,
         "calls": usage.calls,
+        "installed": any(folder in usage.file for folder in _INSTALLED),
     }
 
 
 def shown_file(trace: Any, file: str) -> str:
     """A path, as seen from where the program ran; library folders without what leads to them."""
+    for folder in _INSTALLED:
+        if folder in file:
+            return shortened(file.partition(folder)[2])
     directory = trace.file.meta.get("directory")
     if isinstance(directory, str) and directory and file.startswith(directory.rstrip("/") + "/"):
         return shortened(file[len(directory.rstrip("/")) + 1 :])
-    for folder in ("/site-packages/", "/dist-packages/"):
-        if folder in file:
-            return shortened(file.partition(folder)[2])
     return shortened(file)
 
 

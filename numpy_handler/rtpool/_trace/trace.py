@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .advice import Advice
     from .fit import Fit
 
+_Where = tuple[str, str, int, int | None, int | None, int]  # file, function, line, columns, last line
+
 
 class Trace:
     """What a recording tells: who made which arrays, when, what they cost, and what would fit.
@@ -95,11 +97,13 @@ class Trace:
 
     def by_line(self) -> list[Usage]:
         """What each line of the program asked for, most bytes first."""
-        return self._usage(lambda place: (place.file, place.function, place.line, None, None))
+        return self._usage(lambda place: (place.file, place.function, place.line, None, None, place.line))
 
     def by_expression(self) -> list[Usage]:
         """What each expression asked for, most bytes first. Python 3.11 and newer know expressions, 3.10 lines."""
-        return self._usage(lambda place: (place.file, place.function, place.line, place.column, place.end_column))
+        return self._usage(
+            lambda place: (place.file, place.function, place.line, place.column, place.end_column, place.end_line)
+        )
 
     def temporaries(self) -> list[Usage]:
         """Expressions whose arrays are born and gone within an iteration (without iterations: on one line)."""
@@ -278,14 +282,14 @@ class Trace:
         first, last = samples[0], samples[-1]
         return last.minor_faults + last.major_faults - first.minor_faults - first.major_faults
 
-    def _usage(self, key: Callable[[Place], tuple[str, str, int, int | None, int | None]]) -> list[Usage]:
+    def _usage(self, key: Callable[[Place], _Where]) -> list[Usage]:
         analysis = self.analysis
         sums = analysis.sums
-        groups: dict[tuple[str, str, int, int | None, int | None], list[int]] = {}
+        groups: dict[_Where, list[int]] = {}
         used = np.flatnonzero((sums["calls"] > 0) | (sums["failures"] > 0))
         for number in used.tolist():
             place = self.file.place(number)
-            name = key(place) if place is not None else ("", "(no Python)", 0, None, None)
+            name = key(place) if place is not None else ("", "(no Python)", 0, None, None, 0)
             groups.setdefault(name, []).append(number)
         unit = self.seconds_a_unit
         found = []
@@ -298,7 +302,7 @@ class Trace:
             frees = total("frees")
             found.append(
                 Usage(
-                    *name,
+                    *name[:5],
                     total("calls"), total("bytes"), total("temporaries"), total("temporary_bytes"),
                     int(analysis.peak_by_place[index].sum()),
                     total("lifetime") * unit / frees if frees else 0.0,
@@ -307,6 +311,7 @@ class Trace:
                     total("remote_frees"),
                     total("warm"), int(sums["most_alive"][index].max()),
                     int(sums["least_size"][index].min()), int(sums["largest_size"][index].max()),
+                    name[5],
                 )
             )  # fmt: skip
         return sorted(found, key=lambda usage: (-usage.bytes, usage.file, usage.line))

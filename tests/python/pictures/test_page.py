@@ -108,7 +108,7 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     columns = sorted(tuple(expression[3:]) for expression in found["expressions"])
     assert [file["lines"]["2"][a:b] for a, b in columns] == ["np.ones(1000) * ", "np.ones(1000) * 2 + "]
     assert max(found["alive"]) == trace.analysis.peak_bytes == found["peak"]["bytes"] == sum(found["peak"]["leaves"])
-    assert [frame[0] for frame in found["frames"]][:2] == [str(program), "<module>"]
+    assert [frame[0] for frame in found["frames"]][:2] == ["prögram.py", "<module>"]
 
 
 def test_a_source_that_changed_or_is_gone_is_named(tmp_path: Path) -> None:

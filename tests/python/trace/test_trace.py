@@ -8,6 +8,7 @@ import io
 import json
 import linecache
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -259,6 +260,37 @@ def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
             return sum(usage.calls - usage.scalars for usage in found.by_expression() if usage.largest_size == size)
 
         assert large(again) == large(trace) - 20, entry.instead
+
+
+NAMED = """
+import numpy as xp
+from numpy import dot, sqrt as root
+
+def step(a, b):
+    t = dot(a, b)
+    u = root(t)
+    v = xp.abs(
+        u - 1.0)
+    return float(v.sum())
+"""
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+def test_advice_uses_the_names_of_the_file(pool: rtpool.Pool, tmp_path: Path) -> None:
+    path = tmp_path / "named.py"
+    path.write_text(NAMED, encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(NAMED, str(path), "exec"), names)
+    a = np.full((200, 200), 2.0)
+    trace = traced(pool, lambda: names["step"](a, a))
+    advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
+    written = {expression: re.sub(r"buffer\d", "buffer", entry.instead) for expression, entry in advice.items()}
+    assert written["dot(a, b)"] == "dot(a, b, out=buffer)"
+    assert written["root(t)"] == "root(t, out=buffer)"
+    assert written["u - 1.0"] == "xp.subtract(u, 1.0, out=buffer)"
+    assert any(usage.source == "xp.abs( ..." for usage in trace.by_expression())
+    scope = {"buffer": np.empty_like(a), "a": a, "b": a, **names}
+    assert (eval(written["dot(a, b)"], scope) == a @ a).all()
 
 
 def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:

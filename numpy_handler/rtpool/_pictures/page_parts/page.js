@@ -422,17 +422,25 @@
 
   // --- of the whole trace ---
 
+  function adviceCard(entry) {
+    const card = node("div", undefined, "card");
+    card.append(node("pre", entry.expression), node("div", entry.where + ": " + bytes(entry.bytes) + " in "
+      + count(entry.calls) + " arrays", "dim"));
+    for (const [label, text] of [["once, before the loop", entry.before], ["in place of the expression", entry.instead]])
+      card.append(node("div", label, "label"), node("pre", text));
+    return card;
+  }
   function drawAdvice() {
     const box = $("advice").querySelector("div");
     const known = data.advice.filter((entry) => entry.before), rest = data.advice.filter((entry) => !entry.before);
-    if (!known.length) box.append(node("p", "nothing that the trace can tell", "hint"));
-    for (const entry of known) {
-      const card = node("div", undefined, "card");
-      card.append(node("pre", entry.expression), node("div", entry.where + ": " + bytes(entry.bytes) + " in "
-        + count(entry.calls) + " arrays", "dim"));
-      for (const [label, text] of [["once, before the loop", entry.before], ["in place of the expression", entry.instead]])
-        card.append(node("div", label, "label"), node("pre", text));
-      box.append(card);
+    const own = known.filter((entry) => !entry.installed), others = known.filter((entry) => entry.installed);
+    if (!own.length) box.append(node("p", "nothing in files of the program that the trace can tell", "hint"));
+    for (const entry of own) box.append(adviceCard(entry));
+    if (others.length) {
+      const fold = node("details");
+      fold.append(node("summary", count(others.length) + " in installed packages, for their authors"));
+      for (const entry of others) fold.append(adviceCard(entry));
+      box.append(fold);
     }
     if (!rest.length) return;
     const fold = node("details");
