@@ -106,7 +106,7 @@ def rest(views: list[View], hidden: int) -> str:
     """What is to be said below all processes; empty: nothing."""
     lines = [] if views else ["no process shows itself: start one with RTPOOL_LIVE=1"]
     if hidden:
-        lines.append(f"{hidden:,} processes of other users may not be looked at")
+        lines.append(f"{hidden:,} process{'es' if hidden > 1 else ''} of others may not be looked at")
     return "\n".join(lines)
 
 

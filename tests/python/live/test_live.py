@@ -357,7 +357,7 @@ def test_a_screen_draws_it() -> None:
         console = Console(record=True, width=160, file=open(os.devnull, "w"))  # noqa: SIM115
         console.print(screen.picture(views, 3))
         told = console.export_text()
-        assert "eyes" in told and "3 processes of other users" in told
+        assert "eyes" in told and "3 processes of others" in told
         console.print(screen.picture([], 0))
         assert "no process shows itself" in console.export_text()
 
