@@ -1,10 +1,12 @@
-// The kernel's memory services with dials for failures: call N of a kind, every call from N on, or call N of any kind fails.
+// The kernel's memory services with dials for failures: call N of a kind, every call from N on, or call N of any kind fails; and a
+// place to wait in (`enter`), for a kernel that takes long.
 // Everything else goes to the real kernel, so that the memory handed out is real memory. Prefault and lock only count:
 // pages come at first touch, which keeps tests fast. The kernel's pages are as large as large_pages.hpp has them.
 #pragma once
 
 #include <cerrno>
 #include <cstddef>
+#include <functional>
 #include <mutex>
 
 #include "large_pages.hpp"
@@ -24,6 +26,7 @@ class FakeMemory final : public os::Memory {
   int all_calls = 0;
   int refusals = 0;
   int fail_any_at = -1;  // the call with this number fails, whatever its kind
+  std::function<void(Kind)> enter = [](Kind) {};  // set while no other thread uses the fake
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
   std::size_t addresses = SIZE_MAX;  // RLIMIT_AS
@@ -50,20 +53,20 @@ class FakeMemory final : public os::Memory {
     return error != 0 ? error : real().commit(address, bytes);
   }
   int prefault(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("prefault", address, bytes);
+    whole_pages("prefault", address, bytes);
     return refused(k_prefault);
   }
   int lock(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("lock", address, bytes);
+    whole_pages("lock", address, bytes);
     return refused(k_lock);
   }
   int unlock(void*, std::size_t) noexcept override { return 0; }
   int advise_huge(void* address, std::size_t bytes, bool) noexcept override {
-    expect_whole_pages("advise_huge", address, bytes);
+    whole_pages("advise_huge", address, bytes);
     return 0;
   }
   int gather(void* frame) noexcept override {
-    expect_whole_pages("gather", frame, os::k_huge_page_size);
+    whole_pages("gather", frame, os::k_huge_page_size);
     return refused(k_gather);
   }
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
@@ -86,6 +89,7 @@ class FakeMemory final : public os::Memory {
   static os::Memory& real() noexcept { return machine_memory(); }
   // Threads may share a fake; what its dials say is for when they are done.
   int refused(Kind kind) noexcept {
+    enter(kind);
     const std::lock_guard guard(mutex_);
     Dial& dial = dials[kind];
     const int number = dial.calls++;

@@ -33,8 +33,10 @@ inline void expect_whole_pages(const char* call, std::size_t begin, std::size_t 
   std::abort();
 }
 
-inline void expect_whole_pages(const char* call, const void* address, std::size_t bytes) noexcept {
+// The address, for the call that is to be passed on.
+inline void* whole_pages(const char* call, void* address, std::size_t bytes) noexcept {
   expect_whole_pages(call, reinterpret_cast<std::uintptr_t>(address), bytes);
+  return address;
 }
 
 // Counts as the imitated kernel would: a page of which a part is resident is resident.
@@ -61,49 +63,25 @@ class LargePagesMemory final : public os::Memory {
     expect_whole_pages("reserve", std::size_t{0}, bytes);
     return real_.reserve(bytes, alignment > kernel_page() ? alignment : kernel_page(), out);
   }
-  int release(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("release", address, bytes);
-    return real_.release(address, bytes);
+  int release(void* at, std::size_t bytes) noexcept override { return real_.release(whole_pages("release", at, bytes), bytes); }
+  int commit(void* at, std::size_t bytes) noexcept override { return real_.commit(whole_pages("commit", at, bytes), bytes); }
+  int decommit(void* at, std::size_t bytes) noexcept override { return real_.decommit(whole_pages("decommit", at, bytes), bytes); }
+  int guard(void* at, std::size_t bytes) noexcept override { return real_.guard(whole_pages("guard", at, bytes), bytes); }
+  int commit_huge(void* at, std::size_t bytes, std::size_t page) noexcept override {
+    return real_.commit_huge(whole_pages("commit_huge", at, bytes), bytes, page);
   }
-  int commit(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("commit", address, bytes);
-    return real_.commit(address, bytes);
-  }
-  int decommit(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("decommit", address, bytes);
-    return real_.decommit(address, bytes);
-  }
-  int guard(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("guard", address, bytes);
-    return real_.guard(address, bytes);
-  }
-  int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept override {
-    expect_whole_pages("commit_huge", address, bytes);
-    return real_.commit_huge(address, bytes, page);
-  }
-  int prefault(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("prefault", address, bytes);
-    return real_.prefault(address, bytes);
-  }
-  int lock(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("lock", address, bytes);
-    return real_.lock(address, bytes);
-  }
-  int unlock(void* address, std::size_t bytes) noexcept override {
-    expect_whole_pages("unlock", address, bytes);
-    return real_.unlock(address, bytes);
-  }
-  int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept override {
-    expect_whole_pages("advise_huge", address, bytes);
-    return real_.advise_huge(address, bytes, wanted);
+  int prefault(void* at, std::size_t bytes) noexcept override { return real_.prefault(whole_pages("prefault", at, bytes), bytes); }
+  int lock(void* at, std::size_t bytes) noexcept override { return real_.lock(whole_pages("lock", at, bytes), bytes); }
+  int unlock(void* at, std::size_t bytes) noexcept override { return real_.unlock(whole_pages("unlock", at, bytes), bytes); }
+  int advise_huge(void* at, std::size_t bytes, bool wanted) noexcept override {
+    return real_.advise_huge(whole_pages("advise_huge", at, bytes), bytes, wanted);
   }
   int gather(void* frame) noexcept override {
-    expect_whole_pages("gather", frame, os::k_huge_page_size);
+    whole_pages("gather", frame, os::k_huge_page_size);
     return real_.gather(frame);
   }
-  int discard(void* address, std::size_t bytes, bool locked) noexcept override {
-    expect_whole_pages("discard", address, bytes);
-    return real_.discard(address, bytes, locked);
+  int discard(void* at, std::size_t bytes, bool locked) noexcept override {
+    return real_.discard(whole_pages("discard", at, bytes), bytes, locked);
   }
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
     return count_resident(real_, address, bytes, out);
