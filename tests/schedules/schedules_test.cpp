@@ -1,6 +1,6 @@
 // Every schedule, within bounds, of the lock-free structures: remote frees, the pending frees of the page store, the
 // biased heap lock, heaps that change hands; shared_schedules_test.cpp has shared segments. The code that runs is the core's
-// own, compiled over atomics that the explorer controls. Two deliberately wrong variants show that it finds mistakes.
+// own, compiled over atomics that the explorer controls. Three deliberately wrong variants show that it finds mistakes.
 #include <gtest/gtest.h>
 
 #include "expect_all.hpp"
@@ -333,48 +333,103 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
   expect_all("heap adoption", explore(scenario, {1}));
 }
 
-// A slot of the registry that another pool takes while somebody looks: what is read of it is all of one pool.
-TEST(RegistrySchedules, AnAddressOutsideOfAPoolIsNotFoundInIt) {
+// --- the registry's slots ---------------------------------------------------------------------------------------------
+
+// What the scenario below runs on.
+struct Slots {
+  void (*leave)(pool::PoolImpl& pool);
+  void (*enter)(pool::PoolImpl& pool);
+  pool::PoolImpl* (*find)(const void* address);
+};
+
+// The registry's slot as it once was: the size is read first and the begin after it, with nothing that says whether they are of
+// one pool. A slot that is used again in between gives an old size with a new begin.
+struct SlotWithoutVersion {
+  std::atomic<std::uintptr_t> begin{0};
+  std::atomic<std::size_t> bytes{0};  // 0: empty
+  std::atomic<pool::PoolImpl*> pool{nullptr};
+
+  void enter(pool::PoolImpl& entered) {
+    begin.store(reinterpret_cast<std::uintptr_t>(entered.store_.view().base), std::memory_order_relaxed);
+    pool.store(&entered, std::memory_order_release);
+    bytes.store(entered.store_.reserved(), std::memory_order_release);
+  }
+  void leave() {
+    bytes.store(0, std::memory_order_release);
+    pool.store(nullptr, std::memory_order_release);
+  }
+  pool::PoolImpl* find(const void* address) const {
+    const auto value = reinterpret_cast<std::uintptr_t>(address);
+    const std::size_t size = bytes.load(std::memory_order_acquire);
+    if (value - begin.load(std::memory_order_relaxed) < size) return pool.load(std::memory_order_acquire);
+    return nullptr;
+  }
+};
+
+// A slot that another pool takes while somebody looks: what is read of it is all of one pool.
+Outcome explore_slots(const Slots& slots) {
   static BarrierMemory memory;
-  static pool::Pool* large;
-  static pool::Pool* small;
-  static bool entered[2];
+  static pool::PoolImpl* large;
+  static pool::PoolImpl* small;
   static const char* outside;
   Scenario scenario;
-  scenario.begin = [] {
+  scenario.begin = [=] {
     pool::t_cache = {};
     pool::Options options;
     options.prefault = false;
     options.limit = std::size_t{8} << 20;
-    large = pool::Pool::create(options, memory).pool;
+    large = &pool::impl(*pool::Pool::create(options, memory).pool);
     options.limit = std::size_t{2} << 20;
-    small = pool::Pool::create(options, memory).pool;
-    pool::registry_leave(pool::impl(*small), [](pool::PoolImpl&) noexcept {});
-    entered[0] = true;
-    entered[1] = false;
+    small = &pool::impl(*pool::Pool::create(options, memory).pool);
     outside = static_cast<const char*>(small->arena_begin()) + small->arena_reserved();
+    for (pool::PoolImpl* const each : {large, small}) {
+      pool::registry_leave(*each, [](pool::PoolImpl&) noexcept {});
+      each->slot_ = pool::k_no_slot;
+    }
+    slots.enter(*large);
   };
-  scenario.threads.push_back([] {
-    pool::registry_leave(pool::impl(*large), [](pool::PoolImpl&) noexcept {});
-    entered[0] = false;
-    pool::impl(*small).slot_ = pool::registry_enter(pool::impl(*small));
-    entered[1] = true;
+  scenario.threads.push_back([=] {
+    slots.leave(*large);
+    slots.enter(*small);
   });
-  scenario.threads.push_back([] {
-    expect(pool::registry_find(outside) != &pool::impl(*small), "an address outside of a pool is not in it");
-    pool::PoolImpl* const found = pool::registry_find(small->arena_begin());
-    expect(found == nullptr || found == &pool::impl(*small), "an address of a pool is in no other");
+  scenario.threads.push_back([=] {
+    expect(slots.find(outside) != small, "an address outside of a pool is not in it");
+    pool::PoolImpl* const found = slots.find(small->arena_begin());
+    expect(found == nullptr || found == small, "an address of a pool is in no other");
   });
   scenario.end = [] {};
-  scenario.clean_up = [] {
+  scenario.clean_up = [=] {
     pool::t_cache = {};
-    pool::Pool* const pools[] = {large, small};
-    for (unsigned i = 0; i < 2; ++i) {
-      if (!entered[i]) pool::impl(*pools[i]).slot_ = pool::registry_enter(pool::impl(*pools[i]));
-      pools[i]->drop_reference();
+    for (pool::PoolImpl* const each : {large, small}) {
+      slots.leave(*each);
+      each->slot_ = pool::registry_enter(*each);
+      each->drop_reference();
     }
   };
-  expect_all("registry slots", explore(scenario, {1}));
+  return explore(scenario, {1});
+}
+
+TEST(RegistrySchedules, AnAddressOutsideOfAPoolIsNotFoundInIt) {
+  const Slots slots{
+      [](pool::PoolImpl& pool) {
+        if (pool.slot_ != pool::k_no_slot) pool::registry_leave(pool, [](pool::PoolImpl&) noexcept {});
+        pool.slot_ = pool::k_no_slot;
+      },
+      [](pool::PoolImpl& pool) { pool.slot_ = pool::registry_enter(pool); },
+      pool::registry_find,
+  };
+  expect_all("registry slots", explore_slots(slots));
+}
+
+// The explorer finds what was wrong with slots that do not say whose they are.
+TEST(RegistrySchedules, ASlotWithoutAVersionIsFoundOut) {
+  static SlotWithoutVersion slot;
+  const Slots slots{
+      [](pool::PoolImpl&) { slot.leave(); },
+      [](pool::PoolImpl& pool) { slot.enter(pool); },
+      [](const void* address) { return slot.find(address); },
+  };
+  EXPECT_EQ(explore_slots(slots).broken, "an address outside of a pool is not in it");
 }
 
 }  // namespace
