@@ -15,9 +15,9 @@ from verified import Verified, check
 import rtpool
 
 
-def resident_bytes() -> int:
-    """Private memory of this process that is resident; that of a shared pool is counted by the pool."""
-    with open("/proc/self/status", encoding="ascii") as status:
+def resident_bytes(process: int | str = "self") -> int:
+    """Private memory of a process that is resident; that of a shared pool is counted by the pool."""
+    with open(f"/proc/{process}/status", encoding="ascii") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:"))
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from children import resident_bytes
 from verified import Damaged, Verified, check
 
 import rtpool
@@ -49,6 +50,10 @@ class Executor:
 
     def frame(self, pool: rtpool.SharedPool, size: int) -> tuple[Any, int]:
         return self._executor.submit(framed, pool, size).result(timeout=120)
+
+    def resident(self) -> int:
+        """What its workers hold, together; they sleep."""
+        return sum(resident_bytes(pid) for pid in self._executor._processes)
 
     def end(self) -> None:
         self._executor.shutdown()
