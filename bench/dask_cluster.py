@@ -2,12 +2,14 @@
 
     python bench/dask_cluster.py [--record]
 
-Each contestant is a `LocalCluster` of its own (one worker a core, one thread), in turns, `--rounds` times. A case is a
-work on arrays of `--bytes` in chunks of one size: `temporaries` (element by element), `overlap`, `rechunk`,
-`reduce` (standard deviation over an axis), `store` (into a sink that copies). Of each: seconds (the median of the
-rounds), page faults of the workers. Of each cluster: unmanaged memory of the workers 5 s after the work, spilled bytes,
-pauses. Last, an array of 1 GiB goes from worker to worker, as it is and as a handle of a shared pool: seconds by Dask's
-own log of transfers. `--record` writes results/dask.json.
+Each contestant is a `LocalCluster` of its own (one worker a core, one thread), in turns and in alternating order,
+`--rounds` times; `--only` leaves others out. A case is a work on arrays of `--bytes` in chunks of one size:
+`temporaries` (element by element), `overlap`, `rechunk`, `reduce` (standard deviation over an axis), `store` (into a
+sink that copies). Of each: seconds (median, least and most of the rounds), how many times as fast as Dask as it is (the
+median of the ratios within the rounds, and their least and most), page faults of the workers. Of each cluster:
+unmanaged memory of the workers 5 s after the work, the most of any round, spilled bytes, pauses. Last, an array of
+1 GiB goes from worker to worker, as it is and as a handle of a shared pool: seconds by Dask's own log of transfers.
+`--record` writes results/dask.json.
 """
 
 from __future__ import annotations
@@ -124,7 +126,11 @@ def in_shared_memory(size: int) -> Any:
         return np.ones(size, np.uint8)
 
 
-def transfers(shared: bool, size: int = 1 << 30, times: int = 3) -> list[float]:
+def alive_in_shared_memory() -> int:
+    return int(rtpool.dask.shared_pool().stats().current_count)
+
+
+def transfers(shared: bool, size: int = 1 << 30, times: int = 9) -> list[float]:
     """Seconds that one array takes from worker to worker."""
     with (
         LocalCluster(
@@ -139,8 +145,20 @@ def transfers(shared: bool, size: int = 1 << 30, times: int = 3) -> list[float]:
             made = client.submit(work, size, **({} if shared else {"dtype": np.uint8}), workers=[here], pure=False)
             client.submit(len, made, workers=[there], pure=False).result()
             del made
+            # Each has let go of it, or the next one finds the pool full and is an ordinary array.
+            while shared and any(client.run(alive_in_shared_memory).values()):
+                time.sleep(0.05)
         logs = client.run(lambda dask_worker: list(dask_worker.transfer_incoming_log))[there]
     return [round(one["stop"] - one["start"], 4) for one in logs if one["total"] >= size]
+
+
+def figures(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
 
 
 def main() -> None:
@@ -148,11 +166,17 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--memory", default="2GB", help="of a worker (default 2GB)")
+    parser.add_argument("--only", nargs="+", metavar="CONTESTANT", help="beside Dask as it is")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants()}
-    for _ in range(arguments.rounds):
-        for name, environment in contestants().items():
+    chosen = {
+        name: environment
+        for name, environment in contestants().items()
+        if not arguments.only or name == "dask" or name in arguments.only
+    }
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
+    for turn in range(arguments.rounds):
+        for name, environment in list(chosen.items())[:: 1 if turn % 2 == 0 else -1]:
             turns[name].append(one_cluster(name, environment, arguments.bytes, arguments.memory))
             print(name, turns[name][-1]["unmanaged_mib"], flush=True)
     result: dict[str, Any] = {
@@ -163,23 +187,23 @@ def main() -> None:
         "contestants": {},
     }  # fmt: skip
     for name, rounds in turns.items():
-        cases = {
-            case: {
-                "seconds": round(statistics.median(one["cases"][case][0] for one in rounds), 3),
+        cases = {}
+        for case in rounds[0]["cases"]:
+            ratios = [
+                base["cases"][case][0] / one["cases"][case][0] for base, one in zip(turns["dask"], rounds, strict=True)
+            ]
+            cases[case] = {
+                "seconds": figures([one["cases"][case][0] for one in rounds]),
+                "times_dask": figures(ratios),
                 "faults": round(statistics.median(one["cases"][case][1] for one in rounds)),
             }
-            for case in rounds[0]["cases"]
-        }
-        for case, its in cases.items():
-            base = statistics.median(one["cases"][case][0] for one in turns["dask"])
-            its["times_dask"] = round(base / its["seconds"], 2)
         result["contestants"][name] = {
             "cases": cases,
             "unmanaged_mib": max(max(one["unmanaged_mib"]) for one in rounds),
             "spilled_bytes": max(one["spilled_bytes"] for one in rounds),
             "pauses": max(one["pauses"] for one in rounds),
         }
-    result["transfer_of_1_gib_s"] = {"as it is": transfers(False), "as a handle": transfers(True)}
+    result["transfer_of_1_gib_s"] = {"as it is": transfers(False, times=3), "as a handle": transfers(True)}
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.record:
