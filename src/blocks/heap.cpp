@@ -54,6 +54,7 @@ void Heap::link(Slab& slab) noexcept {
 
 void Heap::unlink(Slab& slab) noexcept {
   if (slab.free == 0) return;
+  if (ClassState& cls = classes_[slab.size_class]; cls.hand == &slab) cls.hand = slab.next;
   if (slab.next != nullptr) slab.next->prev = slab.prev;
   (slab.prev != nullptr ? slab.prev->next : list_of(slab)) = slab.next;
 }
@@ -230,7 +231,7 @@ bool Heap::claim_bin(std::uint32_t pages) noexcept {
   stats.other_count.add(bin_pops_[room].get());
   stats.other_bytes.add(bin_pops_[room].get() * bin_pages_[room] * os::k_page_size);
   if (room != first) put_bin(room, bin_at(first));
-  put_bin(first, {pages, k_no_page, 0, {k_fresh, 1, 0, 0, 0}});
+  put_bin(first, {pages, k_no_page, 0, {k_fresh, 0, 0, 1}});
   end_move();
   return true;
 }

@@ -54,7 +54,8 @@ struct alignas(64) Magazine {
   Item* bottom;             // the sentinel below the first place, which holds nullptr
   std::uint64_t seen;       // pops when the clock hand last passed
   std::uint64_t aged_pops;  // pops when `age` last passed
-  std::uint64_t unused[2];
+  std::uint64_t unused_pops;  // pops when `give_unused` last passed
+  std::uint64_t unused;
   Item* last;               // the topmost place
   Item* top;                // the block to hand out next
   base::Counter pops;       // blocks handed out, ever
@@ -64,10 +65,9 @@ static_assert(sizeof(Magazine) == k_unit);
 // What hits do not need of a bin; the rest lies in arrays of their own, where one instruction reaches it by the bin's number.
 struct BinUse {
   std::uint64_t seen = 0;  // pops when the clock hand last passed; k_fresh: it has not yet passed
-  std::uint32_t aged_pops = 0;   // pops when `age` last passed
-  pages::Epoch aged_since = 0;  // in which it was last seen to be used
-  std::uint32_t asked = 0;       // number of the last miss of that page count
-  std::uint32_t asked_pops = 0;  // pops at that time
+  std::uint32_t asked = 0;        // number of the last miss of that page count
+  std::uint32_t asked_pops = 0;   // pops at that time
+  std::uint32_t unused_pops = 0;  // pops when `give_unused` last passed
 };
 inline constexpr std::uint64_t k_fresh = ~std::uint64_t{0};
 
@@ -82,9 +82,13 @@ inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is s
 inline constexpr unsigned k_decay_sets = 2;
 inline constexpr unsigned k_decay_runs = 2;
 inline constexpr unsigned k_reclaim_runs = 64;
-inline constexpr unsigned k_age_runs = 32;    // given back in a step
-inline constexpr unsigned k_age_sets = 16;    // looked at in a step
-inline constexpr unsigned k_aged_runs = 128;  // looked at in a bin
+// Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory, and what is given back
+// is some ten of them.
+inline constexpr unsigned k_age_looks = 64;
+inline constexpr unsigned k_age_gives = 4;
+inline constexpr unsigned k_age_drains = 16;      // blocks taken back, in a step of its own
+inline constexpr unsigned k_most_drains = 4096;   // such steps in a pass
+inline constexpr unsigned k_most_restarts = 64;   // of bins and lists, in a pass
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 // Wandering: misses of new sizes against those of known ones, in pages; and up to how many pages times misses since the last one of
 // that size a run is worth a bin then.
@@ -170,10 +174,24 @@ class alignas(64) Heap {
   void weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
   // Whether what was weighed says that the heap repeats its sizes and should grow.
   bool repeats(std::uint64_t peak) const noexcept { return repeated_bytes_ > peak; }
-  // Gives back what has not been used since before epoch `before` began, `now` being the present one, in steps of some us: each
-  // goes on where `*step` says and returns whether there are more. `*left`: what is free may yet come to be idle. The runs of a
-  // bin are told apart as deep as k_aged_runs; below, the bin's own use decides.
-  bool age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left) noexcept;
+  // Gives all runs back of bins from which nothing was taken since the last call, and empty slabs of such classes: for
+  // another thread that needs room. What a loop uses stays. O(512 + runs).
+  void give_unused() noexcept;
+  // Where a pass of `age` is, and what it found.
+  struct Aging {
+    unsigned step = 0;                        // a bin, or a class behind them
+    pages::PageIndex run = pages::k_no_page;  // of the bin: the last run looked at that stays
+    bool begun = false;                       // the class is
+    bool used = false;                        // the class was, since the last pass
+    bool walking = false;                     // its slabs are looked at
+    unsigned drains = 0;
+    unsigned restarts = 0;
+    bool left = false;  // what is free may yet come to be idle
+  };
+  // Gives back what has not been used since before epoch `before` began, `now` being the present one, in bounded steps
+  // (k_age_looks, k_age_gives): each goes on where `at` says and returns whether there are more. Others may use the heap in
+  // between.
+  bool age(pages::Epoch now, pages::Epoch before, Aging* at) noexcept;
   // Gives everything back that is free. O(free blocks): never on an allocation's way but before refusing it.
   void flush() noexcept;
 
@@ -220,6 +238,7 @@ class alignas(64) Heap {
   struct ClassState {
     Slab* partial = nullptr;
     Slab* empty = nullptr;
+    Slab* hand = nullptr;  // of `empty`: what `age` looks at next
   };
 
   // What the class that serves `size` grants, which is also how many bytes its magazine lies behind that of class 0.
@@ -263,8 +282,10 @@ class alignas(64) Heap {
   void cache_run(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(unsigned bin, unsigned most) noexcept;
   unsigned decay_set(unsigned most) noexcept;
-  bool age_bin(unsigned bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
-  bool age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept;
+  struct AgeStep;
+  bool goes_on_at(pages::PageIndex run, std::uint64_t pages) const noexcept;
+  bool age_bin(unsigned bin, const AgeStep& step, Aging* at) noexcept;
+  bool age_class(unsigned size_class, const AgeStep& step, Aging* at) noexcept;
 
   char* base_;
   pages::PageDesc* descs_;

@@ -65,28 +65,77 @@ bool Heap::give_idle() noexcept {
   return owned_bytes_ != owned;
 }
 
-// False: there was more to give than `most`.
-bool Heap::age_bin(unsigned bin, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
-  constexpr std::uint32_t k_mask = pages::k_slack_aged - 1;
-  BinUse& use = bin_uses_[bin];
-  if (const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get()); pops != use.aged_pops) {
-    use.aged_pops = pops;
-    use.aged_since = now - 1;
+void Heap::give_unused() noexcept {
+  for (unsigned round = 0; round < k_drain_rounds && drain(k_drain_blocks); ++round) {
   }
+  for (unsigned bin = 0; bin < k_bins; ++bin) {
+    const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get());
+    if (bin_heads_[bin] != k_no_page && bin_uses_[bin].unused_pops == pops) give_runs(bin, ~0U);
+    bin_uses_[bin].unused_pops = pops;
+  }
+  for (unsigned size_class = 1; size_class < k_classes; ++size_class) {
+    ClassState& cls = classes_[size_class];
+    Magazine& magazine = magazines_[size_class];
+    const std::uint64_t pops = magazine.pops.get();
+    if (magazine.unused_pops == pops) {
+      spill(size_class, ~0U);
+      while (cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
+    }
+    magazine.unused_pops = pops;
+  }
+}
+
+// What a step has to go by, and what it may still do.
+struct Heap::AgeStep {
+  pages::Epoch now;
+  pages::Epoch before;
+  unsigned* looks;
+  unsigned* gives;
+
+  bool look(unsigned cost = 1) const noexcept {
+    if (*looks < cost) return false;
+    *looks -= cost;
+    return true;
+  }
+};
+
+// Whether a run that the pass has looked at still lies where it did, and with it all below it: it was not handed out, which
+// overwrites its age, and is in no other bin.
+bool Heap::goes_on_at(PageIndex run, std::uint64_t pages) const noexcept {
+  const PageDesc& desc = descs_[run];
+  return desc.head.load(std::memory_order_relaxed) == head_of(RunState::heap) && desc.pages == pages &&
+         (desc.run.use.slack & pages::k_slack_aged) != 0;
+}
+
+// False: the step ended before the bin did.
+bool Heap::age_bin(unsigned bin, const AgeStep& step, Aging* at) noexcept {
+  constexpr std::uint32_t k_mask = pages::k_slack_aged - 1;
   const std::size_t bytes = bin_pages_[bin] * os::k_page_size;
-  PageIndex kept = k_no_page;
-  unsigned looks = k_aged_runs;
-  for (PageIndex run = bin_heads_[bin]; run != k_no_page;) {
+  PageIndex kept = at->run;
+  at->run = k_no_page;
+  if (kept != k_no_page && !goes_on_at(kept, bin_pages_[bin])) {
+    // The owner took it and all above it: from the top again, unless it does so all the time.
+    if (++at->restarts > k_most_restarts) return at->left = true;
+    kept = k_no_page;
+  }
+  for (PageIndex run = kept == k_no_page ? bin_heads_[bin] : descs_[kept].run.next.load(std::memory_order_relaxed); run != k_no_page;) {
+    const auto pause = [&] {
+      at->run = kept;
+      return false;
+    };
+    if (!step.look()) return pause();
     PageDesc& desc = descs_[run];
     const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
     std::uint16_t& slack = desc.run.use.slack;
     if ((slack & pages::k_slack_aged) == 0) {
-      slack = static_cast<std::uint16_t>((slack & pages::k_slack_zero) | pages::k_slack_aged | ((now - 1) & k_mask));
+      slack = static_cast<std::uint16_t>((slack & pages::k_slack_zero) | pages::k_slack_aged | ((step.now - 1) & k_mask));
     }
-    const pages::Epoch used = looks == 0 ? use.aged_since : now - ((now - slack) & k_mask);
-    if (used < before) {
-      if (*most == 0) return false;
-      --*most;
+    const pages::Epoch used = step.now - ((step.now - slack) & k_mask);
+    if (used >= step.before) {
+      kept = run;
+    } else {
+      if (*step.gives == 0) return pause();
+      --*step.gives;
       if (kept == k_no_page) {
         bin_heads_[bin] = next;
       } else {
@@ -94,61 +143,61 @@ bool Heap::age_bin(unsigned bin, pages::Epoch now, pages::Epoch before, unsigned
       }
       owned_bytes_ -= bytes;
       store_->give_idle(run, bin_pages_[bin], (slack & pages::k_slack_zero) != 0, used);
-    } else if (looks == 0) {
-      break;
-    } else {
-      kept = run;
-      --looks;
     }
     run = next;
   }
+  at->left = at->left || bin_heads_[bin] != k_no_page;
   return true;
 }
 
-bool Heap::age_class(unsigned size_class, pages::Epoch now, pages::Epoch before, unsigned* most) noexcept {
+// False: the step ended before the class did.
+bool Heap::age_class(unsigned size_class, const AgeStep& step, Aging* at) noexcept {
+  constexpr unsigned k_spilled = 16;
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
   const std::uint64_t pops = magazine.pops.get();
-  if (pops != magazine.aged_pops) {
-    magazine.aged_pops = pops;
-  } else {
-    // Blocks at hand that nobody took for a while keep whole slabs from being empty.
-    spill(size_class, ~0U);
-    for (Slab* slab = cls.empty; slab != nullptr && slab->aged == 0; slab = slab->next) slab->aged = now - 1;
+  if (!at->begun) at->used = false;
+  at->begun = true;
+  at->used = at->used || pops != magazine.aged_pops;
+  magazine.aged_pops = pops;
+  // Blocks at hand that nobody took for a while keep whole slabs from being empty.
+  while (!at->used && magazine.top != magazine.bottom) {
+    if (!step.look(2 * k_spilled)) return false;
+    spill(size_class, k_spilled);
   }
-  unsigned looks = k_aged_runs;
-  for (Slab* slab = cls.empty; slab != nullptr && looks != 0; --looks) {
-    Slab* const next = slab->next;
-    if (slab->aged == 0) slab->aged = now;
-    if (slab->aged - 1 < before) {
-      if (*most == 0) return false;
-      --*most;
-      release_slab(*slab, static_cast<pages::Epoch>(slab->aged - 1));
+  if (!at->walking) cls.hand = cls.empty;
+  at->walking = true;
+  while (Slab* const slab = cls.hand) {
+    if (!step.look()) return false;
+    if (slab->aged == 0) slab->aged = at->used ? step.now : step.now - 1;
+    if (slab->aged - 1 < step.before) {
+      if (*step.gives == 0) return false;
+      --*step.gives;
+      release_slab(*slab, static_cast<pages::Epoch>(slab->aged - 1));  // which moves the hand on
+    } else {
+      cls.hand = slab->next;
     }
-    slab = next;
   }
+  at->begun = at->walking = false;
+  at->left = at->left || magazine.top != magazine.bottom || cls.empty != nullptr;
   return true;
 }
 
-bool Heap::age(pages::Epoch now, pages::Epoch before, unsigned* step, bool* left) noexcept {
-  unsigned most = k_age_runs;
-  if (drain(k_drain_blocks)) return *left = true;
-  for (unsigned sets = k_age_sets; *step < k_bin_sets + k_classes; ++*step, --sets) {
-    if (sets == 0 || most == 0) return true;
-    if (*step < k_bin_sets) {
-      for (unsigned bin = *step; bin < k_bins; bin += k_bin_sets) {
-        if (bin_heads_[bin] == k_no_page) continue;
-        const bool done = age_bin(bin, now, before, &most);
-        if (bin_heads_[bin] != k_no_page) *left = true;
-        if (!done) return true;
-      }
-      continue;
+bool Heap::age(pages::Epoch now, pages::Epoch before, Aging* at) noexcept {
+  unsigned looks = k_age_looks;
+  unsigned gives = k_age_gives;
+  const AgeStep step{now, before, &looks, &gives};
+  if (at->drains < k_most_drains && drain(k_age_drains)) {
+    ++at->drains;
+    return at->left = true;
+  }
+  for (; at->step < k_bins + k_classes; ++at->step) {
+    if (!step.look()) return true;
+    if (at->step < k_bins) {
+      if (!age_bin(at->step, step, at)) return true;
+    } else if (const unsigned size_class = at->step - k_bins; size_class != 0) {
+      if (!age_class(size_class, step, at)) return true;
     }
-    const unsigned cls = *step - k_bin_sets;
-    if (cls == 0 || (magazines_[cls].top == magazines_[cls].bottom && classes_[cls].empty == nullptr)) continue;
-    const bool done = age_class(cls, now, before, &most);
-    if (magazines_[cls].top != magazines_[cls].bottom || classes_[cls].empty != nullptr) *left = true;
-    if (!done) return true;
   }
   return false;
 }

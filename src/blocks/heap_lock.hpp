@@ -9,7 +9,8 @@
 //   HL-1  at most one of {owner between enter and leave, stranger between begin_stop + await and resume} at any time
 //
 // Thread rule: enter/leave by the owner only; stop/resume by strangers, never while holding a store lock or being inside
-// a heap of their own. Cost: enter_fast 1 ns; a stop may wait for as long as the owner's slow path runs.
+// a heap of their own. Cost: enter_fast 1 ns; a stop may wait for as long as the owner's slow path runs, unless it is one that
+// gives up (`try_begin_stop`, `try_await`).
 #pragma once
 
 #include <time.h>
@@ -84,6 +85,29 @@ class HeapLock {
     guard_->mutex.lock();
     attention_.fetch_or(k_revoked, std::memory_order_seq_cst);
   }
+  // The same for those who must not wait for an owner that is in a slow path, or is not running. After `try_begin_stop` and the
+  // barrier: `try_await`; where that is false, `resume`.
+  bool try_begin_stop() noexcept {
+    if (!guard_->mutex.try_lock()) return false;
+    attention_.fetch_or(k_revoked, std::memory_order_seq_cst);
+    return true;
+  }
+  bool try_await() const noexcept {
+    for (unsigned tries = 0; busy_.load(std::memory_order_acquire) != 0; ++tries) {
+      if (tries == k_glances) return false;
+    }
+    return true;
+  }
+  // The owner waits for the stranger that has stopped the heap.
+  bool wanted() const noexcept { return guard_->mutex.wanted(); }
+  // Whether the owner has been outside since a bit of `attention` was set and the barrier was passed: whatever it does from
+  // here on sees the bit. False also where it could not be told at once.
+  bool settled() noexcept {
+    if ((bits() & k_symmetric) == 0) return try_await();
+    if (!guard_->mutex.try_lock()) return false;
+    guard_->mutex.unlock();
+    return true;
+  }
   // In place of the barrier where the kernel refuses it although it had it before: a store reaches the other processors
   // within microseconds, and a thread that is switched off has drained its own by then.
   static void outlast_stores() noexcept {
@@ -115,6 +139,8 @@ class HeapLock {
   void clear_bit(std::uint32_t bit) noexcept { attention_.fetch_and(~bit, std::memory_order_release); }
 
  private:
+  static constexpr unsigned k_glances = 64;
+
   // An acquire. On Arm one that comes after the release of the last `leave_fast` waits until that store has left the store buffer;
   // a barrier for loads does not, and is enough (tests/litmus).
   std::uint32_t attention() const noexcept {

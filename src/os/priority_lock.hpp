@@ -28,6 +28,8 @@ class PriorityLock {
     std::uint32_t mine = thread();
     if (!word_.compare_exchange_strong(mine, 0, std::memory_order_release, std::memory_order_relaxed)) unlock_slow();
   }
+  // Whether another thread sleeps until it may have the lock: for a holder that can make it shorter.
+  bool wanted() const noexcept { return (word_.load(std::memory_order_relaxed) & k_waiters) != 0; }
   void reset_after_fork() noexcept { word_.store(0, std::memory_order_relaxed); }
   static void forget_thread() noexcept { thread_ = 0; }
 
@@ -37,6 +39,8 @@ class PriorityLock {
     return known != 0 ? known : ask_thread();
   }
   static std::uint32_t ask_thread() noexcept;
+  static constexpr std::uint32_t k_waiters = 0x80000000U;  // the kernel's mark (FUTEX_WAITERS)
+
   void lock_slow() noexcept;
   void unlock_slow() noexcept;
 

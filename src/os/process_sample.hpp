@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "os/clock.hpp"
+
 namespace rtpool::os {
 
 struct ProcessSample {
@@ -14,5 +16,7 @@ struct ProcessSample {
 
 ProcessSample sample_process() noexcept;
 std::uint32_t thread_number() noexcept;
+// Processor time that the process has used.
+Nanoseconds process_time() noexcept;
 
 }  // namespace rtpool::os

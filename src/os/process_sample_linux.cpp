@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -26,6 +27,12 @@ ProcessSample sample_process() noexcept {
     sample.major_faults = static_cast<std::uint64_t>(usage.ru_majflt);
   }
   return sample;
+}
+
+Nanoseconds process_time() noexcept {
+  timespec used{};
+  (void)::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return static_cast<Nanoseconds>(used.tv_sec) * 1'000'000'000 + used.tv_nsec;
 }
 
 std::uint32_t thread_number() noexcept { return static_cast<std::uint32_t>(::syscall(SYS_gettid)); }

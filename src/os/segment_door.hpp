@@ -1,8 +1,9 @@
 // Handing the descriptor of a shared segment to other processes of the same user, from one whose descriptors they may not
-// look up: a process that is not dumpable (an executable with file capabilities, a change of user).
+// look up: a process that is not dumpable (a change of user, PR_SET_DUMPABLE), or that has capabilities which they have not (an
+// executable with file capabilities, which some kernels make not dumpable besides).
 //
 // A socket in the abstract name space, named after the segment and the process, and a thread that waits at it; who asks
-// and is of the same user gets the descriptor. Nothing of it is needed, or made, in a process that is dumpable.
+// and is of the same user gets the descriptor. Nothing of it is needed, or made, in any other process.
 //
 // Thread rule: any thread. Cost: kernel calls; `offer` starts a thread with all signals blocked. Failure: errno values.
 #pragma once
@@ -13,7 +14,7 @@
 
 namespace rtpool::os {
 
-// From now on, until `withdraw_segment`, others get a duplicate of `fd`. 0 also where the process is dumpable and nothing
+// From now on, until `withdraw_segment`, others get a duplicate of `fd`. 0 also where all may look and nothing
 // is to do. ENOSPC: 64 segments are offered already.
 int offer_segment(const SegmentId& id, int fd) noexcept;
 void withdraw_segment(const SegmentId& id) noexcept;

@@ -1,10 +1,10 @@
 #include "os/segment_door.hpp"
 
-#include <pthread.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,13 +15,13 @@
 #include <cstring>
 
 #include "os/errno.hpp"
+#include "os/helper_thread.hpp"
 
 namespace rtpool::os {
 namespace {
 
 constexpr unsigned k_doors = 64;
 constexpr time_t k_patience_s = 2;
-constexpr std::size_t k_stack = std::size_t{64} << 10;
 
 // Taken by compare-and-swap on `listener`; the thread at the door gives it back. Plain words, as a child's are reset.
 constexpr int k_free = 0;
@@ -82,7 +82,7 @@ void answer(int socket, int fd) noexcept {
   (void)::sendmsg(socket, &message.head, MSG_NOSIGNAL);
 }
 
-void* stand_at(void* argument) noexcept {
+void stand_at(void* argument) noexcept {
   auto* const door = static_cast<Door*>(argument);
   const int listener = listener_of(*door);
   for (;;) {
@@ -98,23 +98,15 @@ void* stand_at(void* argument) noexcept {
   ::close(door->fd);
   ::close(listener);
   set_listener(*door, k_free);
-  return nullptr;
 }
 
-int start_thread(Door* door) noexcept {
-  pthread_attr_t attributes;
-  ::pthread_attr_init(&attributes);
-  (void)::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  (void)::pthread_attr_setstacksize(&attributes, k_stack);
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = ::pthread_create(&thread, &attributes, stand_at, door);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_attr_destroy(&attributes);
-  return error;
+// By all processes of this user: root's others may what it may.
+bool may_be_looked_at() noexcept {
+  if (::prctl(PR_GET_DUMPABLE) != 1) return false;
+  if (::geteuid() == 0) return true;
+  __user_cap_header_struct who{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {};
+  return ::syscall(SYS_capget, &who, sets) != 0 || (sets[0].permitted | sets[1].permitted) == 0;
 }
 
 Door* free_door() noexcept {
@@ -131,7 +123,7 @@ Door* free_door() noexcept {
 
 int offer_segment(const SegmentId& id, int fd) noexcept {
   const KeepErrno keep;
-  if (::prctl(PR_GET_DUMPABLE) == 1) return 0;
+  if (may_be_looked_at()) return 0;
   Door* const door = free_door();
   if (door == nullptr) return ENOSPC;
   const auto fail = [door](int error, int first, int second) noexcept {
@@ -152,7 +144,7 @@ int offer_segment(const SegmentId& id, int fd) noexcept {
   door->id = id;
   door->fd = mine;
   set_listener(*door, listener);
-  const int error = start_thread(door);
+  const int error = HelperThread::start_detached(stand_at, door);
   return error == 0 ? 0 : fail(error, listener, mine);
 }
 

@@ -72,6 +72,7 @@ struct PageDesc {
   union {
     std::uint32_t pages = 0;  // length of the run (first and last page)
     InSlab in_slab;           // state slab
+    PageIndex kept_next;      // state in_object_arena, second page of a kept one: the one that was given back next
   };
   union {
     Links run{k_no_page, {0}};

@@ -158,6 +158,11 @@ bool PageRuns::take_right_neighbour(PageIndex first, std::uint32_t pages, std::u
   return true;
 }
 
+bool PageRuns::is_in(unsigned list, PageIndex page) const noexcept {
+  const std::uint32_t head = descs_[page].head.load(std::memory_order_relaxed);
+  return state_of(head) == RunState::free_first && set_of(head) == 0 && list_of(descs_[page].pages) == list;
+}
+
 PageIndex PageRuns::topmost() const noexcept {
   if (first_level_[0] == 0) return k_no_page;
   const unsigned level = base::log2_floor(first_level_[0]);

@@ -77,8 +77,9 @@ class PageRuns {
   std::uint32_t largest() const noexcept;
   // One of the longest resident runs: the first of the topmost list. k_no_page: there is none.
   PageIndex topmost() const noexcept;
-  // First resident run of a list, for walks; follow `desc.run.next`.
+  // First resident run of a list, for walks; follow `desc.run.next`. And whether a resident run of that list begins there.
   PageIndex first_in(unsigned list) const noexcept { return heads_[0][list]; }
+  bool is_in(unsigned list, PageIndex page) const noexcept;
 
   // Walks all lists; nullptr if PR-1..PR-4 and PD-1..PD-3 hold, else the id of the broken one. O(pages).
   const char* validate(PageIndex committed) const noexcept;

@@ -97,16 +97,26 @@ class PageStore {
   void gather(PageIndex frame) noexcept;
   // Lengthens a run in place by `more` pages if its right neighbour is free. O(1).
   bool extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept;
-  // Gives whole frames back to the kernel that have been free since before epoch `before` began, at most `at_once` frames a
-  // kernel call; returns the bytes. O(free runs + their frames); the run lock is held for one run's frames at a time.
-  std::size_t trim(Epoch before = k_all_epochs, std::uint32_t at_once = 64) noexcept;
+  // Gives all whole free frames back to the kernel; returns the bytes. O(free runs + their frames).
+  std::size_t trim() noexcept;
+  // Where a pass over the free runs is, and what it came to.
+  struct Trimming {
+    unsigned list = PageRuns::k_lists;  // of free runs, downwards
+    PageIndex run = k_no_page;          // of the list: the next one to look at
+    PageIndex frame = 0;                // of the run
+    unsigned restarts = 0;
+    std::size_t given = 0;
+    bool left = false;     // there is a free frame that is too young, or that somebody was in the way of
+    bool refused = false;  // by the kernel
+  };
+  // One step of giving frames back that have been free since before epoch `before` began: at most `at_once` of them, in one kernel
+  // call; false: it was the last. The run lock is held for k_trim_looks runs and k_trim_frames frames at most.
+  bool trim_step(Epoch before, std::uint32_t at_once, Trimming* at) noexcept;
   // The present epoch, and the begin of the next.
   Epoch epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
   void begin_epoch() noexcept { epoch_.fetch_add(1, std::memory_order_relaxed); }
   static constexpr Epoch k_first_epoch = 2;
   static constexpr Epoch k_all_epochs = ~Epoch{0};
-  // Whether a whole free frame is left that `trim` could give back. O(long free runs).
-  bool has_free_frames() noexcept;
 
   // Records: memory for slabs and heaps, resident, 64-byte aligned, never returned to the kernel before `destroy`.
   // nullptr when not in reserve and `may_grow` is false, or when the kernel refuses.
@@ -139,7 +149,9 @@ class PageStore {
   void lock_for_fork() noexcept;
   void unlock_after_fork(bool child) noexcept;
 
-  static constexpr unsigned k_drain = 32;
+  static constexpr unsigned k_drain = 8;
+  static constexpr unsigned k_trim_looks = 32;
+  static constexpr unsigned k_trim_frames = 4096;  // whose epochs fill four pages
 
  private:
   enum class Ahead : std::uint8_t { none, frame, more };  // what growth makes ready beyond what is needed now
@@ -176,6 +188,8 @@ class PageStore {
   bool prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept;
   void put_back(PageIndex begin, PageIndex end) noexcept;
   std::uint32_t exchange(std::uint32_t pages) noexcept;
+  enum class Found : std::uint8_t { frames, nothing_yet, nothing };
+  Found find_frames_locked(Epoch before, std::uint32_t at_once, Trimming* at, PageIndex* start, PageIndex* end) noexcept;
   void out_of_lists(PageIndex first, PageIndex start, PageIndex end) noexcept;
   bool discard(PageIndex start, PageIndex end) noexcept;
   GrowthFailure commit(std::uint32_t need, Ahead ahead, std::uint32_t* step_pages) noexcept;

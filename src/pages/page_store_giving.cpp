@@ -7,6 +7,11 @@
 #include "pages/page_store.hpp"
 
 namespace rtpool::pages {
+namespace {
+
+constexpr unsigned k_most_restarts = 64;  // of a list that others change
+
+}  // namespace
 
 // Takes start .. end out of the free run at `first` while the kernel works on it; what is left of the run goes back at once.
 // Run lock held.
@@ -61,51 +66,82 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
   return given;
 }
 
-std::size_t PageStore::trim(Epoch before, std::uint32_t at_once) noexcept {
-  std::size_t given = 0;
-  // The longest first: what is left of a run comes to a list that is still to be looked at.
-  for (unsigned list = PageRuns::k_lists; list-- != PageRuns::list_of(k_frame_pages);) {
-    for (;;) {
-      const std::lock_guard giving(giving_lock_);
-      if (!gives_back()) return given;
-      PageIndex start = 0;
-      PageIndex end = 0;
-      {
-        const std::lock_guard guard(run_lock_);
-        drain_pending_locked();
-        const auto* const epochs = reinterpret_cast<const Epoch*>(frames_.base());
-        for (PageIndex first = runs_.first_in(list); first != k_no_page && start == end;
-             first = view_.descs[first].run.next.load(std::memory_order_relaxed)) {
-          const PageIndex behind = first + view_.descs[first].pages;
-          start = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
-          while (start + k_frame_pages <= behind && epochs[start / k_frame_pages] >= before) start += k_frame_pages;
-          end = start;
-          while (end + k_frame_pages <= behind && epochs[end / k_frame_pages] < before &&
-                 end - start < at_once * k_frame_pages) {
-            end += k_frame_pages;
-          }
-          if (start < end) out_of_lists(first, start, end);
-        }
-        if (start == end) break;
-      }
-      if (!discard(start, end)) return given;
-      given += std::size_t{end - start} * os::k_page_size;
+// Run lock held.
+PageStore::Found PageStore::find_frames_locked(Epoch before, std::uint32_t at_once, Trimming* at, PageIndex* start,
+                                               PageIndex* end) noexcept {
+  const auto* const epochs = reinterpret_cast<const Epoch*>(frames_.base());
+  unsigned looks = k_trim_looks;
+  unsigned frames = k_trim_frames;
+  const unsigned last = PageRuns::list_of(k_frame_pages);
+  for (;;) {
+    if (at->run == k_no_page) {
+      // The longest first: what is left of a run comes to a list that is still to be looked at.
+      if (at->list == last) return Found::nothing;
+      at->run = runs_.first_in(--at->list);
+      at->frame = 0;
+      continue;
     }
+    if (!runs_.is_in(at->list, at->run)) {
+      // Somebody took it meanwhile: the list from its begin, unless that happens all the time.
+      at->left = at->left || ++at->restarts > k_most_restarts;
+      at->run = at->restarts > k_most_restarts ? k_no_page : runs_.first_in(at->list);
+      at->frame = 0;
+      continue;
+    }
+    if (looks-- == 0) return Found::nothing_yet;
+    const PageIndex first = at->run;
+    const PageIndex behind = first + view_.descs[first].pages;
+    auto from = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
+    if (from < at->frame) from = at->frame;
+    for (; from + k_frame_pages <= behind && epochs[from / k_frame_pages] >= before; from += k_frame_pages) {
+      at->left = true;
+      if (frames-- == 0) {
+        at->frame = from;
+        return Found::nothing_yet;
+      }
+    }
+    PageIndex to = from;
+    while (to + k_frame_pages <= behind && epochs[to / k_frame_pages] < before && to - from < at_once * k_frame_pages) {
+      to += k_frame_pages;
+    }
+    const PageIndex next = view_.descs[first].run.next.load(std::memory_order_relaxed);
+    if (from == to) {
+      at->run = next;
+      at->frame = 0;
+      continue;
+    }
+    out_of_lists(first, from, to);
+    // What is left behind the frames, where it is still a run of this list.
+    at->run = to != behind && runs_.is_in(at->list, to) ? to : next;
+    at->frame = 0;
+    *start = from;
+    *end = to;
+    return Found::frames;
   }
-  return given;
 }
 
-bool PageStore::has_free_frames() noexcept {
-  const std::lock_guard guard(run_lock_);
+bool PageStore::trim_step(Epoch before, std::uint32_t at_once, Trimming* at) noexcept {
+  const std::lock_guard giving(giving_lock_);
   if (!gives_back()) return false;
-  for (unsigned list = PageRuns::list_of(k_frame_pages); list < PageRuns::k_lists; ++list) {
-    for (PageIndex first = runs_.first_in(list); first != k_no_page;
-         first = view_.descs[first].run.next.load(std::memory_order_relaxed)) {
-      const std::size_t begin = base::align_up(first, k_frame_pages);
-      if (begin + k_frame_pages <= std::size_t{first} + view_.descs[first].pages) return true;
-    }
+  PageIndex start = 0;
+  PageIndex end = 0;
+  {
+    const std::lock_guard guard(run_lock_);
+    drain_pending_locked();
+    const Found found = find_frames_locked(before, at_once, at, &start, &end);
+    if (found != Found::frames) return found == Found::nothing_yet;
   }
-  return false;
+  at->refused = !discard(start, end);
+  if (!at->refused) at->given += std::size_t{end - start} * os::k_page_size;
+  return !at->refused;
+}
+
+std::size_t PageStore::trim() noexcept {
+  constexpr std::uint32_t k_at_once = 64;
+  Trimming at;
+  while (trim_step(k_all_epochs, k_at_once, &at)) {
+  }
+  return at.given;
 }
 
 }  // namespace rtpool::pages

@@ -117,12 +117,12 @@ void* PoolImpl::allocate_as(std::size_t size, bool zeroed, unsigned how) noexcep
   void* const block = debug_ != nullptr ? debug_->allocate(size, zeroed) : serve_request(size, zeroed, &missed);
   // After the block was had: what was made before recording began is among the live blocks then.
   if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_allocation(block, size, zeroed, missed, how);
+  notice();
   return block;
 }
 
 void* PoolImpl::serve_request(std::size_t size, bool zeroed, bool* missed) noexcept {
   const Served served = climb(size, zeroed, missed);
-  notice();
   if (served.block == nullptr) return refuse(size, zeroed, size);
   if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
     learn_allocation(find_block(served.block).granted, size, zeroed);
@@ -134,20 +134,29 @@ void* PoolImpl::serve_request(std::size_t size, bool zeroed, bool* missed) noexc
 PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) noexcept {
   Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
   if (heap == nullptr) return {};
-  const bool may_grow = may_grow_for(size, zeroed);
+  Request request{size, may_grow_for(size, zeroed)};
   heap->lock.enter();
   const std::uint64_t misses = heap->stats.misses.get();
-  Served served = serve(*heap, size, may_grow);
-  if (served.block == nullptr && !may_grow) {
+  Served served = serve(*heap, &request);
+  if (served.block == nullptr && !request.may_grow) {
     heap->flush();
-    served = serve(*heap, size, false);
+    served = serve(*heap, &request);
   }
   heap->lock.leave();
-  if (served.block == nullptr && may_grow) {
-    flush_heaps();
+  const auto once_more = [&] {
     heap->lock.enter();
-    served = serve(*heap, size, true);
+    served = serve(*heap, &request);
     heap->lock.leave();
+  };
+  if (request.others == Others::wanted) {
+    give_unused_of_others(*heap);
+    request.others = Others::asked;
+    once_more();
+  }
+  if (served.block == nullptr && request.may_grow) {
+    flush_heaps();
+    request.others = Others::asked;
+    once_more();
   }
   if (missed != nullptr) *missed = heap->stats.misses.get() != misses;
   return served;
@@ -171,13 +180,37 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexc
   return {most, heap.give_idle(), peak};
 }
 
-PoolImpl::Served PoolImpl::serve(Heap& heap, std::size_t size, bool may_grow) noexcept {
-  const Served served = size <= blocks::k_largest_small ? serve_small(heap, size, may_grow) : serve_large(heap, size, may_grow);
+// What other heaps hold and do not use: before the pool holds more than it should. A heap whose owner is just in a slow path is
+// passed over; of many heaps some are asked, others the next time.
+void PoolImpl::give_unused_of_others(const Heap& own) noexcept {
+  constexpr std::uint32_t k_most_asked = 64;
+  const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
+  const std::uint32_t asked = count < k_most_asked ? count : k_most_asked;
+  const std::uint32_t first = asked == count ? 0 : next_asked_.fetch_add(asked, std::memory_order_relaxed);
+  for (std::uint32_t i = 0; i < asked; ++i) {
+    Heap& heap = *heaps_[(first + i) % count].load(std::memory_order_relaxed);
+    if (&heap == &own || !try_stop(heap)) continue;
+    heap.give_unused();
+    resume(heap);
+  }
+}
+
+// Whether growth beyond what was allowed waits until others were asked for what they do not use.
+bool PoolImpl::asks_others(const Allowance& allowance, Request* request) const noexcept {
+  if (allowance.held_back == 0 || request->others != Others::not_asked || heap_count_.load(std::memory_order_relaxed) == 1) return false;
+  request->others = Others::wanted;
+  return true;
+}
+
+PoolImpl::Served PoolImpl::serve(Heap& heap, Request* request) noexcept {
+  const Served served = request->size <= blocks::k_largest_small ? serve_small(heap, request) : serve_large(heap, request);
   if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
   return served;
 }
 
-PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_grow) noexcept {
+PoolImpl::Served PoolImpl::serve_small(Heap& heap, Request* request) noexcept {
+  const std::size_t size = request->size;
+  const bool may_grow = request->may_grow;
   const unsigned cls = blocks::class_of(size);
   if (const Served at_hand = heap.pop_small(size); at_hand.block != nullptr) return at_hand;
   if (heap.refill(cls)) return heap.pop_small(size);
@@ -185,13 +218,15 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   for (unsigned round = 0; round < blocks::k_drain_rounds && heap.drain(blocks::k_drain_blocks); ++round) {
     if (heap.refill(cls)) return heap.pop_small(size);
   }
-  heap.decay();
+  if (request->others == Others::not_asked) heap.decay();
   GrowthFailure failure;
   bool added = heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
                (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure));
   if (!added && may_grow) {
     const Allowance allowance = allowance_for(heap, std::size_t{blocks::slab_pages(cls)} * os::k_page_size);
-    added = (allowance.gave && heap.add_slab(cls, false, &failure)) || heap.add_slab(cls, true, &failure, allowance.most);
+    added = allowance.gave && heap.add_slab(cls, false, &failure);
+    if (!added && asks_others(allowance, request)) return {};
+    added = added || heap.add_slab(cls, true, &failure, allowance.most);
   }
   if (added) {
     heap.stats.misses.add(1);
@@ -201,7 +236,9 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, std::size_t size, bool may_gr
   return {};
 }
 
-PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_grow) noexcept {
+PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
+  const std::size_t size = request->size;
+  const bool may_grow = request->may_grow;
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
   const bool known = heap.find_bin(count);
   const auto at_hand = [&] { return heap.find_bin(count) ? heap.pop_run(store_.view(), count, size) : Served{}; };
@@ -211,7 +248,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
   if (heap.drain(blocks::k_drain_blocks)) {
     if (const Served served = at_hand(); served.block != nullptr) return served;
   }
-  heap.decay();
+  if (request->others == Others::not_asked) heap.decay();
   // Small runs come by the line while there is room for whole lines.
   const bool by_line = count < pages::k_line_pages && may_grow;
   const auto look = [&] {
@@ -225,6 +262,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, std::size_t size, bool may_gr
     const std::size_t bytes = std::size_t{count} * os::k_page_size;
     const Allowance allowance = allowance_for(heap, bytes);
     if (allowance.gave) run = look();
+    if (run.first == k_no_page && asks_others(allowance, request)) return {};
     if (run.first == k_no_page && allowance.held_back != 0) heap.weigh_growth(bytes, known, allowance.held_back);
     if (run.first == k_no_page && by_line) run = store_.take_line(true, allowance.most);
     GrowthFailure failure;

@@ -131,15 +131,21 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   if (recording()) (void)self.origins_.make_resident(*self.memory_, self.store_.view().committed.load(std::memory_order_relaxed));
   const Frozen how = on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback;
   if (self.frozen_.exchange(how, std::memory_order_acq_rel) == Frozen::no) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
+  // A frame may just be on its way to the kernel; it is the last one.
+  self.idle_lock_.lock();
+  self.idle_lock_.unlock();
   // A frozen pool is not looked at, and its hits pay nothing for saying so.
   const std::lock_guard guard(self.control_lock_);
   if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
 }
 
+void PoolImpl::thaw() noexcept {
+  if (frozen_.exchange(Frozen::no, std::memory_order_acq_rel) != Frozen::no) g_frozen_pools.fetch_sub(1, std::memory_order_relaxed);
+}
+
 void Pool::unfreeze() noexcept {
-  PoolImpl& self = impl(*this);
-  if (self.frozen_.exchange(Frozen::no, std::memory_order_acq_rel) != Frozen::no) g_frozen_pools.fetch_sub(1, std::memory_order_relaxed);
-  if (self.idle_ != 0) scavenger_wake();
+  impl(*this).thaw();
+  if (impl(*this).idle_ != 0) scavenger_wake();
 }
 
 bool Pool::any_frozen() noexcept { return g_frozen_pools.load(std::memory_order_relaxed) != 0; }

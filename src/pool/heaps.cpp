@@ -91,8 +91,7 @@ void PoolImpl::stop_for_fork() noexcept {
 
 void PoolImpl::resume_after_fork(bool child) noexcept {
   // The scavenger has ended: the next use of the pool makes it anew.
-  if (idle_ != 0 && frozen_.load(std::memory_order_relaxed) == Frozen::no &&
-      store_.view().committed.load(std::memory_order_relaxed) >= k_least_watched) {
+  if (may_be_watched()) {
     resting_.store(true, std::memory_order_relaxed);
     set_attention(blocks::k_resting, true);
   }

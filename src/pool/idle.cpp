@@ -26,35 +26,70 @@ Epoch PoolImpl::begin_epoch(Nanoseconds older_than) noexcept {
   return 0;
 }
 
-// Other threads' heaps are stopped one at a time, each for some microseconds.
-bool PoolImpl::age_heaps(Epoch before) noexcept {
-  const Epoch now = store_.epoch();
-  bool left = false;
-  const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    Heap& heap = *heaps_[i].load(std::memory_order_relaxed);
-    for (unsigned step = 0, more = 1; more != 0;) {
-      if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return true;
-      const std::lock_guard guard(control_lock_);
-      heap.lock.begin_stop();
-      pass_barrier();
-      heap.lock.await();
-      more = heap.age(now, before, &step, &left) ? 1 : 0;
-      heap.lock.resume();
-    }
+bool PoolImpl::cut_short() const noexcept {
+  return frozen_.load(std::memory_order_relaxed) != Frozen::no || scavenger_called_off();
+}
+
+// A heap whose owner is in a slow path, which may be in the kernel for long, or is not running just now, is left for later:
+// others may wait for the control lock, and for this heap's.
+bool PoolImpl::try_stop(Heap& heap) noexcept {
+  control_lock_.lock();
+  if (heap.lock.try_begin_stop()) {
+    pass_barrier();
+    if (heap.lock.try_await()) return true;
+    heap.lock.resume();
   }
-  return left;
+  control_lock_.unlock();
+  return false;
+}
+
+void PoolImpl::resume(Heap& heap) noexcept {
+  heap.lock.resume();
+  control_lock_.unlock();
+}
+
+// Whether something is left that could go later. Whoever waits for the heap or the pool does so for one step.
+bool PoolImpl::age_heap(Heap& heap, Epoch before) noexcept {
+  constexpr unsigned k_steps_held = 16;
+  constexpr unsigned k_most_refusals = 32;
+  constexpr Nanoseconds k_pause = 100'000;
+  const Epoch now = store_.epoch();
+  Heap::Aging at;
+  for (unsigned refusals = 0; !cut_short();) {
+    if (!try_stop(heap)) {
+      if (++refusals == k_most_refusals) return true;
+      os::clock().sleep_until(os::clock().now() + k_pause);
+      continue;
+    }
+    bool more = true;
+    for (unsigned steps = 0; more && steps < k_steps_held; ++steps) {
+      if (steps != 0 && (heap.lock.wanted() || control_lock_.wanted() || cut_short())) break;
+      more = heap.age(now, before, &at);
+    }
+    resume(heap);
+    if (!more) return at.left;
+  }
+  return true;
 }
 
 std::size_t PoolImpl::give_idle_back(Nanoseconds older_than, bool* left) noexcept {
   const std::lock_guard guard(idle_lock_);
+  *left = cut_short();
+  if (*left) return 0;
+  // The first one of a process takes milliseconds (the kernel waits for all processors): not with a heap stopped.
+  (void)memory_->process_barrier();
   const Epoch before = begin_epoch(older_than);
-  *left = age_heaps(before);
-  if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return 0;
-  object_arenas_.give_kept_back(older_than);
-  const std::size_t given = store_.trim(before, 1);
-  *left = *left || store_.has_free_frames() || object_arenas_.counts().kept_bytes != 0;
-  return given;
+  const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (age_heap(*heaps_[i].load(std::memory_order_relaxed), before)) *left = true;
+  }
+  while (!cut_short() && object_arenas_.give_kept_back(older_than, 1) != 0) {
+  }
+  pages::PageStore::Trimming at;
+  while (!cut_short() && store_.trim_step(before, 1, &at)) {
+  }
+  *left = *left || at.left || cut_short() || object_arenas_.counts().kept_bytes != 0;
+  return at.given;
 }
 
 std::size_t Pool::trim(Nanoseconds older_than) noexcept {
@@ -72,7 +107,8 @@ std::uint64_t PoolImpl::activity() noexcept {
     heap.totals(&count, &bytes);
     sum += 2 * count - heap.live_count() + heap.stats.given_count.get();
   });
-  return sum;
+  const ObjectArenas::Counts objects = object_arenas_.counts();
+  return sum + 2 * (objects.hits + objects.misses) - objects.count;
 }
 
 void PoolImpl::look(Nanoseconds idle, Nanoseconds every) noexcept {
@@ -82,15 +118,19 @@ void PoolImpl::look(Nanoseconds idle, Nanoseconds every) noexcept {
   const bool used = before != seen_activity_;
   seen_activity_ = before;
   if (used || left) return;
+  {
+    const std::lock_guard guard(control_lock_);
+    if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return;
+    resting_.store(true, std::memory_order_relaxed);
+    set_attention(blocks::k_resting, true);
+    pass_barrier();
+  }
+  // Whoever has not seen the bit by now is in what follows, or is still inside: then the pool is in use.
+  bool settled = true;
+  for_each_heap([&](Heap& heap) { settled = settled && heap.lock.settled(); });
+  if (settled && activity() == before) return;
   const std::lock_guard guard(control_lock_);
-  if (frozen_.load(std::memory_order_relaxed) != Frozen::no) return;
-  resting_.store(true, std::memory_order_relaxed);
-  set_attention(blocks::k_resting, true);
-  // Whoever has not seen the bit by now is in what follows.
-  stop_heaps();
-  const bool missed = activity() != before;
-  resume_heaps();
-  if (missed) watch_again();
+  if (resting_.load(std::memory_order_relaxed)) watch_again();
 }
 
 // control_lock_ held.
@@ -100,11 +140,20 @@ void PoolImpl::watch_again() noexcept {
   set_attention(blocks::k_resting, false);
 }
 
+bool PoolImpl::may_be_watched() const noexcept {
+  return idle_ != 0 && frozen_.load(std::memory_order_relaxed) == Frozen::no &&
+         store_.view().committed.load(std::memory_order_relaxed) >= k_least_watched;
+}
+
+bool PoolImpl::resume_watch() noexcept {
+  if (!may_be_watched()) return false;
+  const std::lock_guard guard(control_lock_);
+  if (resting_.load(std::memory_order_relaxed)) watch_again();
+  return true;
+}
+
 void PoolImpl::notice_slow() noexcept {
-  if (idle_ == 0 || frozen_.load(std::memory_order_relaxed) != Frozen::no ||
-      store_.view().committed.load(std::memory_order_relaxed) < k_least_watched) {
-    return;
-  }
+  if (!may_be_watched()) return;
   {
     const std::lock_guard guard(control_lock_);
     if (!resting_.load(std::memory_order_relaxed)) return;

@@ -126,7 +126,7 @@ bool PoolImpl::add_debug_layer() noexcept {
 }
 
 void PoolImpl::destroy() noexcept {
-  if (frozen()) unfreeze();  // it is counted
+  thaw();  // frozen pools are counted
   if (debug_ != nullptr) {
     debug_->empty_quarantine();
     debug_->~DebugLayer();

@@ -35,23 +35,39 @@ void* ObjectArenas::hand_out_locked(PageIndex first) noexcept {
   return address_of(first);
 }
 
+void ObjectArenas::keep_locked(PageIndex first) noexcept {
+  PageDesc* const descs = store_.view().descs;
+  descs[first].run.next.store(kept_, std::memory_order_relaxed);
+  descs[first + 1].kept_next = k_no_page;
+  (kept_ != k_no_page ? descs[kept_ + 1].kept_next : oldest_) = first;
+  kept_ = first;
+  counts_.kept_bytes += std::size_t{descs[first].pages} * os::k_page_size;
+  ++counts_.kept_count;
+}
+
+void ObjectArenas::no_longer_kept_locked(PageIndex first) noexcept {
+  PageDesc* const descs = store_.view().descs;
+  const PageIndex before = descs[first].run.next.load(std::memory_order_relaxed);
+  const PageIndex next = descs[first + 1].kept_next;
+  if (next != k_no_page) {
+    descs[next].run.next.store(before, std::memory_order_relaxed);
+  } else {
+    kept_ = before;
+  }
+  (before != k_no_page ? descs[before + 1].kept_next : oldest_) = next;
+  counts_.kept_bytes -= std::size_t{descs[first].pages} * os::k_page_size;
+  --counts_.kept_count;
+}
+
 void* ObjectArenas::take_kept(std::size_t bytes) noexcept {
   const std::uint32_t pages = pages_for(bytes, store_.reserved());
   if (pages == 0) return nullptr;
   PageDesc* const descs = store_.view().descs;
   const std::lock_guard guard(lock_);
   // A process has arenas of one size, so that the first one is the one.
-  PageIndex before = k_no_page;
-  for (PageIndex at = kept_; at != k_no_page; before = at, at = descs[at].run.next.load(std::memory_order_relaxed)) {
+  for (PageIndex at = kept_; at != k_no_page; at = descs[at].run.next.load(std::memory_order_relaxed)) {
     if (descs[at].pages != pages) continue;
-    const PageIndex next = descs[at].run.next.load(std::memory_order_relaxed);
-    if (before == k_no_page) {
-      kept_ = next;
-    } else {
-      descs[before].run.next.store(next, std::memory_order_relaxed);
-    }
-    counts_.kept_bytes -= std::size_t{pages} * os::k_page_size;
-    --counts_.kept_count;
+    no_longer_kept_locked(at);
     ++counts_.hits;
     return hand_out_locked(at);
   }
@@ -153,12 +169,8 @@ bool ObjectArenas::give(void* arena, bool clear) noexcept {
   if (desc.state() != RunState::object_arena || desc.run.next.load(std::memory_order_relaxed) != k_live) return false;
   if (clear) explicit_bzero(arena, std::size_t{desc.pages} * os::k_page_size);
   view.descs[first + 1].kept_since = clock_.now();
-  desc.run.next.store(kept_, std::memory_order_relaxed);
-  kept_ = first;
-  const std::size_t bytes = std::size_t{desc.pages} * os::k_page_size;
-  counts_.bytes -= bytes;
-  counts_.kept_bytes += bytes;
-  ++counts_.kept_count;
+  keep_locked(first);
+  counts_.bytes -= std::size_t{desc.pages} * os::k_page_size;
   --counts_.count;
   return true;
 }
@@ -189,19 +201,13 @@ std::size_t ObjectArenas::take_off_kept(os::Nanoseconds older_than, std::size_t 
   PageDesc* const descs = store_.view().descs;
   const std::lock_guard guard(lock_);
   const os::Nanoseconds until = clock_.now() - older_than;
-  PageIndex before = k_no_page;
-  PageIndex at = kept_;
-  while (at != k_no_page && descs[at + 1].kept_since > until) {
-    before = at;
-    at = descs[at].run.next.load(std::memory_order_relaxed);
-  }
-  // From here on all are as old (OA-2).
   const std::size_t rest = give_rest_back_locked(until);
   std::size_t given = 0;
-  for (; at != k_no_page && most != 0; --most) {
-    const PageIndex first = at;
+  // From the oldest on (OA-2).
+  for (; oldest_ != k_no_page && descs[oldest_ + 1].kept_since <= until && most != 0; --most) {
+    const PageIndex first = oldest_;
     const std::uint32_t count = descs[first].pages;
-    at = descs[first].run.next.load(std::memory_order_relaxed);
+    no_longer_kept_locked(first);
     const bool touched = (descs[first].head.load(std::memory_order_relaxed) & pages::k_untouched_flag) == 0;
     for (PageIndex page = first; page < first + count; ++page) descs[page].set(RunState::none);
     if (touched) {
@@ -211,14 +217,7 @@ std::size_t ObjectArenas::take_off_kept(os::Nanoseconds older_than, std::size_t 
       descs[first].run.next.store(std::exchange(*untouched, first), std::memory_order_relaxed);
     }
     given += std::size_t{count} * os::k_page_size;
-    --counts_.kept_count;
   }
-  if (before == k_no_page) {
-    kept_ = at;
-  } else {
-    descs[before].run.next.store(at, std::memory_order_relaxed);
-  }
-  counts_.kept_bytes -= given;
   return given + rest;
 }
 
@@ -249,13 +248,16 @@ const char* ObjectArenas::validate(const Walked& walked) noexcept {
   std::uint64_t bytes = 0;
   std::uint64_t count = 0;
   os::Nanoseconds above = INT64_MAX;
+  PageIndex next = k_no_page;
   for (PageIndex at = kept_; at != k_no_page; at = descs[at].run.next.load(std::memory_order_relaxed)) {
     if (at >= store_.committed_pages() || descs[at].state() != RunState::object_arena) return "OA-2";
     if (descs[at + 1].kept_since > above || ++count > counts_.kept_count) return "OA-2";
+    if (descs[at + 1].kept_next != next) return "OA-2";
+    next = at;
     above = descs[at + 1].kept_since;
     bytes += std::size_t{descs[at].pages} * os::k_page_size;
   }
-  return bytes == counts_.kept_bytes && count == counts_.kept_count ? nullptr : "OA-2";
+  return bytes == counts_.kept_bytes && count == counts_.kept_count && oldest_ == next ? nullptr : "OA-2";
 }
 
 }  // namespace rtpool::pool

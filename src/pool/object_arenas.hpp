@@ -12,7 +12,7 @@
 // are made huge pages as the next one is begun. Once written they are kept whole, and so a loop holds the unwritten rest of one arena more at most.
 //
 //   OA-1  what is handed out and what is kept is what the pages say, run by run
-//   OA-2  the list of kept arenas holds each of them once; those below one were given back before it
+//   OA-2  the list of kept arenas holds each of them once, linked both ways; those below one were given back before it
 //
 // Thread rule: any thread; one lock, held for O(1) work but where said, and across a fork by the pool. It is never held while
 // the kernel makes memory ready. Cost: O(1) and the descriptors of the arena's pages; `take_new` may enter the kernel.
@@ -61,8 +61,8 @@ class ObjectArenas {
   bool give(void* arena, bool clear) noexcept;
   // Whether the address lies in an arena, handed out or kept. No lock.
   bool contains(const void* address) const noexcept;
-  // Kept arenas, and the rest, that nobody has used for so long become free runs of the store, at most `most` of them; how many bytes.
-  // O(kept arenas) in one turn of the lock; enters the kernel for those that came untouched.
+  // Kept arenas, and the rest, that nobody has used for so long become free runs of the store, at most `most` of them, the oldest
+  // first; how many bytes. O(those) in one turn of the lock; enters the kernel, without the lock, for those that came untouched.
   std::size_t give_kept_back(os::Nanoseconds older_than, std::size_t most = SIZE_MAX) noexcept;
   // Bytes handed out and kept.
   std::size_t held() noexcept;
@@ -86,12 +86,15 @@ class ObjectArenas {
   std::size_t give_rest_back_locked(os::Nanoseconds until) noexcept;
   void keep_rest_locked(pages::PageIndex first, std::uint32_t pages) noexcept;
   void* hand_out_locked(pages::PageIndex first) noexcept;
+  void keep_locked(pages::PageIndex first) noexcept;
+  void no_longer_kept_locked(pages::PageIndex first) noexcept;
   void* address_of(pages::PageIndex page) const noexcept { return store_.view().base + std::size_t{page} * os::k_page_size; }
 
   pages::PageStore& store_;
   os::Clock& clock_;
   os::PriorityLock lock_;
-  pages::PageIndex kept_ = pages::k_no_page;  // given back last; each links to the one before
+  pages::PageIndex kept_ = pages::k_no_page;  // given back last; each links to the one before, and back (`kept_next`)
+  pages::PageIndex oldest_ = pages::k_no_page;
   pages::PageIndex rest_ = pages::k_no_page;  // a run of rest_pages_
   std::uint32_t rest_pages_ = 0;
   os::Nanoseconds rest_since_ = 0;

@@ -34,6 +34,7 @@ void Pool::give_object_arena(void* arena) noexcept {
   if (!self.object_arenas_.give(arena, self.options_.zero_on_free)) {
     return self.misuse(arena, contains(arena) ? PoolImpl::Place::not_live : PoolImpl::Place::foreign, "free of an object arena");
   }
+  self.notice();
   if (self.references_.fetch_sub(k_arena_reference, std::memory_order_acq_rel) == k_arena_reference) self.drop_last_reference();
 }
 

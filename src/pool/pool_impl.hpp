@@ -76,6 +76,7 @@ struct PoolImpl : Pool {
   os::PriorityLock control_lock_;
   std::atomic<std::uint32_t> heap_count_{0};
   std::uint32_t orphan_count_ = 0;
+  std::atomic<std::uint32_t> next_asked_{0};  // of the heaps, for room (allocate.cpp)
 
   os::PriorityLock learning_lock_;
   SizeTable learning_;
@@ -101,9 +102,15 @@ struct PoolImpl : Pool {
   void* allocate_run(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;
-  Served serve(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
-  Served serve_small(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
-  Served serve_large(blocks::Heap& heap, std::size_t size, bool may_grow) noexcept;
+  enum class Others : std::uint8_t { not_asked, wanted, asked };  // `wanted`: not served, as other heaps are to be asked first
+  struct Request {
+    std::size_t size;
+    bool may_grow;
+    Others others = Others::not_asked;
+  };
+  Served serve(blocks::Heap& heap, Request* request) noexcept;
+  Served serve_small(blocks::Heap& heap, Request* request) noexcept;
+  Served serve_large(blocks::Heap& heap, Request* request) noexcept;
   // How much the pool may have ready when it grows by `bytes`, so that it holds at most a quarter (or what a heap may keep) more
   // than was ever alive. Where that is to be exceeded the heap's idle runs have been given back, unless it repeats its sizes.
   // O(heaps), on the way to the kernel only.
@@ -113,6 +120,8 @@ struct PoolImpl : Pool {
     std::uint64_t held_back = 0;  // the peak, where growth is held back
   };
   Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
+  bool asks_others(const Allowance& allowance, Request* request) const noexcept;
+  void give_unused_of_others(const blocks::Heap& own) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed, bool* missed = nullptr) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
@@ -156,12 +165,18 @@ struct PoolImpl : Pool {
 
   // --- idle.cpp ---
   pages::Epoch begin_epoch(os::Nanoseconds older_than) noexcept;
-  bool age_heaps(pages::Epoch before) noexcept;
+  bool try_stop(blocks::Heap& heap) noexcept;  // takes control_lock_ if it can have the heap at once
+  void resume(blocks::Heap& heap) noexcept;
+  bool age_heap(blocks::Heap& heap, pages::Epoch before) noexcept;
+  // Frozen meanwhile, or a fork waits.
+  bool cut_short() const noexcept;
   // What has been unused for so long goes back; the bytes. `*left`: something else is free that could go later.
   std::size_t give_idle_back(os::Nanoseconds older_than, bool* left) noexcept;
   std::uint64_t activity() noexcept;  // a sum that any use of the pool changes
   void look(os::Nanoseconds idle, os::Nanoseconds every) noexcept;  // the scavenger's
   void watch_again() noexcept;
+  bool may_be_watched() const noexcept;
+  bool resume_watch() noexcept;  // whether there may be something to give
   // At the end of slow paths, outside of the heap: a pool at rest is watched again.
   void notice() noexcept {
     if (resting_.load(std::memory_order_relaxed)) notice_slow();
@@ -202,6 +217,7 @@ struct PoolImpl : Pool {
   void drop_last_reference() noexcept;
   bool add_reference_if_held() noexcept;
   std::size_t give_up_free_memory() noexcept;  // to the kernel, frozen or not; bytes
+  void thaw() noexcept;
   void destroy() noexcept;
 };
 

@@ -132,10 +132,11 @@ void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept
   if (block == nullptr) return;
   if (debug_ == nullptr) {
     give_back(block, how);
-    return notice();
+  } else {
+    if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_free(block, debug_->usable_size(block), how);
+    debug_->release(block);
   }
-  if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_free(block, debug_->usable_size(block), how);
-  debug_->release(block);
+  notice();
 }
 
 void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
@@ -214,6 +215,7 @@ void* PoolImpl::resize_debug_block(void* block, std::size_t size) noexcept {
     note_allocation(moved, size, false, false, trace::k_resize);
     note_free(block, old, trace::k_resize);
   }
+  notice();
   return moved;
 }
 

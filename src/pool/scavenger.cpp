@@ -3,9 +3,11 @@
 #include <atomic>
 #include <mutex>
 
-#include "os/background.hpp"
+#include "os/helper_thread.hpp"
 #include "os/libc_malloc.hpp"
+#include "os/memory_pressure.hpp"
 #include "os/priority_lock.hpp"
+#include "os/process_sample.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/registry.hpp"
 
@@ -15,16 +17,20 @@ namespace {
 using os::Nanoseconds;
 
 constexpr Nanoseconds k_second = 1'000'000'000;
-constexpr Nanoseconds k_longest_look = 2 * k_second + k_second / 2;
+constexpr Nanoseconds k_hurried_look = 2 * k_second + k_second / 2;
+constexpr Nanoseconds k_longest_look = 10 * k_second;
 constexpr Nanoseconds k_shortest_look = k_second / 100;
 constexpr Nanoseconds k_libc_idle = 10 * k_second;
 constexpr int k_quiet_part = 50;  // of one processor's time
 
 constinit std::atomic<std::uint32_t> g_word{0};  // counts what the thread has to look at
-constinit std::atomic<bool> g_running{false};
 constinit std::atomic<bool> g_forking{false};
 constinit std::atomic<bool> g_trims_libc{false};
-constinit os::PriorityLock g_start_lock;
+constinit os::PriorityLock g_start_lock;  // of the thread, and of waking it: nobody is in the middle of that at a fork
+constinit os::HelperThread g_thread;
+constinit os::MemoryPressure* g_pressure = nullptr;  // set while there is no thread
+
+os::MemoryPressure& pressure() noexcept { return g_pressure != nullptr ? *g_pressure : os::memory_pressure(); }
 
 // libc's heap: trimmed once after each stretch of work, when the process has been quiet for long enough.
 struct LibcWatch {
@@ -40,86 +46,113 @@ Nanoseconds least(Nanoseconds a, Nanoseconds b) noexcept { return a == os::k_for
 Nanoseconds look_at_libc(Nanoseconds now, bool in_section) noexcept {
   LibcWatch& watch = g_libc;
   if (!g_trims_libc.load(std::memory_order_relaxed) || !watch.worked || in_section) return os::k_for_ever;
-  if (watch.looked == 0 || now - watch.looked >= k_longest_look) {
+  if (watch.looked == 0 || now - watch.looked >= k_hurried_look) {
     const Nanoseconds used = os::process_time();
     if (watch.looked == 0 || (used - watch.used) * k_quiet_part > now - watch.looked) watch.quiet_since = now;
     watch.looked = now;
     watch.used = used;
-    if (now - watch.quiet_since >= k_libc_idle - k_longest_look / 8) {
+    if (now - watch.quiet_since >= k_libc_idle - k_hurried_look / 8) {
       os::trim_libc_malloc();
       watch = {};
       return os::k_for_ever;
     }
   }
-  return watch.looked + k_longest_look - now;
+  return watch.looked + k_hurried_look - now;
+}
+
+// What the thread keeps from one round to the next.
+struct Rounds {
+  bool told = false;        // the trigger says that there is pressure
+  bool pressed = false;     // there was at the last look
+  bool triggered = false;   // the trigger is set
+  bool no_trigger = false;  // it was refused
+};
+
+// How far apart the looks at a pool are.
+Nanoseconds pace(const PoolImpl& pool, const Rounds& rounds) noexcept {
+  const Nanoseconds quarter = pool.idle_ / 4;
+  const Nanoseconds most = rounds.pressed || !rounds.triggered ? k_hurried_look : k_longest_look;
+  return quarter < k_shortest_look ? k_shortest_look : quarter > most ? most : quarter;
 }
 
 // Looks at what is due; how long nothing will be.
-Nanoseconds look_round() noexcept {
+Nanoseconds look_round(Rounds* rounds) noexcept {
   Nanoseconds next = os::k_for_ever;
   bool in_section = false;
   bool asked = false;
-  bool pressed = false;
+  bool wants_trigger = false;
   for (std::uint32_t slot = 0; PoolImpl* const pool = registry_next(&slot); ++slot) {
     in_section = in_section || pool->frozen();
     if (pool->idle_ != 0 && !pool->frozen() && !pool->resting_.load(std::memory_order_acquire)) {
-      Nanoseconds every = pool->idle_ / 4;
-      if (every > k_longest_look) every = k_longest_look;
-      if (every < k_shortest_look) every = k_shortest_look;
       const Nanoseconds now = os::clock().now();
+      if (pool->idle_ / 4 > k_hurried_look && !rounds->triggered && !rounds->no_trigger) {
+        rounds->triggered = pressure().watch() == 0;
+        rounds->no_trigger = !rounds->triggered;
+      }
       Nanoseconds due = pool->next_look_.load(std::memory_order_relaxed);
-      if (due == 0) due = now + every;  // watched again
-      if (due <= now) {
-        if (!asked) pressed = os::memory_pressure();
+      if (due == 0) due = now + pace(*pool, *rounds);  // watched again
+      if (due <= now || rounds->told) {
+        if (!asked) rounds->pressed = pressure().now() || rounds->told;
         asked = true;
-        pool->look(pressed ? every : pool->idle_, every);
+        const Nanoseconds every = pace(*pool, *rounds);
+        pool->look(rounds->pressed ? every : pool->idle_, every);
         due = now + every;
       }
       pool->next_look_.store(due, std::memory_order_relaxed);
-      if (!pool->resting_.load(std::memory_order_relaxed)) next = least(next, due - now);
+      if (!pool->resting_.load(std::memory_order_relaxed)) {
+        next = least(next, due - now);
+        wants_trigger = wants_trigger || pool->idle_ / 4 > k_hurried_look;
+      }
       g_libc.worked = true;
     }
     pool->drop_reference();
-    if (g_forking.load(std::memory_order_relaxed)) return 0;
+    if (scavenger_called_off()) return 0;
+  }
+  rounds->told = false;
+  if (!wants_trigger) {
+    if (rounds->triggered) pressure().unwatch();
+    rounds->triggered = rounds->no_trigger = false;
   }
   return least(next, look_at_libc(os::clock().now(), in_section));
 }
 
-void run() noexcept {
-  for (;;) {
+void run(void*) noexcept {
+  Rounds rounds;
+  while (!scavenger_called_off()) {
     const std::uint32_t seen = g_word.load(std::memory_order_acquire);
-    if (g_forking.load(std::memory_order_acquire)) break;
-    const Nanoseconds most = look_round();
-    if (g_forking.load(std::memory_order_acquire)) break;
-    if (most != 0) os::sleep_while(g_word, seen, most);
+    const Nanoseconds most = look_round(&rounds);
+    if (scavenger_called_off()) break;
+    rounds.told = most != 0 && pressure().sleep_while(g_word, seen, most);
   }
-  g_running.store(false, std::memory_order_release);
-  g_word.fetch_add(1, std::memory_order_release);
-  os::wake_sleepers(g_word);
+  pressure().unwatch();
 }
 
 }  // namespace
 
 void scavenger_wake() noexcept {
-  g_word.fetch_add(1, std::memory_order_release);
-  if (g_running.load(std::memory_order_acquire)) return os::wake_sleepers(g_word);
   const std::lock_guard guard(g_start_lock);
-  if (g_running.load(std::memory_order_relaxed) || g_forking.load(std::memory_order_relaxed)) return os::wake_sleepers(g_word);
-  g_running.store(true, std::memory_order_relaxed);
-  if (os::start_background_thread(run) != 0) g_running.store(false, std::memory_order_relaxed);
+  g_word.fetch_add(1, std::memory_order_release);
+  if (g_thread.running()) return pressure().wake(g_word);
+  // Where no thread can be had the next use of a pool tries again.
+  if (!scavenger_called_off()) (void)g_thread.start("rtpool-idle", run, nullptr);
+}
+
+void scavenger_resume() noexcept {
+  bool any = false;
+  registry_each([](PoolImpl& pool, void* found) noexcept { *static_cast<bool*>(found) |= pool.resume_watch(); }, &any);
+  if (any) scavenger_wake();
 }
 
 void scavenger_trims_libc() noexcept { g_trims_libc.store(true, std::memory_order_relaxed); }
 
+bool scavenger_called_off() noexcept { return g_forking.load(std::memory_order_acquire); }
+
 void scavenger_before_fork() noexcept {
   g_start_lock.lock();
   g_forking.store(true, std::memory_order_release);
-  for (;;) {
-    const std::uint32_t seen = g_word.fetch_add(1, std::memory_order_release) + 1;
-    if (!g_running.load(std::memory_order_acquire)) break;
-    os::wake_sleepers(g_word);
-    os::sleep_while(g_word, seen, k_second / 1000);
-  }
+  g_word.fetch_add(1, std::memory_order_release);
+  if (g_thread.running()) pressure().wake(g_word);
+  g_thread.join();
 }
 
 void scavenger_after_fork(bool child) noexcept {
@@ -130,5 +163,7 @@ void scavenger_after_fork(bool child) noexcept {
     g_start_lock.unlock();
   }
 }
+
+void scavenger_listen_to(os::MemoryPressure* pressure) noexcept { g_pressure = pressure; }
 
 }  // namespace rtpool::pool

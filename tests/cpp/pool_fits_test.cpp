@@ -3,11 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <random>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "pool/pool_impl.hpp"
 #include "pool_fixture.hpp"
 
 namespace rtpool::pool {
@@ -162,6 +166,88 @@ TEST_F(PoolFitsTest, WanderingSizesHoldAQuarterMoreThanTheirPeak) {
     }
     for (void* const block : live) pool.release(block);
   }
+}
+
+// What one thread leaves idle serves the others.
+TEST_F(PoolFitsTest, SeveralThreadsHoldAQuarterMoreThanTheirPeak) {
+  constexpr unsigned k_threads = 4;
+  memory_.physical = std::size_t{1} << 40;
+  for (const std::size_t largest : {8 * k_mib, 64 * k_mib}) {
+    Pool& pool = make();
+    std::atomic<std::size_t> live{0};
+    std::atomic<std::size_t> peak{0};
+    std::atomic<std::size_t> held{0};
+    const auto raise = [](std::atomic<std::size_t>& most, std::size_t to) {
+      std::size_t was = most;
+      while (was < to && !most.compare_exchange_weak(was, to)) {
+      }
+    };
+    std::vector<std::thread> threads;
+    for (unsigned me = 0; me < k_threads; ++me) {
+      threads.emplace_back([&, me] {
+        std::mt19937_64 random(me);
+        std::vector<std::pair<void*, std::size_t>> mine;
+        const auto drop = [&] {
+          std::swap(mine[random() % mine.size()], mine.back());
+          live -= mine.back().second;
+          pool.release(mine.back().first);
+          mine.pop_back();
+        };
+        for (int step = 0; step < 3000; ++step) {
+          while (mine.size() >= 16) drop();
+          const std::size_t size = 64 + random() % largest;
+          mine.emplace_back(pool.allocate(size), size);
+          raise(peak, live += size);
+          if (step % 8 == 0) raise(held, pool.stats().capacity_bytes);
+        }
+        while (!mine.empty()) drop();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const std::size_t more = std::max<std::size_t>(peak / 4, 8 * k_mib);
+    EXPECT_LE(held, peak + more + 2 * k_mib) << "sizes up to " << largest << ", peak " << peak;
+    expect_ok(pool);
+  }
+}
+
+// A thread in a loop keeps its sizes although another one's wander and need room.
+TEST_F(PoolFitsTest, AThreadsLoopIsLeftAlone) {
+  constexpr int k_steps = 2000;
+  memory_.physical = std::size_t{1} << 40;
+  Pool& pool = make();
+  std::atomic<int> turn{0};  // even: the loop's
+  std::uint64_t misses = 0;
+  std::thread loop([&] {
+    const auto iteration = [&] {
+      void* const a = pool.allocate(9 * k_mib);
+      void* const b = pool.allocate(5 * k_mib);
+      pool.release(a);
+      pool.release(b);
+    };
+    iteration();
+    const std::uint64_t before = impl(pool).thread_heap()->stats.misses.get();
+    for (int step = 0; step < k_steps; ++step) {
+      while (turn != 2 * step) std::this_thread::yield();
+      iteration();
+      ++turn;
+    }
+    misses = impl(pool).thread_heap()->stats.misses.get() - before;
+  });
+  std::mt19937_64 random(3);
+  std::vector<void*> live;
+  for (int step = 0; step < k_steps; ++step) {
+    while (turn != 2 * step + 1) std::this_thread::yield();
+    if (live.size() == 16) {
+      std::swap(live[random() % live.size()], live.back());
+      pool.release(live.back());
+      live.pop_back();
+    }
+    live.push_back(pool.allocate(64 + random() % (8 * k_mib)));
+    ++turn;
+  }
+  loop.join();
+  EXPECT_EQ(misses, 0U);
+  for (void* const block : live) pool.release(block);
 }
 
 // Waves of different sizes, again and again: what one leaves free serves the next.

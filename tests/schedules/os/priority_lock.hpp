@@ -21,6 +21,7 @@ class PriorityLock {
   void lock() noexcept { schedules::lock(this); }
   bool try_lock() noexcept { return schedules::try_lock(this); }
   void unlock() noexcept { schedules::unlock(this); }
+  bool wanted() const noexcept { return true; }
   void reset_after_fork() noexcept {}
   static void forget_thread() noexcept {}
 };
