@@ -108,7 +108,20 @@ PyObject* blas_libraries(PyObject*, PyObject*) {
                        static_cast<Py_ssize_t>(libraries.with_shared_buffers));
 }
 
+// give_back_again(): after a fork, what is idle goes back although no pool is used again. Not at once: at the end of `os.fork`
+// Python counts the threads, and warns where there are several. A full queue of what is pending: the next use of a pool does it.
+PyObject* give_back_again(PyObject*, PyObject*) {
+  (void)Py_AddPendingCall(
+      [](void*) {
+        pool::scavenger_resume();
+        return 0;
+      },
+      nullptr);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef functions[] = {
+    {"give_back_again", give_back_again, METH_NOARGS, nullptr},
     {"physical_memory", physical_memory, METH_NOARGS, nullptr},
     {"available_memory", available_memory, METH_NOARGS, nullptr},
     {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},

@@ -127,3 +127,5 @@ def _make() -> Pool:
 
 
 _core._set_default_pool_maker(_make)
+# A parent that only waits for its children, and a child that only waits for work, use no pool that would begin again.
+os.register_at_fork(after_in_parent=_core.give_back_again, after_in_child=_core.give_back_again)

@@ -63,6 +63,7 @@ class Pool(_core.Pool):
         What has not been used for so long goes back to the kernel by itself, in whole 2 MiB frames: seconds, or text
         such as ``"10 s"``. The default pool's is 10 s (``RTPOOL_IDLE``). Loops that keep using their memory pay nothing
         for it; a frozen pool, as in a real-time section, gives nothing back. Sooner where memory is short.
+        Explicit huge pages stay.
 
     Raises
     ------

@@ -69,6 +69,39 @@ def test_what_fits_is_had_after_a_trim() -> None:
             np.empty(65 * MIB, np.uint8)
 
 
+def test_a_parent_that_only_waits_for_its_child_gives_back(run_python) -> None:
+    """And so does a child that only waits; nobody warns of threads."""
+    done = run_python(
+        """
+        import os, sys, time, warnings
+        warnings.simplefilter("error")
+        import numpy as np
+        import rtpool
+        def held():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+        def comes_back():
+            end = time.monotonic() + 60
+            while held() > before + 16 and time.monotonic() < end:
+                time.sleep(0.05)
+            return held() <= before + 16
+        pool = rtpool.Pool(idle="300 ms")
+        with rtpool.handler(pool):
+            np.ones(8)
+        before = held()
+        with rtpool.handler(pool):
+            wave = [np.ones(3 << 20, np.uint8) for _ in range(40)]
+        del wave
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if comes_back() else 1)
+        assert comes_back(), held()
+        print(os.waitpid(pid, 0)[1])
+        """
+    )
+    assert done.stdout.strip() == "0"
+
+
 def test_an_activated_program_gives_back_and_rests(run_python) -> None:
     """At rest nothing runs: the process has not been woken between two looks at its switches."""
     done = run_python(

@@ -43,6 +43,15 @@ def verify(kept):
 @pytest.fixture
 def memory_cgroup() -> Iterator[Path]:
     """A memory cgroup of 256 MiB that processes can be put into."""
+    yield from cgroup_of(LIMIT)
+
+
+@pytest.fixture
+def cgroup_of_1_gib() -> Iterator[Path]:
+    yield from cgroup_of(1 << 30)
+
+
+def cgroup_of(limit: int) -> Iterator[Path]:
     name = f"rtpool-test-{uuid.uuid4().hex[:12]}"
     for parent, files in ((V1, ("memory.limit_in_bytes",)), (V2, ("memory.max",))):
         if not (parent / files[0]).exists() and not (parent / "cgroup.controllers").exists():
@@ -53,7 +62,7 @@ def memory_cgroup() -> Iterator[Path]:
         except OSError:
             continue
         try:
-            (group / files[0]).write_text(str(LIMIT))
+            (group / files[0]).write_text(str(limit))
         except OSError:
             group.rmdir()
             continue
@@ -171,6 +180,121 @@ def test_two_activated_processes_share_a_cgroup(memory_cgroup: Path) -> None:
         assert said == ["+", "+"] and ends == [0, 0], (said, ends)
         """,
     )
+
+
+# Programs that know nothing of rtpool, and live in 1 GiB without it.
+WAVES = """
+for _ in range(3):
+    for count, size in ((40, 16), (210, 3), (1, 600)):
+        wave = [np.full(size * MIB, i & 255, np.uint8) for i in range(count)]
+        verify(wave)
+        del wave
+"""
+NO_SIZE_TWICE = """
+import random
+rng = random.Random(5)
+kept, held = [], 0
+for i in range(3000):
+    size = rng.randrange(4096, 8 * MIB)
+    while held + size > 850 * MIB:
+        at = rng.randrange(len(kept))
+        kept[at], kept[-1] = kept[-1], kept[at]
+        array, mark = kept.pop()
+        assert array[0] == array[-1] == mark, "lost"
+        held -= array.size
+    kept.append((np.full(size, i & 255, np.uint8), i & 255))
+    held += size
+    del size
+assert all(array[0] == array[-1] == mark for array, mark in kept), "lost"
+"""
+
+
+@pytest.mark.parametrize("program", [WAVES, NO_SIZE_TWICE], ids=["waves", "no size twice"])
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_program_lives_where_it_lives_without(cgroup_of_1_gib: Path, program: str, activated: bool) -> None:
+    begin = "rtpool.activate(malloc='tune', objects='pool')\n" if activated else ""
+    # What the kernel kills ends with -9.
+    said = run_in(cgroup_of_1_gib, begin + program + "print('lives')")
+    assert said.strip() == "lives"
+
+
+def test_pressure_hastens_what_is_idle(cgroup_of_1_gib: Path) -> None:
+    """A cgroup that is nearly full: what nobody uses goes back long before its time."""
+    run_in(
+        cgroup_of_1_gib,
+        """
+        import time
+        pool = rtpool.Pool(limit="700 MiB", idle="1 h")
+        with rtpool.handler(pool):
+            wave = fill(600)
+        del wave
+        assert pool.stats().capacity_bytes >= 600 * MIB
+        other = np.full(350 * MIB, 1, np.uint8)  # not the pool's
+        end = time.monotonic() + 60
+        while pool.stats().capacity_bytes > 8 * MIB and time.monotonic() < end:
+            time.sleep(0.05)
+        assert pool.stats().capacity_bytes <= 8 * MIB, pool.stats()
+        assert other[-1] == 1
+        """,
+    )
+
+
+def test_idle_memory_waits_its_time_without_pressure() -> None:
+    run(
+        WORK
+        + """
+import time
+pool = rtpool.Pool(idle="1 h")
+with rtpool.handler(pool):
+    wave = fill(100)
+del wave
+time.sleep(6)  # two looks and more
+assert pool.stats().capacity_bytes >= 100 * MIB, pool.stats()
+"""
+    )
+
+
+# Beside the pool, what an allocator would have that wastes nothing but what blocks are rounded up by.
+FITS = """
+import random
+LIMIT = 128 * MIB
+rng = random.Random(9)
+pool = rtpool.Pool(limit=LIMIT, when_full="raise")
+had = ideal = held = 0
+mine, alive, ids, seen = {}, {}, [], set()
+with rtpool.handler(pool):
+    for n in range(20000):
+        size = int(SMALLEST * (4 * MIB / SMALLEST) ** rng.random())
+        while size in seen:
+            size += 1
+        seen.add(size)
+        rounded = -(-size // 64) * 64 if size <= 4032 else -(-size // 4096) * 4096
+        if held + rounded <= LIMIT:
+            ideal += 1
+            held += rounded
+            alive[n] = rounded
+            ids.append(n)
+            try:
+                mine[n] = np.empty(size, np.uint8)
+                had += 1
+            except MemoryError:
+                pass
+        if n not in alive or rng.random() < 0.5:
+            at = rng.randrange(len(ids))
+            ids[at], ids[-1] = ids[-1], ids[at]
+            dropped = ids.pop()
+            held -= alive.pop(dropped)
+            mine.pop(dropped, None)
+assert held > LIMIT * 0.9 and ideal < 19000, "the limit was not reached"
+assert had >= LEAST * ideal, (had, ideal)
+pool.check()
+"""
+
+
+@pytest.mark.parametrize(("smallest", "least"), [(4096, 1.0), (64, 0.99)])
+def test_what_fits_a_limit_is_had_where_no_size_comes_twice(smallest: int, least: float) -> None:
+    """All of what fits; where most arrays are small, slabs that are not full may keep room from the last one."""
+    run(WORK + f"SMALLEST, LEAST = {smallest}, {least}\n" + FITS)
 
 
 def test_large_zeros_are_left_to_numpy_by_the_default_pool() -> None:
