@@ -97,7 +97,7 @@ class PageStore {
   void gather(PageIndex frame) noexcept;
   // Lengthens a run in place by `more` pages if its right neighbour is free. O(1).
   bool extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept;
-  // Gives all whole free frames back to the kernel; returns the bytes. O(free runs + their frames).
+  // Gives all memory back to the kernel that lies in frames of which nothing is in use; returns the bytes. O(free runs + frames).
   std::size_t trim() noexcept;
   // Where a pass over the free runs is, and what it came to.
   struct Trimming {
@@ -110,7 +110,7 @@ class PageStore {
     bool refused = false;  // by the kernel
   };
   // One step of giving frames back that have been free since before epoch `before` began: at most `at_once` of them, in one kernel
-  // call; false: it was the last. The run lock is held for k_trim_looks runs and k_trim_frames frames at most.
+  // call; false: it was the last. The run lock is held for some k_trim_looks runs and k_trim_frames frames at most.
   bool trim_step(Epoch before, std::uint32_t at_once, Trimming* at) noexcept;
   // The present epoch, and the begin of the next.
   Epoch epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
@@ -150,7 +150,7 @@ class PageStore {
   void unlock_after_fork(bool child) noexcept;
 
   static constexpr unsigned k_drain = 8;
-  static constexpr unsigned k_trim_looks = 32;
+  static constexpr unsigned k_trim_looks = 64;
   static constexpr unsigned k_trim_frames = 4096;  // whose epochs fill four pages
 
  private:
@@ -189,6 +189,8 @@ class PageStore {
   void put_back(PageIndex begin, PageIndex end) noexcept;
   std::uint32_t exchange(std::uint32_t pages) noexcept;
   enum class Found : std::uint8_t { frames, nothing_yet, nothing };
+  bool frame_is_free_before(PageIndex page, unsigned* looks) const noexcept;
+  bool frame_is_free_from(PageIndex page, unsigned* looks) const noexcept;
   Found find_frames_locked(Epoch before, std::uint32_t at_once, Trimming* at, PageIndex* start, PageIndex* end) noexcept;
   void out_of_lists(PageIndex first, PageIndex start, PageIndex end) noexcept;
   bool discard(PageIndex start, PageIndex end) noexcept;

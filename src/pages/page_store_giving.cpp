@@ -66,17 +66,39 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
   return given;
 }
 
-// Run lock held.
+// Whether all pages between `page` and the begin, or the end, of its frame are free, with memory behind them or not. Counts the
+// runs it looks at. Run lock held.
+bool PageStore::frame_is_free_before(PageIndex page, unsigned* looks) const noexcept {
+  const auto begin = static_cast<PageIndex>(base::align_down(page, k_frame_pages));
+  for (unsigned i = 0; page > begin && i < PageRuns::k_parts; ++i, ++*looks) {
+    const PageRuns::Window left = runs_.run_before(page);
+    if (left.pages == 0) return false;
+    page = left.first;
+  }
+  return page <= begin;
+}
+
+bool PageStore::frame_is_free_from(PageIndex page, unsigned* looks) const noexcept {
+  const auto end = static_cast<PageIndex>(base::align_up(page, k_frame_pages));
+  const PageIndex committed = committed_pages();
+  for (unsigned i = 0; page < end && page != committed && i < PageRuns::k_parts; ++i, ++*looks) {
+    const PageRuns::Window right = runs_.run_at(page, committed);
+    if (right.pages == 0) return false;
+    page += right.pages;
+  }
+  return page >= end || page == committed;
+}
+
+// What lies in frames of which nothing is in use: of a frame that is free, but partly without memory, the rest. Run lock held.
 PageStore::Found PageStore::find_frames_locked(Epoch before, std::uint32_t at_once, Trimming* at, PageIndex* start,
                                                PageIndex* end) noexcept {
   const auto* const epochs = reinterpret_cast<const Epoch*>(frames_.base());
-  unsigned looks = k_trim_looks;
-  unsigned frames = k_trim_frames;
-  const unsigned last = PageRuns::list_of(k_frame_pages);
+  unsigned looks = 0;
+  unsigned frames = 0;
   for (;;) {
     if (at->run == k_no_page) {
       // The longest first: what is left of a run comes to a list that is still to be looked at.
-      if (at->list == last) return Found::nothing;
+      if (at->list == 0) return Found::nothing;
       at->run = runs_.first_in(--at->list);
       at->frame = 0;
       continue;
@@ -88,24 +110,30 @@ PageStore::Found PageStore::find_frames_locked(Epoch before, std::uint32_t at_on
       at->frame = 0;
       continue;
     }
-    if (looks-- == 0) return Found::nothing_yet;
+    if (looks >= k_trim_looks) return Found::nothing_yet;
+    ++looks;
     const PageIndex first = at->run;
     const PageIndex behind = first + view_.descs[first].pages;
-    auto from = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
-    if (from < at->frame) from = at->frame;
-    for (; from + k_frame_pages <= behind && epochs[from / k_frame_pages] >= before; from += k_frame_pages) {
+    const PageIndex next = view_.descs[first].run.next.load(std::memory_order_relaxed);
+    auto low = first;
+    if (!frame_is_free_before(first, &looks)) low = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
+    auto high = behind;
+    if (low < high && !frame_is_free_from(behind, &looks)) high = static_cast<PageIndex>(base::align_down(behind, k_frame_pages));
+    const auto frame_end = [&](PageIndex page) {
+      const auto its = static_cast<PageIndex>(base::align_down(page, k_frame_pages)) + k_frame_pages;
+      return its < high ? its : high;
+    };
+    PageIndex from = low < at->frame ? at->frame : low;
+    for (; from < high && epochs[from / k_frame_pages] >= before; from = frame_end(from)) {
       at->left = true;
-      if (frames-- == 0) {
+      if (++frames == k_trim_frames) {
         at->frame = from;
         return Found::nothing_yet;
       }
     }
     PageIndex to = from;
-    while (to + k_frame_pages <= behind && epochs[to / k_frame_pages] < before && to - from < at_once * k_frame_pages) {
-      to += k_frame_pages;
-    }
-    const PageIndex next = view_.descs[first].run.next.load(std::memory_order_relaxed);
-    if (from == to) {
+    for (unsigned count = 0; to < high && epochs[to / k_frame_pages] < before && count < at_once; ++count) to = frame_end(to);
+    if (from >= to) {
       at->run = next;
       at->frame = 0;
       continue;

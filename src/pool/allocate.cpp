@@ -180,16 +180,22 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexc
   return {most, heap.give_idle(), peak};
 }
 
-// What other heaps hold and do not use: before the pool holds more than it should. A heap whose owner is just in a slow path is
-// passed over; of many heaps some are asked, others the next time.
+// What other heaps hold and do not use: before the pool holds more than it should. Where a heap's owner is just in a slow path this
+// waits for it, with no lock in its hand: an owner in the kernel is one whose growth this one's has to wait for in any case. Of many
+// heaps some are asked, others the next time.
 void PoolImpl::give_unused_of_others(const Heap& own) noexcept {
   constexpr std::uint32_t k_most_asked = 64;
+  constexpr unsigned k_most_tries = 10'000;
+  constexpr os::Nanoseconds k_pause = 50'000;
   const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
   const std::uint32_t asked = count < k_most_asked ? count : k_most_asked;
   const std::uint32_t first = asked == count ? 0 : next_asked_.fetch_add(asked, std::memory_order_relaxed);
   for (std::uint32_t i = 0; i < asked; ++i) {
     Heap& heap = *heaps_[(first + i) % count].load(std::memory_order_relaxed);
-    if (&heap == &own || !try_stop(heap)) continue;
+    if (&heap == &own) continue;
+    unsigned tries = 0;
+    while (!try_stop(heap) && ++tries != k_most_tries) (void)os::clock().sleep_until(os::clock().now() + k_pause);
+    if (tries == k_most_tries) continue;
     heap.give_unused();
     resume(heap);
   }

@@ -123,6 +123,10 @@ TEST_F(PoolFitsTest, OverAnyHistory) {
     EXPECT_GT(refused, 10U);
     expect_ok(pool);
     for (const auto& [block, size] : live) pool.release(block);
+    // Also what lies in frames that partly went elsewhere.
+    pool.trim();
+    EXPECT_EQ(pool.stats().capacity_bytes, 0U);
+    expect_ok(pool);
   }
 }
 
@@ -205,7 +209,8 @@ TEST_F(PoolFitsTest, SeveralThreadsHoldAQuarterMoreThanTheirPeak) {
     }
     for (std::thread& thread : threads) thread.join();
     const std::size_t more = std::max<std::size_t>(peak / 4, 8 * k_mib);
-    EXPECT_LE(held, peak + more + 2 * k_mib) << "sizes up to " << largest << ", peak " << peak;
+    // What the others free while one of them is on its way to the kernel: a block.
+    EXPECT_LE(held, peak + more + largest + 2 * k_mib) << "sizes up to " << largest << ", peak " << peak;
     expect_ok(pool);
   }
 }

@@ -336,7 +336,10 @@ class StoreGame {
       given = store_.trim();
     } else {
       if ((code & 64) != 0) store_.begin_epoch();
-      given = store_.trim(store_.epoch() - std::min<Epoch>(store_.epoch(), code >> 7), 1);
+      PageStore::Trimming at;
+      while (store_.trim_step(store_.epoch() - std::min<Epoch>(store_.epoch(), code >> 7), 1, &at)) {
+      }
+      given = at.given;
     }
     FUZZ_EXPECT(store_.returned_bytes() - returned == given && before - store_.capacity() == given);
   }
