@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "live/page.hpp"
-#include "os/background.hpp"
 #include "os/clock.hpp"
+#include "os/helper_thread.hpp"
 #include "os/shared_memory.hpp"
 #include "os/shared_page.hpp"
 #include "shared/shared_pool.hpp"
@@ -53,7 +53,7 @@ void answer(Page& page) noexcept {
   page.head.sequence.store((sequence | 1U) + 1U);
 }
 
-void serve() noexcept {
+void serve(void*) noexcept {
   Page& page = *g_page;
   std::uint32_t done = 0;
   for (;;) {
@@ -88,7 +88,7 @@ int start() noexcept {
   head.stats_fields = sizeof(pool::Stats) / sizeof(std::uint64_t);
   head.section_fields = sizeof(realtime::SectionFigures) / sizeof(std::uint64_t);
   g_page = page;
-  if (const int error = os::start_background_thread(serve); error != 0) {
+  if (const int error = os::HelperThread::start_detached(serve, nullptr); error != 0) {
     os::close_shared_page(file, address, sizeof(Page));
     return error;
   }

@@ -18,7 +18,7 @@ int open_shared_page(const char* name, std::size_t bytes, int* fd, void** addres
 // `address` may be nullptr: in a forked child.
 void close_shared_page(int fd, void* address, std::size_t bytes) noexcept;
 
-// As sleep_while and wake_sleepers (background.hpp), also between processes.
+// As sleep_while and wake_sleepers (helper_thread.hpp), also between processes.
 void sleep_while_shared(const std::atomic<std::uint32_t>& word, std::uint32_t seen, Nanoseconds most) noexcept;
 void wake_shared(const std::atomic<std::uint32_t>& word) noexcept;
 

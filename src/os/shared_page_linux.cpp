@@ -1,4 +1,5 @@
 // Linux: memfd_create with seals, futexes that are not private to a process.
+#include "os/helper_thread.hpp"
 #include "os/shared_page.hpp"
 
 #include <fcntl.h>
@@ -12,7 +13,6 @@
 
 #include <cerrno>
 
-#include "os/background.hpp"
 #include "os/errno.hpp"
 
 namespace rtpool::os {

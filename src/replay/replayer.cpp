@@ -4,7 +4,7 @@
 #include <new>
 
 #include "base/bits.hpp"
-#include "os/background.hpp"
+#include "os/helper_thread.hpp"
 #include "os/process_sample.hpp"
 
 namespace rtpool::replay {

@@ -87,8 +87,8 @@ TEST_F(IdleTest, DeadThreadsHeapsAndRemoteFreesCount) {
 }
 
 TEST_F(IdleTest, ALoopKeepsWhatItUses) {
-  Pool& pool = idle_after(40 * k_ms);
-  wave(pool, 8, 16 * k_mib);  // what goes back meanwhile
+  Pool& pool = idle_after(1000 * k_ms);  // longer than this thread may be off its processor
+  wave(pool, 8, 16 * k_mib);             // what goes back meanwhile
   const auto iteration = [&] {
     void* const a = pool.allocate(5 * k_mib);
     void* const b = pool.allocate(300 * k_kib);
@@ -175,7 +175,7 @@ TEST_F(IdleTest, OnOneProcessor) {
     break;
   }
   ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);  // which the scavenger's thread inherits
-  Pool& pool = idle_after(100 * k_ms);
+  Pool& pool = idle_after(1000 * k_ms);  // longer than this thread may be off its processor
   wave(pool, 40, 3 * k_mib);
   wave(pool, 2, 5 * k_mib);
   const std::uint64_t misses = pool.stats().misses;

@@ -1,4 +1,5 @@
 // What os/shared_page.hpp promises.
+#include "os/helper_thread.hpp"
 #include "os/shared_page.hpp"
 
 #include <fcntl.h>
@@ -12,7 +13,6 @@
 #include <cstring>
 #include <string>
 
-#include "os/background.hpp"
 
 namespace rtpool::os {
 namespace {

@@ -85,6 +85,7 @@ def _run_cluster(pipe: Connection) -> None:
     from distributed import Client, LocalCluster
 
     import rtpool.dask
+    from rtpool.dask.transfer import PATIENCE
 
     config.set({"distributed.worker.preload": ["rtpool.dask"]})
     cluster = LocalCluster(
@@ -112,7 +113,8 @@ def _run_cluster(pipe: Connection) -> None:
                 ]
                 del made, totals
                 client.wait_for_workers(2, timeout=120)
-                end = time.monotonic() + 60
+                # A handle on its way to a worker that was killed is given up after a time of its own.
+                end = time.monotonic() + 3 * PATIENCE
                 while any(alive := list(client.run(alive_in_the_pool).values())) and time.monotonic() < end:
                     time.sleep(0.1)  # between two looks: what was let go of is on its way to the workers
                 pipe.send((wrong, max(alive)))
