@@ -359,14 +359,14 @@ TEST_F(PressureTest, WhereMemoryIsShortItGoesBackSooner) {
   pressure_.pressed = true;
   wave(pool, 40, 3 * k_mib);
   EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes <= 4 * k_mib; }));
-  EXPECT_GE(pressure_.questions, 1);
+  EXPECT_GE(pressure_.questions, 2);
 }
 
 TEST_F(PressureTest, TheTriggerEndsALongSleep) {
   Pool& pool = idle_after(3600 * 1000 * k_ms);
   wave(pool, 40, 3 * k_mib);
   ASSERT_TRUE(comes_true([&] { return pressure_.watched && pressure_.slept_for > 5000 * k_ms; }));
-  EXPECT_EQ(pressure_.questions, 0);
+  EXPECT_EQ(pressure_.questions, 1);  // when the thread began
   pressure_.tell();
   EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes <= 4 * k_mib; }));
   // Then all of it rests: no trigger, no time after which to look.
