@@ -67,7 +67,7 @@ void run_steps(Report& report) {
   for (unsigned i = 0; i < k_runs; ++i) {
     const std::uint32_t pages = 2 + i % 7 * 13;
     const pages::PageRuns::Taken run = store.take_or_grow(pages, &failure);
-    heap.adopt_run(run, pages, pages * os::k_page_size);
+    heap.adopt_run(run, pages, pages * os::k_page_size, true);
     runs.push_back(run.first);
     if (i % 2 == 0) (void)heap.add_slab(1 + i % 40, true, &failure);
   }

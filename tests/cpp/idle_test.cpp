@@ -305,7 +305,7 @@ TEST_F(IdleTest, AStepGivesBackAFewRunsAndLooksAtAFewMore) {
   for (int i = 0; i < 3'000; ++i) {
     pages::GrowthFailure failure;
     const pages::PageRuns::Taken run = store.take_or_grow(4, &failure);
-    heap->adopt_run(run, 4, 4 * os::k_page_size);
+    heap->adopt_run(run, 4, 4 * os::k_page_size, true);
     runs.push_back(run.first);
   }
   for (const pages::PageIndex run : runs) heap->free_run(run);
