@@ -112,7 +112,7 @@ def _run_cluster(pipe: Connection) -> None:
                     size for size, one in zip(sizes, totals, strict=True) if one.result(120) != size * (size % 251)
                 ]
                 del made, totals
-                client.wait_for_workers(2, timeout=120)
+                client.wait_for_workers(2, timeout=400)  # at the lowest priority beside others
                 # A handle on its way to a worker that was killed is given up after a time of its own.
                 end = time.monotonic() + 3 * PATIENCE
                 while any(alive := list(client.run(alive_in_the_pool).values())) and time.monotonic() < end:
