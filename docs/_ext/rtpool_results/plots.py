@@ -290,7 +290,7 @@ def dask(figure: Any, axes: Any, data: Data) -> None:
     marks = ("s", "o", "^", "D", "v", "P")
     colors = ("numpy", "rtpool", "tcmalloc", "mimalloc", "jemalloc", "tuned")
     for name, marker, color in zip(found, marks, colors, strict=False):
-        values = [found[name]["cases"][case]["times_dask"] for case in cases]
+        values = [found[name]["cases"][case]["times_dask"]["median"] for case in cases]
         axes.plot(values, range(len(cases)), ls="", marker=marker, color=COLORS[color], label=NAMES.get(name, name))
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()

@@ -359,7 +359,7 @@ def dask(data: Data) -> Table:
     found = data["contestants"]
     cases = list(next(iter(found.values()))["cases"])
     who = list(found)
-    body = [[case, *(f"{found[name]['cases'][case]['times_dask']:.2f}" for name in who)] for case in cases]
+    body = [[case, *(f"{found[name]['cases'][case]['times_dask']['median']:.2f}" for name in who)] for case in cases]
     body.append(["unmanaged memory after 5 s, MiB", *(count(found[name]["unmanaged_mib"]) for name in who)])
     body.append(["spilled, MiB", *(count(found[name]["spilled_bytes"] / (1 << 20)) for name in who)])
     body.append(["pauses", *(count(found[name]["pauses"]) for name in who)])
