@@ -234,8 +234,8 @@ def offline(place: Path, tools: Path, tags: Iterable[str], version: str) -> None
 
 STEPS = """{python} -m venv --without-pip {venv}
 pip=$(echo {place}/pip-*.whl)
-{venv}/bin/python $pip/pip install --quiet --no-index --find-links={place} --only-binary=:all: rtpool ||
-exit 3 {venv}/bin/python {place}/smoke.py
+{venv}/bin/python $pip/pip install --quiet --no-index --find-links={place} --only-binary=:all: rtpool || exit 3
+{venv}/bin/python {place}/smoke.py
 """
 
 
