@@ -41,14 +41,17 @@ class Target:
         """A Meson cross file for the Python that runs this, as it is on the target."""
         options = f"'-target', '{self.architecture}-linux-{self.zig}'"
         dynamic = ", '-dynamic'" if self.libc == "musl" else ""
-        python = f"['{sys.executable}', '{HERE / 'target_python.py'}']"
         place.parent.mkdir(parents=True, exist_ok=True)
+        # One program: of a command line Meson takes the first word.
+        python = place.with_suffix(".python")
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "target_python.py"}" "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
         place.write_text(
             "[binaries]\n"
             f"c = ['{zig}', 'cc', {options}{dynamic}]\n"
             f"cpp = ['{zig}', 'c++', {options}{dynamic}]\n"
             f"ar = ['{zig}', 'ar']\n"
-            f"python = {python}\n\n"
+            f"python = '{python}'\n\n"
             "[host_machine]\n"
             "system = 'linux'\n"
             f"cpu_family = '{self.architecture}'\n"
