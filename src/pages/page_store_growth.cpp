@@ -1,4 +1,5 @@
 // The part of the page store that takes memory from the kernel: set-up and growth.
+#include <algorithm>
 #include <cerrno>
 #include <mutex>
 
@@ -450,9 +451,10 @@ PageRuns::Taken PageStore::take_aligned(std::uint32_t pages, std::uint32_t unit,
     if (run.first != k_no_page || growing == Growing::no) return run;
   }
   // What is locked is resident, and so are explicit huge pages; parts of a page of the kernel's come with the rest of it.
-  const bool whole = pages % grain() == 0 && unit % grain() == 0;
+  const bool whole = pages % grain() == 0;
   const bool untouched = growing == Growing::untouched && whole && !options_.lock && options_.explicit_huge == 0;
-  return grow_for({pages, unit, untouched ? Ahead::none : Ahead::frame, SIZE_MAX}, failure);
+  if (untouched) return grow_for({pages, std::max<std::uint32_t>(unit, grain()), Ahead::none, SIZE_MAX}, failure);
+  return grow_for({pages, unit, Ahead::frame, SIZE_MAX}, failure);
 }
 
 GrowthFailure PageStore::grow(std::uint32_t pages) noexcept {

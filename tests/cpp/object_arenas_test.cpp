@@ -164,16 +164,18 @@ TEST_F(ObjectArenasTest, WhatTheKernelDoesNotMakeResidentGoesBackToIt) {
 TEST_F(ObjectArenasTest, FullFramesBecomeHugePages) {
   Pool& pool = make();
   const std::vector<void*> arenas = take(pool, 9);
-  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);  // once each, when the next one was begun
+  // Once each, when the next one was begun. Kernels with larger pages have huge pages larger than a frame.
+  const int frames = memory_.page_size() == os::k_page_size ? 4 : 0;
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, frames);
   give(pool, arenas);
   const std::vector<void*> again = take(pool, 9);
-  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, frames);
   give(pool, again);
   Options options;
   options.huge_pages = HugePages::off;
   Pool& small = make(options);
   give(small, take(small, 9));
-  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, 4);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, frames);
 }
 
 TEST_F(ObjectArenasTest, ArraysUseKeptArenasBeforeTheyGrow) {
