@@ -5,11 +5,16 @@
 namespace rtpool::trace {
 namespace {
 
+// Each table is committed apart, so that it has whole pages of any kernel's.
+constexpr std::size_t k_largest_page = std::size_t{1} << 16;
+// By so much of the pool's addresses at once.
+constexpr std::size_t k_step = std::size_t{64} << 20;
+
 std::size_t pages_bytes(std::size_t bytes) noexcept {
-  return base::align_up(base::divide_up(bytes, os::k_page_size) * sizeof(std::uint64_t), os::k_page_size);
+  return base::align_up(base::divide_up(bytes, os::k_page_size) * sizeof(std::uint64_t), k_largest_page);
 }
 std::size_t units_bytes(std::size_t bytes) noexcept {
-  return base::align_up(base::divide_up(bytes, 64) * sizeof(std::uint64_t), os::k_page_size);
+  return base::align_up(base::divide_up(bytes, 64) * sizeof(std::uint64_t), k_largest_page);
 }
 
 }  // namespace
@@ -19,11 +24,11 @@ int Origins::begin(os::Memory& memory, const void* first, std::size_t bytes) noe
     const std::size_t wanted = pages_bytes(bytes) + units_bytes(bytes);
     void* address = nullptr;
     if (const int error = memory.reserve(wanted, os::k_page_size, &address); error != 0) return error;
+    memory_ = &memory;
     reserved_ = wanted;
     pages_ = static_cast<Word*>(address);
     units_ = reinterpret_cast<Word*>(static_cast<char*>(address) + pages_bytes(bytes));
   }
-  if (const int error = memory.commit(pages_, reserved_); error != 0) return error;
   // Touched here and there: a huge page each time would be 512 times too much.
   (void)memory.advise_huge(pages_, reserved_, false);
   first_ = first;
@@ -31,17 +36,28 @@ int Origins::begin(os::Memory& memory, const void* first, std::size_t bytes) noe
   return 0;
 }
 
-void Origins::clear(os::Memory& memory) noexcept {
-  if (reserved_ != 0) (void)memory.discard(pages_, reserved_, false);
+int Origins::cover(std::size_t bytes) noexcept {
+  std::size_t covered = covered_.load(std::memory_order_acquire);
+  bytes = base::align_up(bytes, k_step);
+  if (bytes > bytes_) bytes = bytes_;
+  if (bytes <= covered) return 0;
+  // Two threads may do so at once; what is committed already stays as it is.
+  if (const int error = memory_->commit(pages_, pages_bytes(bytes)); error != 0) return error;
+  if (const int error = memory_->commit(units_, units_bytes(bytes)); error != 0) return error;
+  while (covered < bytes && !covered_.compare_exchange_weak(covered, bytes, std::memory_order_release, std::memory_order_acquire)) {
+  }
+  return 0;
 }
 
 void Origins::release(os::Memory& memory) noexcept {
   if (reserved_ != 0) (void)memory.release(pages_, reserved_);
-  *this = Origins{};
+  reserved_ = bytes_ = 0;
+  covered_.store(0, std::memory_order_relaxed);
 }
 
 int Origins::make_resident(os::Memory& memory, std::size_t bytes) noexcept {
   if (bytes == 0 || bytes > bytes_) return 0;
+  if (const int error = cover(bytes); error != 0) return error;
   const int error = memory.prefault(pages_, pages_bytes(bytes));
   return error != 0 ? error : memory.prefault(units_, units_bytes(bytes));
 }

@@ -1,17 +1,20 @@
 // Which place made the block at an address, and when: a word a page for large blocks, a word a unit of 64 bytes for small
 // ones, found by subtraction.
 //
-// Memory is reserved for all of a pool's addresses and becomes resident where it is used: 0.2 % of what large blocks take,
-// an eighth of what small ones take. `make_resident` does so beforehand.
+// Addresses are reserved for all of a pool's; memory is committed as far as the pool's blocks reach (whoever locks all memory
+// of the process locks what is committed), and becomes resident where it is used: 0.2 % of what large blocks take, an eighth
+// of what small ones take. `make_resident` does so beforehand.
 //
-// Thread rule: `set` and `get` by any thread; begin, clear and make_resident by one at a time. Cost: one store or load.
-// Failure: an errno value from those that speak to the kernel.
+// Thread rule: `set` and `get` by any thread; begin and make_resident by one at a time. Cost: one store or load; a kernel
+// call or two where a pool has reached further than ever before. Failure: an errno value from those that speak to the
+// kernel; a block whose word cannot be kept has none (0).
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "base/bits.hpp"
 #include "os/memory.hpp"
 
 namespace rtpool::trace {
@@ -32,15 +35,18 @@ inline constexpr std::uint32_t k_most_places = std::uint32_t{1} << (64 - Origin:
 class Origins {
  public:
   int begin(os::Memory& memory, const void* first, std::size_t bytes) noexcept;
-  // Forgets everything and gives the memory back, but keeps the addresses: a late reader finds zeros.
-  void clear(os::Memory& memory) noexcept;
   void release(os::Memory& memory) noexcept;
   // For the first `bytes` of the addresses.
   int make_resident(os::Memory& memory, std::size_t bytes) noexcept;
 
-  // `size` decides between the two tables: the same for a block's `set` and `get`.
-  void set(const void* block, std::size_t size, std::uint64_t word) noexcept { at(block, size).store(word, std::memory_order_relaxed); }
-  std::uint64_t get(const void* block, std::size_t size) const noexcept { return at(block, size).load(std::memory_order_relaxed); }
+  // `size` decides between the two tables: the same for a block's `set` and `get`. `may_wait`: whether the kernel may be called.
+  void set(const void* block, std::size_t size, std::uint64_t word, bool may_wait) noexcept {
+    if (RTPOOL_UNLIKELY(!is_covered(block)) && (!may_wait || cover(offset(block) + 1) != 0)) return;
+    at(block, size).store(word, std::memory_order_relaxed);
+  }
+  std::uint64_t get(const void* block, std::size_t size) const noexcept {
+    return is_covered(block) ? at(block, size).load(std::memory_order_relaxed) : 0;
+  }
   bool covers(const void* block) const noexcept { return offset(block) < bytes_; }
 
  private:
@@ -55,6 +61,11 @@ class Origins {
     return size > k_largest_small ? pages_[offset(block) / os::k_page_size] : units_[offset(block) / k_unit];
   }
 
+  bool is_covered(const void* block) const noexcept { return offset(block) < covered_.load(std::memory_order_acquire); }
+  int cover(std::size_t bytes) noexcept;  // commits what the first `bytes` of the addresses need
+
+  os::Memory* memory_ = nullptr;
+  std::atomic<std::size_t> covered_{0};
   const void* first_ = nullptr;
   std::size_t bytes_ = 0;
   std::size_t reserved_ = 0;

@@ -225,7 +225,7 @@ void Recorder::allocated(Origins* origins, const void* block, std::size_t size, 
   const std::uint32_t place = options_.where != nullptr && !alive ? options_.where(true) : 0;
   Stream& stream = visit.stream();
   const std::uint64_t time = now_after();
-  if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time));
+  if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time), may_wait);
   if (options_.mode != Mode::totals) {
     if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, time, place, block, size);
     return;

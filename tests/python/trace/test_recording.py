@@ -348,3 +348,17 @@ def test_recording_leaves_the_pool_sound(pool: rtpool.Pool) -> None:
     pool.check()
     del kept
     assert pool.stats().current_count == 0
+
+
+def test_what_is_committed_for_a_recording_goes_by_what_the_pool_holds() -> None:
+    # Whoever locks all memory of the process locks it (`lock_process=True`), touched or not.
+    def writable() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
+
+    pool = rtpool.Pool()  # has addresses for several times the machine's memory
+    before = writable()
+    with rtpool.record(pool=pool), rtpool.handler(pool):
+        kept = [np.ones(100) for _ in range(100)]
+        assert writable() - before < 64 << 20
+        assert all(rtpool.origin(a) is not None for a in kept)
