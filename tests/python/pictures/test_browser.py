@@ -63,6 +63,16 @@ def chosen(page: Any) -> tuple[int, int]:
     return part["begin"], part["end"]
 
 
+def busy_part(page: Any) -> tuple[float, float]:
+    """A part of the timeline in which something was made, wherever the machine had to wait: shares of its width."""
+    first, last = page.evaluate(
+        "(() => { const data = JSON.parse(document.getElementById('data').textContent); let at = 0;"
+        " const steps = data.cells.step.map((more) => at += more).filter((_, i) => data.cells.calls[i] > 0);"
+        " return [1, 2].map((part) => steps[Math.floor(part * steps.length / 4)] / data.cellSteps) })()"
+    )
+    return first, max(last, first + 0.05)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_draws(made: Path, browser: Browser, size: str, scheme: str) -> None:
@@ -93,16 +103,19 @@ def test_the_brush(made: Path, browser: Browser) -> None:
         whole = calls(page)
         over = page.locator("#curve .u-over").bounding_box()
         middle = over["y"] + over["height"] / 2
-        page.mouse.move(over["x"] + over["width"] * 0.25, middle)
+        begin, end = busy_part(page)
+        page.mouse.move(over["x"] + over["width"] * begin, middle)
         page.mouse.down()
-        page.mouse.move(over["x"] + over["width"] * 0.4, middle, steps=4)
+        page.mouse.move(over["x"] + over["width"] * end, middle, steps=4)
         page.mouse.up()
         first, last = chosen(page)
         steps = page.evaluate("JSON.parse(document.getElementById('data').textContent).cellSteps")
-        assert first == pytest.approx(0.25 * steps, abs=2) and last == pytest.approx(0.4 * steps, abs=2)
+        assert first == pytest.approx(begin * steps, abs=2) and last == pytest.approx(end * steps, abs=2)
         assert 0 < calls(page) < whole
         assert "to" in page.inner_text("#chosen")
-        assert page.locator("#curve .u-select").bounding_box()["width"] == pytest.approx(0.15 * over["width"], abs=5)
+        assert page.locator("#curve .u-select").bounding_box()["width"] == pytest.approx(
+            (end - begin) * over["width"], abs=5
+        )
         # A click without a drag, the button and the fields.
         page.mouse.click(over["x"] + over["width"] * 0.8, middle)
         assert calls(page) == whole and "whole" in page.inner_text("#chosen")
@@ -121,12 +134,13 @@ def test_the_brush_by_finger(made: Path, browser: Browser) -> None:
         over = page.locator("#curve .u-over").bounding_box()
         y = over["y"] + over["height"] / 2
         touch = page.context.new_cdp_session(page)
+        begin, end = busy_part(page)
 
         def at(share: float) -> list[dict[str, float]]:
             return [{"x": over["x"] + over["width"] * share, "y": y}]
 
-        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at(0.2)})
-        for share in (0.3, 0.45, 0.6):
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at(begin)})
+        for share in (begin * 0.6 + end * 0.4, begin * 0.3 + end * 0.7, end):
             touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": at(share)})
         touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         assert 0 < calls(page) < whole
