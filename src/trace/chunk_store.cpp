@@ -9,7 +9,7 @@
 namespace rtpool::trace {
 namespace {
 
-constexpr std::size_t slab_bytes(std::size_t size) noexcept { return base::align_up(size, os::k_page_size); }
+constexpr std::size_t slab_bytes(std::size_t size) noexcept { return base::align_up(size, os::k_largest_kernel_page); }
 
 }  // namespace
 

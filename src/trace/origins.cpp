@@ -5,16 +5,15 @@
 namespace rtpool::trace {
 namespace {
 
-// Each table is committed apart, so that it has whole pages of any kernel's.
-constexpr std::size_t k_largest_page = std::size_t{1} << 16;
 // By so much of the pool's addresses at once.
 constexpr std::size_t k_step = std::size_t{64} << 20;
 
+// Each table is committed apart.
 std::size_t pages_bytes(std::size_t bytes) noexcept {
-  return base::align_up(base::divide_up(bytes, os::k_page_size) * sizeof(std::uint64_t), k_largest_page);
+  return base::align_up(base::divide_up(bytes, os::k_page_size) * sizeof(std::uint64_t), os::k_largest_kernel_page);
 }
 std::size_t units_bytes(std::size_t bytes) noexcept {
-  return base::align_up(base::divide_up(bytes, 64) * sizeof(std::uint64_t), k_largest_page);
+  return base::align_up(base::divide_up(bytes, 64) * sizeof(std::uint64_t), os::k_largest_kernel_page);
 }
 
 }  // namespace

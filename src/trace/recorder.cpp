@@ -151,7 +151,7 @@ Stream* Recorder::make_stream(bool may_wait) noexcept {
   const std::lock_guard guard(stream_lock_);
   const std::uint32_t index = stream_count_.load(std::memory_order_relaxed);
   if (index == k_most_streams) return nullptr;
-  const std::size_t bytes = base::align_up(sizeof(Stream), os::k_page_size);
+  const std::size_t bytes = base::align_up(sizeof(Stream), os::k_largest_kernel_page);
   void* address = nullptr;
   if (os::reserve_resident(*memory_, bytes, &address) != 0) return nullptr;
   auto* const made = new (address) Stream;
@@ -210,7 +210,7 @@ PlaceTotals* Recorder::totals(Stream& stream, std::uint32_t place) noexcept {
       memory_->release(address, k_totals_bytes);
       return nullptr;
     }
-    (void)memory_->prefault(address, base::align_up(k_ready_totals * sizeof(PlaceTotals), os::k_page_size));
+    (void)memory_->prefault(address, base::align_up(k_ready_totals * sizeof(PlaceTotals), os::k_largest_kernel_page));
     stream.totals = static_cast<PlaceTotals*>(address);
   }
   if (place >= k_totals_places) place = 0;
