@@ -28,7 +28,7 @@ constexpr unsigned slab_units(unsigned size_class) noexcept { return slab_pages(
 inline constexpr unsigned k_magazine_most = 64;
 // Blocks a thread keeps at hand without a look at their slab.
 constexpr unsigned magazine_capacity(unsigned size_class) noexcept { return size_class <= 16 ? 64 : size_class <= 32 ? 32 : 16; }
-// Wraps near SIZE_MAX: hit paths only compare the result, slow paths bound the size first.
-constexpr std::uint64_t pages_of(std::size_t size) noexcept { return (size + os::k_page_size - 1) / os::k_page_size; }
+// For 1 <= size: never 0, which is how many pages the descriptor has that empty bins lead to. Hence not size + k_page_size - 1.
+constexpr std::uint64_t pages_of(std::size_t size) noexcept { return (size - 1) / os::k_page_size + 1; }
 
 }  // namespace rtpool::blocks

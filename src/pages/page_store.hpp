@@ -50,7 +50,8 @@ struct ArenaView {
   std::uint64_t id = 0;  // of the pool, never reused: a thread compares it before it trusts the heap it has at hand
   char* base = nullptr;
   std::atomic<std::size_t> committed{0};  // bytes; only grows
-  // One of index k_no_page, taken as signed, is there and says 0 pages: an empty bin needs no look of its own.
+  // One of index k_no_page, taken as signed, is there and says 0 pages, as no request does: an empty bin needs no look of its
+  // own.
   PageDesc* descs = nullptr;
   // The same in pages and in units of 64 bytes: what a pointer rotated by so many bits is compared with, so that one that is
   // not aligned to them is far out of range.

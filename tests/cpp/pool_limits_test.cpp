@@ -90,6 +90,29 @@ TEST_F(PoolTest, AbsurdSizesAreRefused) {
   EXPECT_EQ(pool.stats().failures, 8U);
 }
 
+// The thread has its heap, so that requests come to where hits look: sizes whose round-up to pages wraps to 0 found what no page has.
+TEST_F(PoolTest, AbsurdSizesAreRefusedByTheHitPathToo) {
+  Pool& pool = make();
+  void* const block = pool.allocate(100);
+  void* const run = pool.allocate(100 * k_kib);
+  std::uint64_t failures = 0;
+  for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 511, SIZE_MAX - 4093, SIZE_MAX - 4094, SIZE_MAX - 4095, SIZE_MAX / 2 + 1,
+                                 (std::size_t{1} << 44) - 4096, (std::size_t{1} << 44) + 4096}) {
+    EXPECT_EQ(pool.allocate(size), nullptr) << size;
+    EXPECT_EQ(pool.allocate_zeroed(size), nullptr) << size;
+    EXPECT_EQ(pool.allocate_aligned(size, 4096), nullptr) << size;
+    EXPECT_EQ(pool.resize(block, size), nullptr) << size;
+    EXPECT_EQ(pool.resize(run, size), nullptr) << size;
+    failures += 5;
+  }
+  const Stats stats = pool.stats();
+  EXPECT_EQ(stats.failures, failures);
+  EXPECT_EQ(stats.current_count, 2U);
+  pool.release(block);
+  pool.release(run);
+  EXPECT_TRUE(pool.check().ok);
+}
+
 TEST_F(PoolTest, FallbackServesCountsAndFrees) {
   Options options;
   options.size = k_mib;
