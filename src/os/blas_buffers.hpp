@@ -1,7 +1,7 @@
 // The OS contract for what OpenBLAS works in: a buffer for each thread that is in one of its routines at that moment.
 //
 // OpenBLAS maps one the first time that so many threads are inside at once, which may come hours into a program, and keeps
-// it. A program that has used one of them knows how much of each it needs.
+// it. How much of each a program needs shows in what it has used, and in how OpenBLAS divides products of common sizes.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@ struct BlasBuffers {
 };
 
 // Has every loaded OpenBLAS map buffers for as many callers at once as the process has threads, at most 32, and makes as
-// much of each resident as any of them has been used so far, in whichever copy (NumPy and SciPy bring one each). Any thread.
-// Nothing with one thread and one copy. Costs the faults that would have come later, and some 50 us a buffer.
+// much of each resident as any of them has been used so far, in whichever copy (NumPy and SciPy bring one each), and at least
+// the first 4 MiB if any has been used at all. Any thread. Costs the faults that would have come later, and some 50 us a buffer.
 BlasBuffers make_blas_buffers_ready() noexcept;
 
 // What is loaded that multiplies matrices.

@@ -21,7 +21,8 @@ _THREADS = 4
 # BLAS packs both operands into buffers, which float32 shares with float64: of the first a piece of some hundred rows
 # and columns, of the second one of as many rows and all columns. A narrow second operand fills the one, a flat first
 # operand the other, for a fourteenth of the work of square ones. How the work is divided depends on the sizes and on
-# the processor: pages that one of these leaves out another one touches.
+# the processor and on the number of threads: pages that one of these leaves out another one touches, or, where OpenBLAS
+# lets its buffers be asked for, `make_program_resident` does. In one thread a narrow operand fills next to nothing.
 _BLAS_ROWS = (768, 512)
 _BLAS_DEPTHS = (256, 384)
 _BLAS_NARROW = 32

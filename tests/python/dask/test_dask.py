@@ -32,20 +32,25 @@ def until(holds: Callable[[], bool], timeout: float = 30.0) -> None:
         time.sleep(0.1)  # between two looks
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """A cluster leaves what it sets for its workers (OPENBLAS_NUM_THREADS and more) in the process that starts it."""
+    before = dict(os.environ)
     # The workers import what this module runs.
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{before}"
-    try:
-        with (
-            LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="2GB", dashboard_address=":0") as cluster,
-            Client(cluster) as made,
-        ):
-            made.register_plugin(rtpool.dask.RtpoolPlugin(idle="400 ms", shared="64 MiB"))
-            yield made
-    finally:
-        os.environ["PYTHONPATH"] = before
+    os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{before.get('PYTHONPATH', '')}"
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def client(environment: None) -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="2GB", dashboard_address=":0") as cluster,
+        Client(cluster) as made,
+    ):
+        made.register_plugin(rtpool.dask.RtpoolPlugin(idle="400 ms", shared="64 MiB"))
+        yield made
 
 
 def workers(client: Client) -> list[str]:

@@ -10,6 +10,7 @@ FIRST_TIMES = {
     "matrix product": ("a = np.ones((400, 400))", "a @ a"),
     "matrix product, single precision": ("a = np.ones((400, 400), np.float32)", "a @ a"),
     "larger matrix product": ("a = np.ones((768, 768))", "a @ a"),
+    "matrix product, complex": ("a = np.ones((400, 400), complex)", "a @ a"),
     "wide matrix product": ("a = np.ones((600, 300))", "a.T @ a"),
     "matrix times vector": ("a = np.ones((400, 400))", "a @ a[0]"),
     "small matrices": ("a = np.eye(6)", "np.linalg.solve(a, a @ a)"),
@@ -63,6 +64,18 @@ def test_the_first_time_does_not_fault(run_python, name: str, options: str, at: 
     """In the fourth iteration of a loop that is warm, and in the first one of a section that has only a plan."""
     setup, work = FIRST_TIMES[name]
     done = run_python(PROGRAM.format(setup=setup, work=work, options=options, at=at))
+    if "not watched" in done.stdout:
+        pytest.skip("the kernel does not let threads watch themselves here")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("name", [name for name in FIRST_TIMES if "product" in name or name == "solving"])
+def test_the_first_time_with_so_many_threads_of_blas(run_python, name: str, threads: str) -> None:
+    """OpenBLAS divides the work otherwise in one thread, as many programs set it, and uses more of its buffer."""
+    setup, work = FIRST_TIMES[name]
+    program = PROGRAM.format(setup=setup, work=work, options="warmup=3, iterations=6", at=3)
+    done = run_python(program, OPENBLAS_NUM_THREADS=threads, OMP_NUM_THREADS=threads)
     if "not watched" in done.stdout:
         pytest.skip("the kernel does not let threads watch themselves here")
     assert done.stdout == ""
