@@ -19,17 +19,17 @@ std::size_t units_bytes(std::size_t bytes) noexcept {
 }  // namespace
 
 int Origins::begin(os::Memory& memory, const void* first, std::size_t bytes) noexcept {
-  if (reserved_ == 0) {
-    const std::size_t wanted = pages_bytes(bytes) + units_bytes(bytes);
-    void* address = nullptr;
-    if (const int error = memory.reserve(wanted, os::k_page_size, &address); error != 0) return error;
-    memory_ = &memory;
-    reserved_ = wanted;
-    pages_ = static_cast<Word*>(address);
-    units_ = reinterpret_cast<Word*>(static_cast<char*>(address) + pages_bytes(bytes));
-  }
+  // Once a pool: an allocation of the recording before may still be on its way here.
+  if (reserved_ != 0) return 0;
+  const std::size_t wanted = pages_bytes(bytes) + units_bytes(bytes);
+  void* address = nullptr;
+  if (const int error = memory.reserve(wanted, os::k_page_size, &address); error != 0) return error;
   // Touched here and there: a huge page each time would be 512 times too much.
-  (void)memory.advise_huge(pages_, reserved_, false);
+  (void)memory.advise_huge(address, wanted, false);
+  memory_ = &memory;
+  reserved_ = wanted;
+  pages_ = static_cast<Word*>(address);
+  units_ = reinterpret_cast<Word*>(static_cast<char*>(address) + pages_bytes(bytes));
   first_ = first;
   bytes_ = bytes;
   return 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 #include <unordered_map>
 
@@ -142,6 +143,37 @@ TEST_F(TraceTest, WhatIsAliveBeforeComesFirst) {
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (i != 2) pool.release(blocks[i]);
   }
+}
+
+// All of it, whatever goes back to the kernel meanwhile.
+TEST_F(TraceTest, WhatIsAliveIsFoundWhileMemoryGoesBack) {
+  constexpr std::size_t k_size = 20'001;
+  constexpr std::size_t k_count = 100;
+  constexpr std::size_t k_times = 40;
+  Pool& pool = make();
+  std::vector<void*> blocks;
+  for (std::size_t i = 0; i < k_count; ++i) blocks.push_back(pool.allocate(k_size));
+  ASSERT_EQ(start(), 0);
+  std::atomic<bool> done{false};
+  std::atomic<unsigned> rounds{0};
+  std::thread busy([&] {
+    for (; !done; ++rounds) {
+      for (void* const block : {pool.allocate(3 * k_mib), pool.allocate(5 * k_mib)}) pool.release(block);
+      pool.give_object_arena(pool.take_object_arena(k_mib));
+      pool.trim();
+    }
+  });
+  std::size_t times = 0;
+  for (; times < k_times || rounds < 2 * k_times; ++times) {
+    EXPECT_EQ(pool.begin_recording(), 0);
+    pool.end_recording();
+  }
+  done = true;
+  busy.join();
+  std::size_t found = 0;
+  for (const TracedEvent& event : of(finish(), trace::k_alive)) found += event.size == k_size ? 1 : 0;
+  EXPECT_EQ(found, times * k_count);
+  for (void* const block : blocks) pool.release(block);
 }
 
 TEST_F(TraceTest, ResizingIsAFreeAndAnAllocation) {
