@@ -133,27 +133,25 @@ PageStore::Part PageStore::part_at(const void* address) const noexcept {
 }
 
 const char* PageStore::validate() noexcept {
-  const std::lock_guard giving(giving_lock_);
-  const std::lock_guard grow(growth_lock_);
-  const std::lock_guard guard(run_lock_);
-  return runs_.validate(committed_pages());
+  const std::lock_guard guard(*this);
+  return validate_locked();
 }
 
-void PageStore::lock_for_fork() noexcept {
+void PageStore::lock() noexcept {
   record_lock_.lock();
   giving_lock_.lock();
   growth_lock_.lock();
   run_lock_.lock();
 }
 
-void PageStore::unlock_after_fork(bool child) noexcept {
-  if (child) {
-    run_lock_.reset_after_fork();
-    growth_lock_.reset_after_fork();
-    giving_lock_.reset_after_fork();
-    record_lock_.reset_after_fork();
-    return;
-  }
+void PageStore::reset_after_fork() noexcept {
+  run_lock_.reset_after_fork();
+  growth_lock_.reset_after_fork();
+  giving_lock_.reset_after_fork();
+  record_lock_.reset_after_fork();
+}
+
+void PageStore::unlock() noexcept {
   run_lock_.unlock();
   growth_lock_.unlock();
   giving_lock_.unlock();

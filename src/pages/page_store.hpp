@@ -13,7 +13,8 @@
 // notes a run's frames: one store for 2 MiB); the *growth lock* is held while the kernel makes memory ready, outside of the run
 // lock, so that requests that free runs can serve are not held up by a growth; the *giving lock* while memory goes back that
 // nobody waits for, so that a growth about to be refused can wait for it; the *record lock* guards records. Order: giving lock,
-// growth lock, run lock; record lock alone. Failure: k_no_page or an errno value; nothing is lost on failure.
+// growth lock, run lock; record lock alone, or before them all (`lock`). Failure: k_no_page or an errno value; nothing
+// is lost on failure.
 #pragma once
 
 #include <atomic>
@@ -144,11 +145,13 @@ class PageStore {
   // What lies at an address of the store's: for reports, as it was a moment ago. O(pages of the run).
   enum class Part : std::uint8_t { foreign, not_ready, free_pages, run, slab, object_arena, descriptors, records };
   Part part_at(const void* address) const noexcept;
-  // nullptr or the id of a broken invariant. Takes both locks.
+  // nullptr or the id of a broken invariant. Takes all locks; `validate_locked` where the caller holds them.
   const char* validate() noexcept;
-  // For a consistent fork: both locks held across it.
-  void lock_for_fork() noexcept;
-  void unlock_after_fork(bool child) noexcept;
+  const char* validate_locked() const noexcept { return runs_.validate(committed_pages()); }
+  // All locks: no run begins or ends meanwhile but those of heaps. For a walk over the pages, and held across a fork.
+  void lock() noexcept;
+  void unlock() noexcept;
+  void reset_after_fork() noexcept;  // in the child, instead of `unlock`
 
   static constexpr unsigned k_drain = 8;
   static constexpr unsigned k_trim_looks = 64;

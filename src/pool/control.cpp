@@ -169,7 +169,7 @@ struct Walked {
   ObjectArenas::Walked objects;
 };
 
-// PG-1: every committed page belongs to exactly one run. Adds up what is alive or remotely freed.
+// PG-1: every committed page belongs to exactly one run. Adds up what is alive or remotely freed. PoolImpl::hold_pages.
 CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
   const PageIndex committed = pool.store_.committed_pages();
   const PageDesc* const descs = pool.store_.view().descs;
@@ -216,8 +216,13 @@ CheckResult Pool::check() noexcept {
   CheckResult result;
   Walked walked;
   Walked counted;
-  if (const char* const id = self.store_.validate()) result = broken(id, 0, "the free page runs are inconsistent");
+  self.hold_pages();
+  if (const char* const id = self.store_.validate_locked()) result = broken(id, 0, "the free page runs are inconsistent");
   if (result.ok) result = walk_pages(self, &walked);
+  if (const char* const id = result.ok ? self.object_arenas_.validate_locked(walked.objects) : nullptr) {
+    result = broken(id, 0, "the object arenas differ from the runs found");
+  }
+  self.let_pages_go();
   self.for_each_heap([&](Heap& heap) {
     counted.live_bytes += heap.live_bytes();
     counted.live_count += heap.live_count();
@@ -229,9 +234,6 @@ CheckResult Pool::check() noexcept {
   }
   if (result.ok && counted.owned_bytes != walked.owned_bytes) {
     result = broken("HP-6", 0, "the counters of owned memory differ from the runs and slabs found");
-  }
-  if (const char* const id = result.ok ? self.object_arenas_.validate(walked.objects) : nullptr) {
-    result = broken(id, 0, "the object arenas differ from the runs found");
   }
   self.resume_heaps();
   if (result.ok && self.debug_ != nullptr) result = self.debug_->verify();

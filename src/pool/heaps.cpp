@@ -61,6 +61,16 @@ void PoolImpl::resume_heaps() noexcept {
   for_each_heap([](Heap& heap) { heap.lock.resume(); });
 }
 
+void PoolImpl::hold_pages() noexcept {
+  object_arenas_.lock().lock();
+  store_.lock();
+}
+
+void PoolImpl::let_pages_go() noexcept {
+  store_.unlock();
+  object_arenas_.lock().unlock();
+}
+
 void PoolImpl::flush_heaps() noexcept {
   const std::lock_guard guard(control_lock_);
   stop_heaps();
@@ -85,8 +95,7 @@ void PoolImpl::stop_for_fork() noexcept {
   learning_lock_.lock();
   fallback_table_.lock().lock();
   if (debug_ != nullptr) debug_->lock().lock();
-  object_arenas_.lock().lock();
-  store_.lock_for_fork();
+  hold_pages();
 }
 
 void PoolImpl::resume_after_fork(bool child) noexcept {
@@ -95,9 +104,8 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     resting_.store(true, std::memory_order_relaxed);
     set_attention(blocks::k_resting, true);
   }
-  store_.unlock_after_fork(child);
   if (!child) {
-    object_arenas_.lock().unlock();
+    let_pages_go();
     if (debug_ != nullptr) debug_->lock().unlock();
     fallback_table_.lock().unlock();
     learning_lock_.unlock();
@@ -106,6 +114,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     idle_lock_.unlock();
     return;
   }
+  store_.reset_after_fork();
   object_arenas_.lock().reset_after_fork();
   if (debug_ != nullptr) debug_->lock().reset_after_fork();
   fallback_table_.lock().reset_after_fork();

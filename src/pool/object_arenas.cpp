@@ -241,8 +241,7 @@ void ObjectArenas::reset_peak() noexcept {
   counts_.peak_bytes = counts_.bytes;
 }
 
-const char* ObjectArenas::validate(const Walked& walked) noexcept {
-  const std::lock_guard guard(lock_);
+const char* ObjectArenas::validate_locked(const Walked& walked) const noexcept {
   if (walked.bytes != counts_.bytes || walked.kept_bytes != counts_.kept_bytes) return "OA-1";
   const PageDesc* const descs = store_.view().descs;
   std::uint64_t bytes = 0;

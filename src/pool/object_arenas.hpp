@@ -70,12 +70,12 @@ class ObjectArenas {
 
   Counts counts() noexcept;
   void reset_peak() noexcept;
-  // nullptr or the id of a broken invariant; `counted` is what a walk over all pages found.
+  // nullptr or the id of a broken invariant; `walked` is what a walk over all pages found, the lock held since before it.
   struct Walked {
     std::uint64_t bytes = 0;
     std::uint64_t kept_bytes = 0;
   };
-  const char* validate(const Walked& walked) noexcept;
+  const char* validate_locked(const Walked& walked) const noexcept;
   os::PriorityLock& lock() noexcept { return lock_; }
 
  private:

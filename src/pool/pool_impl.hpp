@@ -190,6 +190,10 @@ struct PoolImpl : Pool {
   void stop_heaps() noexcept;    // control_lock_ held
   void resume_heaps() noexcept;  // control_lock_ held
   void pass_barrier() noexcept;  // control_lock_ held; between begin_stop and await
+  // The heaps stopped, and this: no page changes its run. Object arenas come and go and free memory goes back to the kernel
+  // without a heap, so that who walks over the pages needs both.
+  void hold_pages() noexcept;
+  void let_pages_go() noexcept;
   void flush_heaps() noexcept;   // takes control_lock_; the caller is outside of its heap
   void stop_for_fork() noexcept;
   void resume_after_fork(bool child) noexcept;

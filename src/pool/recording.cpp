@@ -60,12 +60,12 @@ void PoolImpl::note_live_blocks() noexcept {
     std::free(blocks);
     return;
   }
+  hold_pages();
   const pages::PageIndex committed = store_.committed_pages();
   const pages::ArenaView& view = store_.view();
   for (pages::PageIndex page = 0; page < committed;) {
     const pages::PageDesc& desc = view.descs[page];
     if (desc.state() != pages::RunState::slab) {
-      if (desc.state() == pages::RunState::none) return;  // the arena's end is being made ready
       char* const block = view.base + std::size_t{page} * os::k_page_size;
       if (const Found found = find_block(block); found.place == Place::live) note(block, found.requested);
       page += desc.pages;
@@ -78,6 +78,7 @@ void PoolImpl::note_live_blocks() noexcept {
     }
     page += slab.pages;
   }
+  let_pages_go();
   fallback_table_.for_each(note);
 }
 

@@ -281,6 +281,34 @@ TEST_F(IdleTest, DebugPoolsGiveBackToo) {
   expect_ok(pool);
 }
 
+// Memory goes back, and arenas come and go, outside of all heaps: a walk over the pages meets whole runs all the same.
+TEST_F(IdleTest, AWalkMeetsWholeRunsWhileMemoryGoesBack) {
+  Pool& pool = make();
+  std::vector<void*> apart;  // so that there is much to walk over
+  for (int i = 0; i < 400; ++i) apart.push_back(pool.allocate(20 * k_kib));
+  std::atomic<bool> done{false};
+  std::atomic<int> rounds{0};
+  std::thread busy([&] {
+    for (; !done; ++rounds) {
+      std::vector<void*> arenas;
+      for (int i = 0; i < 8; ++i) arenas.push_back(pool.take_object_arena(k_mib));
+      for (void* const arena : arenas) pool.give_object_arena(arena);
+      wave(pool, 4, 3 * k_mib);
+      pool.trim();
+    }
+  });
+  while (rounds == 0) std::this_thread::yield();
+  for (int i = 0; i < 300 || rounds < 20; ++i) {
+    const CheckResult result = pool.check();
+    EXPECT_TRUE(result.ok) << result.invariant << ": " << result.text;
+    if (!result.ok) break;
+  }
+  done = true;
+  busy.join();
+  for (void* const block : apart) pool.release(block);
+  expect_ok(pool);
+}
+
 TEST_F(IdleTest, ObjectArenasThatComeBackWhileThePoolRestsAreNoticed) {
   Pool& pool = idle_after(50 * k_ms);
   std::vector<void*> arenas;

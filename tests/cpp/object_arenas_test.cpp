@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <mutex>
 #include <random>
 #include <thread>
 #include <vector>
@@ -459,6 +460,10 @@ TEST(ObjectArenasAge, TheOldestGoFirst) {
   growth.limit = 64 * k_mib;
   ASSERT_EQ(store.initialise(memory, growth, 1).error, 0);
   ObjectArenas arenas(store, clock);
+  const auto validate = [&](const ObjectArenas::Walked& walked) {
+    const std::lock_guard guard(arenas.lock());
+    return arenas.validate_locked(walked);
+  };
   void* made[6];
   for (void*& arena : made) arena = arenas.take_new(k_arena, ObjectArenas::Growing::resident);
   arenas.give_kept_back(0);  // what the growth for them left
@@ -466,17 +471,17 @@ TEST(ObjectArenasAge, TheOldestGoFirst) {
     clock.time += 10;
     ASSERT_TRUE(arenas.give(arena, false));
   }
-  EXPECT_EQ(arenas.validate({0, 6 * k_arena}), nullptr);
+  EXPECT_EQ(validate({0, 6 * k_arena}), nullptr);
   clock.time += 5;
   EXPECT_EQ(arenas.give_kept_back(56), 0U);
   EXPECT_EQ(arenas.give_kept_back(35, 1), k_arena);   // one of the three that are as old
   EXPECT_EQ(arenas.give_kept_back(35), 2 * k_arena);  // the other two
   EXPECT_EQ(arenas.give_kept_back(35), 0U);
-  EXPECT_EQ(arenas.validate({0, 3 * k_arena}), nullptr);
+  EXPECT_EQ(validate({0, 3 * k_arena}), nullptr);
   EXPECT_EQ(arenas.take_kept(k_arena), made[5]);
   EXPECT_EQ(arenas.take_kept(2 * k_arena), nullptr);
   EXPECT_EQ(arenas.give_kept_back(0), 2 * k_arena);
-  EXPECT_EQ(arenas.validate({k_arena, 0}), nullptr);
+  EXPECT_EQ(validate({k_arena, 0}), nullptr);
   EXPECT_TRUE(arenas.give(made[5], false));
   EXPECT_EQ(store.validate(), nullptr);
   store.destroy();

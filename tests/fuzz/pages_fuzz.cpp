@@ -352,14 +352,14 @@ class StoreGame {
 
   // While somebody has the store's lock frees go to the pending list; whoever has it next drains it.
   void give_while_locked() {
-    store_.lock_for_fork();
+    store_.lock();
     for (unsigned left = input_.byte() % 48; left != 0 && !held_.empty(); --left) {
       const Piece piece = remove_one();
       const int calls = memory_.all_calls;
       store_.give_soon(piece.first, piece.pages, false);
       FUZZ_EXPECT(memory_.all_calls == calls);
     }
-    store_.unlock_after_fork(false);
+    store_.unlock();
   }
 
   void lengthen() {
