@@ -20,8 +20,10 @@ CELL = re.compile(r"^<!-- cell -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTA
 
 
 @pytest.fixture
-def shell() -> Iterator[Any]:
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A shell of its own with the extension loaded."""
+    # A shell puts a module of its own in the place of the program's, which processes by spawn are made after.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     pytest.importorskip("IPython")
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
