@@ -190,7 +190,7 @@ def test_threads_and_stacks() -> None:
 def many_places(count: int, turns: int) -> bytes:
     """A place a function with a long name, all of them in every turn."""
     name = "f" * 280
-    places = [(f"/work/{'d' * 200}/{number}.py", f"{name}{number}", number, 0, 9) for number in range(1, count + 1)]
+    places = [(f"/code/{'d' * 200}/{number}.py", f"{name}{number}", number, 0, 9) for number in range(1, count + 1)]
     return trace_file([loop(turns, count)], places=places)
 
 
@@ -203,7 +203,7 @@ def test_the_page_keeps_its_size() -> None:
 
 def test_deep_stacks_are_cut() -> None:
     deep = 3000
-    places = [(f"/work/{number}.py", f"f{number}", number, -1, -1) for number in range(1, deep + 1)]
+    places = [(f"/code/{number}.py", f"f{number}", number, -1, -1) for number in range(1, deep + 1)]
     stacks = [(number, number + 1) for number in range(deep)]
     events = [(1000 * k, format.ALLOCATE, k, 4096 * k, 100) for k in range(1, deep + 1)]
     found = page_of(load(trace_file([events], places=places, stacks=stacks)))
