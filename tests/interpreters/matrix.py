@@ -81,7 +81,8 @@ class Environment:
     def install(self, *what: object, options: tuple[str, ...] = ()) -> None:
         pip = (self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options)
         if self.run(*pip, *what) != 0:
-            raise Impossible(f"pip cannot install {' '.join(map(str, what))} (see {self.log.relative_to(ROOT)})")
+            said = " ".join("this tree" if str(each) == str(ROOT) else str(each) for each in what)
+            raise Impossible(f"pip cannot install {said} (see {self.log.relative_to(ROOT)})")
 
     def versions(self) -> list[str]:
         """Of Python and of NumPy."""

@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> 
 
 def test_command_line(tmp_path: Path) -> None:
     path = tmp_path / "loop.trace"
-    path.write_bytes(trace_file([loop(5, 3)], places=[("/work/p.py", "f", n, 0, 5) for n in (1, 2, 3)]))
+    path.write_bytes(trace_file([loop(5, 3)], places=[("/code/p.py", "f", n, 0, 5) for n in (1, 2, 3)]))
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rtpool", "trace", *map(str, arguments)]
