@@ -133,7 +133,7 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, default=200, help="iterations of a process before it is watched")
     parser.add_argument("--loops", nargs="*", choices=list(LOOPS), default=list(LOOPS))
     parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(TITLES))
-    parser.add_argument("--keep", action="store_true", help="keep the other loops' figures of the results")
+    parser.add_argument("--keep", action="store_true", help="keep the figures of the other loops and contestants")
     parser.add_argument("--counters", action="store_true", help="leave times out: the machine is busy with other work")
     parser.add_argument("--dry", action="store_true", help="write nothing; print the figures as JSON")
     arguments = parser.parse_args()
@@ -148,7 +148,8 @@ def main() -> int:
     clean = True
     for loop in arguments.loops:
         problem = missing(loop)
-        results["loops"][loop] = problem or {}
+        kept = results["loops"].get(loop)  # of contestants that are not taken again
+        results["loops"][loop] = problem or (dict(kept) if isinstance(kept, dict) else {})
         if problem:
             continue
         for name, environment in environments().items():
