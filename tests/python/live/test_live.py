@@ -43,7 +43,7 @@ class Child:
             [*command, sys.executable, "-c", textwrap.dedent(code)],
             env={**inherited, "RTPOOL_LIVE": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, bufsize=1,
+            text=True, bufsize=1, start_new_session=True,
         )  # fmt: skip
         self.number = int(self.read())
 
@@ -69,8 +69,10 @@ def child(code: str = CHILD, command: tuple[str, ...] = (), **environment: str) 
     try:
         yield made
     finally:
-        made.process.kill()
-        made.process.communicate()
+        # With what it forked: while one of these has its standard output open, the reading does not end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(made.process.pid, signal.SIGKILL)
+        made.end()
 
 
 @contextlib.contextmanager
@@ -183,7 +185,10 @@ def test_shared_pools_are_there() -> None:
 
 def test_forked_children_show_themselves() -> None:
     with child() as one:
-        told = one.do("r, w = os.pipe(); n = os.fork(); (n or (os.read(r, 1), os._exit(0))); print(n)")
+        one.do("go, let_go = os.pipe(); forked, has_forked = os.pipe()")
+        # The child says when its fork is over: until then it has its parent's page.
+        one.do("n = os.fork(); (n or (os.write(has_forked, b'x'), os.read(go, 1), os._exit(0)))")
+        told = one.do("os.read(forked, 1); print(n)")
         number = int(told)
         assert number in processes.find()[0]
         with watched(number) as process, watched(one.process.pid) as parent:
@@ -191,7 +196,7 @@ def test_forked_children_show_themselves() -> None:
             assert snapshot.answered and snapshot.page is not None and snapshot.page.process == number
             assert eyes(snapshot).name == "eyes"
             assert parent.look().answered
-        one.do("os.write(w, b'x'); os.waitpid(n, 0)")
+        one.do("os.write(let_go, b'x'); os.waitpid(n, 0)")
         with pytest.raises(processes.NotShown, match="there is no process"):
             processes.Watched(number)
 
