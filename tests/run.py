@@ -13,14 +13,17 @@ reason. The last line is `N passed, N failed, N skipped`; the exit code is 0 if 
     python3 tests/run.py --skip asan tsan numpy     all but some
 
 Two lanes of steps run side by side: what is compiled steps aside (`nice`) for what runs in Python, real-time loops
-among it.
+among it. Each command has a deadline (bounded.py), each Python test as well: what hangs is named and shown with its
+stacks, and the whole ends within half an hour. A machine that is too slow for that: `--minutes 120`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,17 +31,24 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bounded import TIME_IS_UP
+
 ROOT = Path(__file__).resolve().parent.parent
+BOUNDED = ROOT / "tests" / "bounded.py"
 WORK = ROOT / "build" / "tests"
 # Line numbers only: full debug information doubles the time to build.
 SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
 WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined"]
 BUILD_REQUIREMENTS = ["meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0"]
+# Seconds in a run of MINUTES: what a command may take, pytest as a whole, and each of its tests. A test that does not
+# end then fails and the others go on; where no signal ends it, it is named and pytest ends a little later.
+MINUTES = 30.0
+A_COMMAND, ALL_PYTHON_TESTS, A_PYTHON_TEST, A_HUNG_TEST = 600.0, 1200.0, 120.0, 180.0
 
 
 class Skipped(Exception):
@@ -63,15 +73,34 @@ class Result:
         self.skips += other.skips
 
 
+class Clock:
+    """What is left of the time of the whole run."""
+
+    def __init__(self, minutes: float) -> None:
+        self.scale = minutes / MINUTES
+        # The last commands are still to be killed and reported then.
+        self.end = time.monotonic() + 60 * minutes - 30 * self.scale
+
+    def bound(self, seconds: float) -> float:
+        """The time for a command that may take so many seconds in a run of the usual length."""
+        return min(seconds * self.scale, self.end - time.monotonic())
+
+    def stop(self) -> None:
+        """Nothing more is started."""
+        self.end = 0
+
+
 class Runner:
     """Runs the commands of one step in the test environment, their output in a log file."""
 
-    def __init__(self, step: str, quick: bool = False, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, step: str, clock: Clock, quick: bool = False, prefix: tuple[str, ...] = ()) -> None:
         self.venv = WORK / "venv"
         self.python = str(self.venv / "bin" / "python")
         self.logs = WORK / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.step = step
+        self.clock = clock
+        self.processor_time = 0.0
         self.quick = quick
         self.prefix = prefix
         self.env = {**os.environ, "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
@@ -81,14 +110,42 @@ class Runner:
     def log(self) -> Path:
         return self.logs / f"{self.step}.log"
 
-    def run(self, *command: str, variables: dict[str, str] | None = None) -> int:
-        """Run a command with its output appended to the step's log; return its exit code."""
+    def run(
+        self,
+        *command: str,
+        variables: dict[str, str] | None = None,
+        seconds: float = A_COMMAND,
+        now: Path | None = None,
+    ) -> int:
+        """Run a command with its output appended to the step's log; return its exit code.
+
+        It may take so many seconds in a run of the usual length. `now`: where it keeps what it is doing; then each of
+        these things is bounded, too.
+        """
+        bound = self.clock.bound(seconds)
+        if bound <= 0:
+            raise Failed(f"no time is left to run {Path(command[0]).name}")
+        bounded = [sys.executable, str(BOUNDED), "--seconds", f"{bound:.0f}"]
+        if now is not None:
+            bounded += ["--now", str(now), "--each", f"{self.clock.scale * A_HUNG_TEST:.0f}"]
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
-            env = {**self.env, **(variables or {})}
-            whole = [*self.prefix, *command]
-            return subprocess.run(whole, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT).returncode
+            process = subprocess.Popen(
+                [*self.prefix, *bounded, *command],
+                cwd=ROOT,
+                env={**self.env, **(variables or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.processor_time += usage.ru_utime + usage.ru_stime
+        if process.returncode == TIME_IS_UP:
+            said = [line for line in self.tail().splitlines() if line.startswith("bounded: ")]
+            raise Failed(said[-1].removeprefix("bounded: "))
+        return process.returncode
 
     def must(self, what: str, *command: str) -> None:
         """Run a command that has to succeed."""
@@ -167,9 +224,22 @@ def _googletest(runner: Runner, build: Path, *selection: str, variables: dict[st
     if code != 0 and not report.exists():
         raise Failed(f"meson test: exit code {code}")
     result = _read_junit(report)
+    if code != 0:
+        result.failures += _ended_otherwise(build / "meson-logs" / "testlog.json")
     if code != 0 and not result.failures:
         raise Failed(f"meson test: exit code {code}")
     return result
+
+
+def _ended_otherwise(log: Path) -> list[str]:
+    """The programs that ended without a report, by a signal or at their deadline, and the test each was in."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        program = json.loads(line)
+        if program["result"] in ("TIMEOUT", "ERROR", "INTERRUPT"):
+            begun = re.findall(r"^\[ RUN      \] (\S+)", program.get("stdout", ""), re.MULTILINE)
+            found.append(f"{program['name']}: {program['result']}" + (f" in {begun[-1]}" if begun else ""))
+    return found
 
 
 def core(runner: Runner) -> Result:
@@ -252,12 +322,21 @@ def python(runner: Runner) -> Result:
     """Run the Python tests against the installed package."""
     if not runner.quick and ctypes.util.find_library("portaudio") is None:
         _install_package(runner, "libportaudio2")  # for the page about audio; skipped without
-    report = WORK / "pytest.xml"
+    report, now = WORK / "pytest.xml", WORK / "pytest.now"
     report.unlink(missing_ok=True)
-    selection = ["-m", "not slow"] if runner.quick else []
-    code = runner.run(runner.python, "-m", "pytest", "-q", f"--junitxml={report}", *selection, "tests/python")
+    command = [runner.python, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "timeout_method=signal"]
+    command += [f"--timeout={runner.clock.scale * A_PYTHON_TEST:.0f}", *(["-m", "not slow"] if runner.quick else [])]
+    variables = {"RTPOOL_TEST_NOW": str(now)}
+    hung: list[str] = []
+    try:
+        code = runner.run(*command, "tests/python", variables=variables, seconds=ALL_PYTHON_TESTS, now=now)
+    except Failed as reason:
+        if not report.exists():
+            raise
+        hung = [str(reason)]  # after the last test
     result = _read_junit(report)
-    if code != 0 and not result.failures:
+    result.failures += hung
+    if not result.failures and code != 0:
         raise Failed(f"pytest: exit code {code}")
     return result
 
@@ -270,7 +349,7 @@ def lint(runner: Runner) -> Result:
         "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
     }
     checked = ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "tests/fuzz/long_run.py")
-    for script in (*checked, "tests/stress/long_run.py", "bench/run.py", "docs/build.py"):
+    for script in (*checked, "tests/bounded.py", "tests/stress/long_run.py", "bench/run.py", "docs/build.py"):
         mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
         checks[f"mypy over {script}"] = [*mypy, script]
     for name, command in checks.items():
@@ -348,13 +427,13 @@ def _perform(runner: Runner, step: Callable[[Runner], Result]) -> Result:
     if result.failures:
         problem = f"\n--- the end of {runner.log} ---\n{runner.tail()}\n---"
     counts = f"{result.passed} passed, {len(result.failures)} failed, {len(result.skips)} skipped"
-    took = time.monotonic() - began
-    print(f"{name:<12}{took:6.1f} s" + ("" if step is environment else f"  {counts}") + problem, flush=True)
+    took = f"{time.monotonic() - began:6.1f} s, {runner.processor_time:6.1f} s of processors"
+    print(f"{name:<12}{took}" + ("" if step is environment else f"  {counts}") + problem, flush=True)
     return result
 
 
-def _perform_lane(names: list[str], quick: bool, prefix: tuple[str, ...]) -> list[Result]:
-    return [_perform(Runner(name, quick, prefix), STEPS[name]) for name in names]
+def _perform_lane(names: list[str], clock: Clock, quick: bool, prefix: tuple[str, ...]) -> list[Result]:
+    return [_perform(Runner(name, clock, quick, prefix), STEPS[name]) for name in names]
 
 
 def _grouped(skips: list[str]) -> list[str]:
@@ -374,15 +453,21 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"of: {' '.join(STEPS)}")
     parser.add_argument("--skip", nargs="+", choices=STEPS, metavar="STEP", default=[], help="all but these")
     parser.add_argument("--quick", action="store_true", help="a first answer: the shorter tests of " + ", ".join(QUICK))
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="when all has ended, or is ended (%(default)g)")
     arguments = parser.parse_args()
     wanted = [name for name in arguments.only or (QUICK if arguments.quick else STEPS) if name not in arguments.skip]
-    total = _perform(Runner("environment", arguments.quick), environment)
+    clock = Clock(arguments.minutes)
+    total = _perform(Runner("environment", clock, arguments.quick), environment)
     if not total.failures:
         with ThreadPoolExecutor(len(LANES)) as executor:
-            lanes = [
-                executor.submit(_perform_lane, [name for name in lane if name in wanted], arguments.quick, prefix)
-                for lane, prefix in LANES.items()
-            ]
+            lanes = []
+            for lane, prefix in LANES.items():
+                names = [name for name in lane if name in wanted]
+                lanes.append(executor.submit(_perform_lane, names, clock, arguments.quick, prefix))
+            try:
+                wait(lanes)
+            except KeyboardInterrupt:
+                clock.stop()
             for result in (result for lane in lanes for result in lane.result()):
                 total.add(result)
         total.skips += [f"{name}: left out by option" for name in STEPS if name not in wanted]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,26 @@ import rtpool
 from rtpool import _core
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def doing(what: str) -> None:
+    """Keeps what is going on where the one who watches over this run looks for it (tests/bounded.py)."""
+    if path := os.environ.get("RTPOOL_TEST_NOW"):
+        Path(path).write_text(what, encoding="utf-8")
+
+
+def pytest_configure() -> None:
+    """What is interrupted here is to end also where a shell, which has this run in the background, ignores SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    doing(nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    doing("what the tests left, after the last of them")
 
 
 @pytest.fixture
