@@ -18,6 +18,11 @@ inline constexpr std::size_t k_largest_kernel_page = std::size_t{64} << 10;
 inline constexpr std::size_t k_huge_page_size = std::size_t{2} << 20;
 inline constexpr std::size_t k_gigantic_page_size = std::size_t{1} << 30;
 
+struct AddressRange {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+};
+
 class Memory {
  public:
   Memory() = default;
@@ -37,11 +42,14 @@ class Memory {
   virtual int commit(void* address, std::size_t bytes) noexcept = 0;
   // Undoes commit: contents are lost, the range stays reserved.
   virtual int decommit(void* address, std::size_t bytes) noexcept = 0;
+  // Puts fresh memory in the place of a committed range, whatever kind of pages is behind it: it reads as zeros, pages of the kernel's
+  // own size appear at first touch. What was there goes to the kernel, explicit huge pages to their pool.
+  virtual int renew(void* address, std::size_t bytes) noexcept = 0;
   // Makes a committed range inaccessible without losing contents, advice or lock; `commit` undoes it. For guard pages.
   // ENOMEM: too many mappings (vm.max_map_count); EINVAL: part of an explicit huge page.
   virtual int guard(void* address, std::size_t bytes) noexcept = 0;
-  // Replaces a reserved range by explicit huge pages of `page` bytes (2 MiB or 1 GiB), resident at once.
-  // ENOMEM when the kernel's hugetlb pool does not have them; the range is then reserved as before.
+  // Puts explicit huge pages of `page` bytes (2 MiB or 1 GiB) in the place of a reserved or committed range, resident at once.
+  // ENOMEM when the kernel's hugetlb pool does not have them; the range can then be committed as before, without its contents.
   virtual int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept = 0;
   // Makes a committed range resident without changing contents. ENOMEM, EHWPOISON: reported, never a signal.
   virtual int prefault(void* address, std::size_t bytes) noexcept = 0;
@@ -53,7 +61,8 @@ class Memory {
   // Moves what a committed frame (k_huge_page_size, aligned) holds into one huge page and makes all of it resident; contents stay.
   // EINVAL: the kernel cannot (before Linux 6.1), or the frame may not have one; ENOMEM, EAGAIN: not now.
   virtual int gather(void* frame) noexcept = 0;
-  // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards.
+  // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards. `locked`: by `lock`; what
+  // somebody else has locked (all memory of the process) goes as well.
   virtual int discard(void* address, std::size_t bytes, bool locked) noexcept = 0;
   // Counts the resident bytes of a range, which may begin and end anywhere.
   virtual int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept = 0;

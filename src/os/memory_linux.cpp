@@ -159,6 +159,14 @@ class LinuxMemory final : public Memory {
     return p == MAP_FAILED ? errno : 0;
   }
 
+  int renew(void* address, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    // One call, so that no other thread's mapping can come in between; neither MADV_DONTNEED nor mremap would do: the first leaves
+    // the explicit huge page reserved for its old place, the second a hole.
+    void* const p = ::mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return p == MAP_FAILED ? errno : 0;
+  }
+
   int guard(void* address, std::size_t bytes) noexcept override {
     const KeepErrno keep;
     return result(::mprotect(address, bytes, PROT_NONE));
@@ -178,7 +186,10 @@ class LinuxMemory final : public Memory {
       ::munmap(probe, bytes);
       return error;
     }
-    return populate(address, bytes);
+    // Refused late (a limit of the hugetlb cgroup): nothing of the kind stays behind.
+    const int error = populate(address, bytes);
+    if (error != 0) (void)renew(address, bytes);
+    return error;
   }
 
   int prefault(void* address, std::size_t bytes) noexcept override {
@@ -208,7 +219,10 @@ class LinuxMemory final : public Memory {
 
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
     const KeepErrno keep;
-    if (!locked) return result(::madvise(address, bytes, MADV_DONTNEED));
+    if (!locked) {
+      if (::madvise(address, bytes, MADV_DONTNEED) == 0) return 0;
+      if (errno != EINVAL) return errno;
+    }
     if (::madvise(address, bytes, MADV_DONTNEED_LOCKED) == 0) return 0;
     if (errno != EINVAL) return errno;
     // Before Linux 5.18 locked memory must be unlocked first; it is locked again when it is made ready again.

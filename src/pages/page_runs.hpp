@@ -80,6 +80,7 @@ class PageRuns {
   // First resident run of a list, for walks; follow `desc.run.next`. And whether a resident run of that list begins there.
   PageIndex first_in(unsigned list) const noexcept { return heads_[0][list]; }
   bool is_in(unsigned list, PageIndex page) const noexcept;
+  PageIndex first_absent_in(unsigned list) const noexcept { return heads_[1][list]; }
 
   // Walks all lists; nullptr if PR-1..PR-4 and PD-1..PD-3 hold, else the id of the broken one. O(pages).
   const char* validate(PageIndex committed) const noexcept;

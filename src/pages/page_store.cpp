@@ -106,6 +106,20 @@ std::size_t PageStore::free_bytes() noexcept {
   return runs_.free_pages() * os::k_page_size;
 }
 
+std::size_t PageStore::absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept {
+  const std::lock_guard guard(run_lock_);
+  std::size_t count = 0;
+  const unsigned last = PageRuns::list_of(k_frame_pages);
+  for (unsigned list = PageRuns::k_lists; list-- > last;) {
+    for (PageIndex at = runs_.first_absent_in(list); at != k_no_page && count != capacity; ++count) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(address_of(at));
+      out[count] = {begin, begin + std::size_t{view_.descs[at].pages} * os::k_page_size};
+      at = view_.descs[at].run.next.load(std::memory_order_relaxed);
+    }
+  }
+  return count;
+}
+
 PageStore::Part PageStore::part_at(const void* address) const noexcept {
   const auto* const byte = static_cast<const char*>(address);
   if (static_cast<std::size_t>(byte - descs_.base()) < descs_.reserved()) return Part::descriptors;

@@ -4,7 +4,8 @@
 // Memory that is *ready*, resident as far as the pool prefaults, is what counts against the limit; addresses do not: several
 // times the limit of them is reserved. A free run whose memory went back is *absent* and keeps its place. Growth makes a
 // *window* ready, free pages in a row, and where the limit leaves no room for that gives back other free memory in exchange: a
-// request is refused only where what is not free leaves no room for it. Explicit huge pages stay where they are.
+// request is refused only where what is not free leaves no room for it. Explicit huge pages come and go whole, in exchange only: what
+// was set aside for the pool stays the pool's (page_store_explicit.cpp).
 //
 // *Epochs* say how long memory has been free: `begin_epoch` is called now and then, each frame notes the epoch in which a page
 // of it was last given back, and what has been free since before an epoch can be asked for.
@@ -142,6 +143,9 @@ class PageStore {
   int lock_error() const noexcept { return lock_error_.load(std::memory_order_relaxed); }
   int huge_error() const noexcept { return huge_error_.load(std::memory_order_relaxed); }
 
+  // Where there are frames' worth of addresses in a row without memory behind them, the longest first; how many, at most `capacity`.
+  // O(what it fills).
+  std::size_t absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept;
   // What lies at an address of the store's: for reports, as it was a moment ago. O(pages of the run).
   enum class Part : std::uint8_t { foreign, not_ready, free_pages, run, slab, object_arena, descriptors, records };
   Part part_at(const void* address) const noexcept;
@@ -192,6 +196,13 @@ class PageStore {
   bool prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept;
   void put_back(PageIndex begin, PageIndex end) noexcept;
   std::uint32_t exchange(std::uint32_t pages) noexcept;
+  // --- page_store_explicit.cpp; under the growth lock ---
+  bool wants_explicit() const noexcept { return explicit_pages_ != 0 && !explicit_refused_; }
+  bool take_explicit(Piece* piece, GrowthFailure* failure) noexcept;
+  GrowthFailure commit_explicit(PageIndex from, PageIndex to) noexcept;
+  void mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept;
+  bool find_explicit_locked(std::uint32_t most, PageIndex* run, PageIndex* start, PageIndex* end) noexcept;
+  std::uint32_t exchange_explicit(std::uint32_t pages) noexcept;
   enum class Found : std::uint8_t { frames, nothing_yet, nothing };
   bool frame_is_free_before(PageIndex page, unsigned* looks) const noexcept;
   bool frame_is_free_from(PageIndex page, unsigned* looks) const noexcept;
@@ -202,7 +213,7 @@ class PageStore {
   std::size_t step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept;
   bool has_room_for(std::size_t needed) noexcept;
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
-  bool gives_back() const noexcept { return !has_explicit_pages_; }
+  bool gives_back() const noexcept { return !has_explicit_pages_.load(std::memory_order_relaxed); }
   void give_locked(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
   std::size_t ready_locked() const noexcept { return (committed_pages() - runs_.absent_pages()) * os::k_page_size; }
   // Pages of a page of the kernel: what has memory or none is a multiple of it.
@@ -231,7 +242,9 @@ class PageStore {
   os::PriorityLock record_lock_;
   os::PriorityLock giving_lock_;
   os::PriorityLock growth_lock_;
-  bool has_explicit_pages_ = false;  // under the growth lock
+  std::atomic<bool> has_explicit_pages_{false};  // under the growth lock to change
+  bool explicit_refused_ = false;    // the kernel had none, and none of the pool's has gone back since; under the growth lock
+  std::uint32_t explicit_pages_ = 0;  // pages of an explicit huge one; 0: the pool is to have none. Set once
   alignas(64) os::PriorityLock run_lock_;
   PageRuns runs_;
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock

@@ -24,7 +24,10 @@ void PageStore::out_of_lists(PageIndex first, PageIndex start, PageIndex end) no
 bool PageStore::discard(PageIndex start, PageIndex end) noexcept {
   const std::size_t bytes = std::size_t{end - start} * os::k_page_size;
   count_calls(1);
-  const bool done = memory_->discard(address_of(start), bytes, options_.lock && lock_error() == 0) == 0;
+  const bool whole_kind = gives_back();  // else explicit huge pages may be among them, which leave by being replaced
+  const int error = whole_kind ? memory_->discard(address_of(start), bytes, options_.lock && lock_error() == 0)
+                               : memory_->renew(address_of(start), bytes);
+  const bool done = error == 0;
   const std::lock_guard guard(run_lock_);
   const bool zero = (view_.descs[start].head.load(std::memory_order_relaxed) & k_zero_flag) != 0;
   runs_.give(start, end - start, zero, committed_pages(), done);

@@ -78,6 +78,8 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   } else if (options_.limit < options_.explicit_huge) {
     if (options_.strict) return {GrowthStep::huge_pages, E2BIG};
     huge_error_.store(E2BIG, std::memory_order_relaxed);
+  } else {
+    explicit_pages_ = static_cast<std::uint32_t>(options_.explicit_huge / os::k_page_size);
   }
   return {};
 }
@@ -138,63 +140,29 @@ bool PageStore::has_room_for(std::size_t needed) noexcept {
   return fits;
 }
 
-// More of the reserved range becomes free runs: absent, or of explicit huge pages.
+// More of the reserved range becomes free runs, absent ones; whole explicit huge pages of it where the pool is to have such.
 GrowthFailure PageStore::commit(std::uint32_t need, Ahead ahead, std::uint32_t* step_pages) noexcept {
   const std::size_t committed = view_.committed.load(std::memory_order_relaxed);
   const std::size_t needed = base::align_up(std::size_t{need} * os::k_page_size, memory_->page_size());
   if (needed > reserved_ - committed) return {GrowthStep::limit, ENOMEM};
-  std::size_t step = step_for(needed, committed, ahead);
+  const std::size_t whole = wants_explicit() ? base::align_up(committed + needed, options_.explicit_huge) - committed : 0;
+  std::size_t step = whole != 0 ? whole : step_for(needed, committed, ahead);
   if (step > reserved_ - committed) step = reserved_ - committed;
-  bool huge = options_.explicit_huge != 0 && huge_error() == 0;
-  if (huge) {
-    const std::size_t ready = capacity();
-    const std::size_t room = options_.limit > ready ? options_.limit - ready : 0;
-    if (needed > room) return {GrowthStep::limit, ENOMEM};
-    const std::size_t whole = base::align_up(needed, options_.explicit_huge);
-    if (whole > room || whole > reserved_ - committed) {
-      if (options_.strict) return {GrowthStep::huge_pages, E2BIG};
-      huge_error_.store(E2BIG, std::memory_order_relaxed);
-      huge = false;
-    } else if (!has_room_for(whole)) {
-      return {GrowthStep::prefault, ENOMEM};
-    } else {
-      step = whole;
-    }
-  }
-  unsigned calls = 0;
+  unsigned calls = 1;
   int error = descs_.extend(*memory_, bytes_of_descs(committed + step), options_.lock, &calls);
   if (error == 0) {
     error = frames_.extend(*memory_, ((committed + step) / os::k_huge_page_size + 1) * sizeof(Epoch), options_.lock, &calls);
   }
-  count_calls(calls);
+  const int refused = error == 0 ? memory_->commit(view_.base + committed, step) : 0;
+  count_calls(error == 0 ? calls : calls - 1);
   if (error != 0) return {GrowthStep::metadata, error};
-
-  char* const start = view_.base + committed;
-  if (huge) {
-    count_calls(1);
-    if (const int refused = memory_->commit_huge(start, step, options_.explicit_huge); refused != 0) {
-      if (options_.strict) return {GrowthStep::huge_pages, refused};
-      huge_error_.store(refused, std::memory_order_relaxed);
-      huge = false;
-    } else if (const GrowthFailure failure = make_ready(start, step); failure.error != 0) {
-      memory_->decommit(start, step);
-      return failure;
-    }
-  }
-  if (!huge) {
-    count_calls(1);
-    if (const int refused = memory_->commit(start, step); refused != 0) return {GrowthStep::commit, refused};
-  }
-  if (huge) {
-    has_explicit_pages_ = true;
-    growths_.fetch_add(1, std::memory_order_relaxed);
-  }
+  if (refused != 0) return {GrowthStep::commit, refused};
   const std::lock_guard guard(run_lock_);
   view_.committed.store(committed + step, std::memory_order_release);
   view_.committed_pages.store((committed + step) / os::k_page_size, std::memory_order_release);
   view_.committed_units.store((committed + step) / k_unit, std::memory_order_release);
   *step_pages = static_cast<std::uint32_t>(step / os::k_page_size);
-  runs_.give(static_cast<PageIndex>(committed / os::k_page_size), *step_pages, true, committed_pages(), !huge);
+  runs_.give(static_cast<PageIndex>(committed / os::k_page_size), *step_pages, true, committed_pages(), true);
   return {};
 }
 
@@ -219,7 +187,7 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
       fresh != 0 && (window.first == k_no_page || tail.absent + 2 * std::uint64_t{fresh} < window.absent)) {
     std::uint32_t step = 0;
     *failure = commit(fresh, request.ahead, &step);
-    if (failure->error == 0 && request.ahead == Ahead::more) surplus = step - fresh;
+    if (failure->error == 0 && request.ahead == Ahead::more && !wants_explicit()) surplus = step - fresh;
     piece->untouched = failure->error == 0 && request.ahead == Ahead::none;
   }
   const std::lock_guard guard(run_lock_);
@@ -248,10 +216,11 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
 }
 
 // Memory comes in whole frames where a frame has no page yet, so that it can be one huge page, and what was committed
-// for more than the request comes with it, both where there is room; in whole pages of the kernel in any case. `holder`: where
-// the free run began that the piece's begin was in. Run lock held.
+// for more than the request comes with it, both where there is room; in whole pages of the kernel in any case. Of explicit huge pages
+// all comes that could be one: for those room is made. `holder`: where the free run began that the piece's begin was in. Run lock held.
 void PageStore::widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std::size_t most) noexcept {
   const PageIndex committed = committed_pages();
+  const std::uint32_t whole = wants_explicit() ? explicit_pages_ : k_frame_pages;
   const auto room = [&](std::size_t bytes) {
     const std::size_t ready = ready_locked();
     return bytes > ready ? static_cast<std::uint32_t>((bytes - ready) / os::k_page_size) : 0;
@@ -262,7 +231,7 @@ void PageStore::widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std
       const auto from = static_cast<PageIndex>(base::align_down(piece->first, unit));
       return piece->first - (from > holder ? from : holder);
     };
-    const std::uint32_t more = aligned(k_frame_pages) <= room(options_.limit) ? aligned(k_frame_pages) : aligned(grain());
+    const std::uint32_t more = wants_explicit() || aligned(whole) <= room(options_.limit) ? aligned(whole) : aligned(grain());
     if (more != 0) {
       runs_.take_window({piece->first - more, more, more, holder}, committed);
       piece->begin = piece->first - more;
@@ -275,9 +244,9 @@ void PageStore::widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std
       return more < right.pages ? more : right.pages;
     };
     const std::uint32_t spare = room(most < options_.limit ? most : options_.limit);
-    std::uint32_t more = aligned(k_frame_pages, surplus < spare ? surplus : spare);
-    if (more > room(options_.limit)) more = aligned(k_frame_pages, 0);
-    if (more > room(options_.limit)) more = aligned(grain(), 0);
+    std::uint32_t more = aligned(whole, surplus < spare ? surplus : spare);
+    if (!wants_explicit() && more > room(options_.limit)) more = aligned(whole, 0);
+    if (!wants_explicit() && more > room(options_.limit)) more = aligned(grain(), 0);
     if (more != 0) {
       runs_.take_window({piece->end, more, more, piece->end}, committed);
       piece->end += more;
@@ -286,13 +255,14 @@ void PageStore::widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std
   }
 }
 
-// Puts back what `widen` added, up to whole pages of the kernel.
+// Puts back what `widen` added and is absent still, up to whole pages of the kernel.
 void PageStore::narrow(Piece* piece) noexcept {
   const std::lock_guard guard(run_lock_);
   auto begin = static_cast<PageIndex>(base::align_down(piece->first, grain()));
   auto end = static_cast<PageIndex>(base::align_up(piece->first + piece->pages, grain()));
-  if (begin < piece->begin) begin = piece->begin;
-  if (end > piece->end) end = piece->end;
+  const auto absent = [&](PageIndex at) { return (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0; };
+  if (begin < piece->begin || !absent(piece->begin)) begin = piece->begin;
+  if (end > piece->end || (end != piece->end && !absent(piece->first + piece->pages))) end = piece->end;
   const auto put_back = [&](PageIndex from, PageIndex to) {
     if (from != to) runs_.give(from, to - from, true, committed_pages(), true);
     piece->absent -= to - from;
@@ -339,7 +309,7 @@ bool PageStore::make_room(const Piece& piece, std::size_t most) noexcept {
     return ready > bytes ? static_cast<std::uint32_t>(base::divide_up(ready - bytes, os::k_page_size)) : 0;
   };
   const std::size_t target = most < options_.limit ? most : options_.limit;
-  if (const std::uint32_t pages = excess(target); pages != 0 && gives_back()) exchange(pages);
+  if (const std::uint32_t pages = excess(target); pages != 0) static_cast<void>(gives_back() ? exchange(pages) : exchange_explicit(pages));
   return excess(options_.limit) == 0;
 }
 
@@ -387,13 +357,16 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
       if (!may_ever_fit(request.pages)) {
         *failure = {GrowthStep::limit, ENOMEM};
       } else if (choose(request, &piece, failure)) {
+        const bool grows = piece.absent != 0;
         const auto memory_for = [&] { return piece.absent == 0 || has_room_for(std::size_t{piece.absent} * os::k_page_size); };
-        if (!make_room(piece, request.most)) {
+        if (!make_room(piece, request.most) && (!wants_explicit() || (narrow(&piece), !make_room(piece, request.most)))) {
           *failure = {GrowthStep::limit, ENOMEM};
-        } else if (!memory_for() && (narrow(&piece), !memory_for())) {
-          *failure = {GrowthStep::prefault, ENOMEM};
-        } else if (prefault_parts(piece, failure) && piece.absent != 0) {
-          growths_.fetch_add(1, std::memory_order_relaxed);
+        } else if (take_explicit(&piece, failure)) {
+          if (!memory_for() && (narrow(&piece), !memory_for())) {
+            *failure = {GrowthStep::prefault, ENOMEM};
+          } else if (prefault_parts(piece, failure) && grows) {
+            growths_.fetch_add(1, std::memory_order_relaxed);
+          }
         }
         const std::lock_guard guard(run_lock_);
         if (failure->error == 0) {

@@ -6,7 +6,9 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdlib>
 #include <functional>
+#include <map>
 #include <mutex>
 
 #include "large_pages.hpp"
@@ -15,7 +17,7 @@ namespace rtpool::test {
 
 class FakeMemory final : public os::Memory {
  public:
-  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_gather, k_kinds };
+  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_gather, k_renew, k_kinds };
   struct Dial {
     int calls = 0;
     int fail_from = -1;  // 0-based number of the first call that fails; -1 never
@@ -38,19 +40,34 @@ class FakeMemory final : public os::Memory {
     const int error = refused(k_reserve);
     return error != 0 ? error : real().reserve(bytes, alignment, out);
   }
-  int release(void* address, std::size_t bytes) noexcept override { return real().release(address, bytes); }
+  int release(void* address, std::size_t bytes) noexcept override {
+    return_explicit(address, bytes);
+    return real().release(address, bytes);
+  }
   int commit(void* address, std::size_t bytes) noexcept override {
     const int error = refused(k_commit);
     return error != 0 ? error : real().commit(address, bytes);
   }
   int decommit(void* address, std::size_t bytes) noexcept override { return real().decommit(address, bytes); }
+  int renew(void* address, std::size_t bytes) noexcept override {
+    whole_pages("renew", address, bytes);
+    if (const int error = refused(k_renew); error != 0) return error;
+    return_explicit(address, bytes);
+    return real().renew(address, bytes);
+  }
   int guard(void* address, std::size_t bytes) noexcept override {
     const int error = refused(k_guard);
     return error != 0 ? error : real().guard(address, bytes);
   }
-  int commit_huge(void* address, std::size_t bytes, std::size_t) noexcept override {
-    const int error = refused(k_commit_huge);
-    return error != 0 ? error : real().commit(address, bytes);
+  // Memory that is to read as zeros, of a pool that counts its pages.
+  int commit_huge(void* address, std::size_t bytes, std::size_t page) noexcept override {
+    if (const int error = refused(k_commit_huge); error != 0) return error;
+    return_explicit(address, bytes);
+    if (explicit_free < bytes / page) return ENOMEM;
+    const std::lock_guard guard(mutex_);
+    for (std::size_t at = 0; at < bytes; at += page) explicit_pages[static_cast<char*>(address) + at] = page;
+    explicit_free -= bytes / page;
+    return real().renew(address, bytes);
   }
   int prefault(void* address, std::size_t bytes) noexcept override {
     whole_pages("prefault", address, bytes);
@@ -85,8 +102,20 @@ class FakeMemory final : public os::Memory {
   char transparent_huge_pages() noexcept override { return 'm'; }
   std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }
 
+  std::map<char*, std::size_t> explicit_pages;  // those in use, with their sizes
+  std::size_t explicit_free = std::size_t{1} << 20;
+
  private:
   static os::Memory& real() noexcept { return machine_memory(); }
+  void return_explicit(void* address, std::size_t bytes) noexcept {
+    const std::lock_guard guard(mutex_);
+    auto* const begin = static_cast<char*>(address);
+    for (auto at = explicit_pages.lower_bound(begin); at != explicit_pages.end() && at->first < begin + bytes;) {
+      if (at->first + at->second > begin + bytes) std::abort();  // the kernel splits none
+      at = explicit_pages.erase(at);
+      ++explicit_free;
+    }
+  }
   // Threads may share a fake; what its dials say is for when they are done.
   int refused(Kind kind) noexcept {
     enter(kind);

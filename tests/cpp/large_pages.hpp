@@ -66,6 +66,7 @@ class LargePagesMemory final : public os::Memory {
   int release(void* at, std::size_t bytes) noexcept override { return real_.release(whole_pages("release", at, bytes), bytes); }
   int commit(void* at, std::size_t bytes) noexcept override { return real_.commit(whole_pages("commit", at, bytes), bytes); }
   int decommit(void* at, std::size_t bytes) noexcept override { return real_.decommit(whole_pages("decommit", at, bytes), bytes); }
+  int renew(void* at, std::size_t bytes) noexcept override { return real_.renew(whole_pages("renew", at, bytes), bytes); }
   int guard(void* at, std::size_t bytes) noexcept override { return real_.guard(whole_pages("guard", at, bytes), bytes); }
   int commit_huge(void* at, std::size_t bytes, std::size_t page) noexcept override {
     return real_.commit_huge(whole_pages("commit_huge", at, bytes), bytes, page);

@@ -259,6 +259,7 @@ class BarrierMemory final : public os::Memory {
   int commit(void* a, std::size_t b) noexcept override { return under_.commit(a, b); }
   int decommit(void* a, std::size_t b) noexcept override { return under_.decommit(a, b); }
   int commit_huge(void* a, std::size_t b, std::size_t p) noexcept override { return under_.commit_huge(a, b, p); }
+  int renew(void* a, std::size_t b) noexcept override { return under_.renew(a, b); }
   int guard(void* a, std::size_t b) noexcept override { return under_.guard(a, b); }
   int prefault(void*, std::size_t) noexcept override { return 0; }
   int lock(void*, std::size_t) noexcept override { return 0; }
