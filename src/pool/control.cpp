@@ -1,4 +1,5 @@
 // Statistics, trimming, freezing, and the walk of all invariants.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -7,6 +8,7 @@
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
+#include "pool/registry.hpp"
 #include "pool/scavenger.hpp"
 
 namespace rtpool::pool {
@@ -111,6 +113,23 @@ std::size_t Pool::trim() noexcept {
   return self.give_up_free_memory();
 }
 
+std::size_t Pool::absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept {
+  struct Filling {
+    os::AddressRange* out;
+    std::size_t room;
+  } filling{out, capacity};
+  registry_each(
+      [](PoolImpl& pool, void* argument) noexcept {
+        auto& at = *static_cast<Filling*>(argument);
+        const std::size_t count = pool.store_.absent_ranges(at.out, at.room);
+        at.out += count;
+        at.room -= count;
+      },
+      &filling);
+  std::sort(out, filling.out, [](const os::AddressRange& a, const os::AddressRange& b) { return a.begin < b.begin; });
+  return static_cast<std::size_t>(filling.out - out);
+}
+
 void Pool::restrain(const Restraint& restraint) noexcept {
   impl(*this).store_.set_spare(restraint.spare);
   impl(*this).most_zeroed_.store(restraint.most_zeroed, std::memory_order_relaxed);
@@ -134,6 +153,7 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   // A frame may just be on its way to the kernel; it is the last one.
   self.idle_lock_.lock();
   self.idle_lock_.unlock();
+  scavenger_frozen();
   // A frozen pool is not looked at, and its hits pay nothing for saying so.
   const std::lock_guard guard(self.control_lock_);
   if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
@@ -145,7 +165,8 @@ void PoolImpl::thaw() noexcept {
 
 void Pool::unfreeze() noexcept {
   impl(*this).thaw();
-  if (impl(*this).idle_ != 0) scavenger_wake();
+  if (impl(*this).idle_ != 0) return scavenger_wake();
+  scavenger_thawed();
 }
 
 bool Pool::any_frozen() noexcept { return g_frozen_pools.load(std::memory_order_relaxed) != 0; }

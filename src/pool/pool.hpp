@@ -224,6 +224,9 @@ class Pool {
   static bool locate(const void* address, PoolPlace* out) noexcept;
 
   Stats stats() noexcept;
+  // Where the pools of the process have addresses but no memory, at least 2 MiB in a row, by address; how many, at most `capacity`.
+  // For who is about to make all memory of the process resident.
+  static std::size_t absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept;
   void reset_peak() noexcept;
   // Gives free memory back to the kernel in whole 2 MiB frames; bytes given back. Live blocks keep their contents.
   std::size_t trim() noexcept;

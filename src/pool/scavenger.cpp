@@ -35,29 +35,34 @@ os::MemoryPressure& pressure() noexcept { return g_pressure != nullptr ? *g_pres
 // libc's heap: trimmed once after each stretch of work, when the process has been quiet for long enough.
 struct LibcWatch {
   bool worked = false;
+  Nanoseconds idle = k_libc_idle;  // the shortest of the pools that were in use meanwhile
   Nanoseconds quiet_since = 0;
   Nanoseconds looked = 0;
   Nanoseconds used = 0;
 };
 constinit LibcWatch g_libc;
+constinit os::PriorityLock g_libc_lock;  // held while libc's heap is trimmed
 
 Nanoseconds least(Nanoseconds a, Nanoseconds b) noexcept { return a == os::k_for_ever || (b != os::k_for_ever && b < a) ? b : a; }
 
 Nanoseconds look_at_libc(Nanoseconds now, bool in_section) noexcept {
   LibcWatch& watch = g_libc;
   if (!g_trims_libc.load(std::memory_order_relaxed) || !watch.worked || in_section) return os::k_for_ever;
-  if (watch.looked == 0 || now - watch.looked >= k_hurried_look) {
+  const Nanoseconds every = least(k_hurried_look, watch.idle / 4 > k_shortest_look ? watch.idle / 4 : k_shortest_look);
+  if (watch.looked == 0 || now - watch.looked >= every) {
     const Nanoseconds used = os::process_time();
     if (watch.looked == 0 || (used - watch.used) * k_quiet_part > now - watch.looked) watch.quiet_since = now;
     watch.looked = now;
     watch.used = used;
-    if (now - watch.quiet_since >= k_libc_idle - k_hurried_look / 8) {
+    if (now - watch.quiet_since >= watch.idle - every / 8) {
+      const std::lock_guard guard(g_libc_lock);
+      if (Pool::any_frozen()) return os::k_for_ever;  // since the look; its end wakes the thread
       os::trim_libc_malloc();
       watch = {};
       return os::k_for_ever;
     }
   }
-  return watch.looked + k_hurried_look - now;
+  return watch.looked + every - now;
 }
 
 // What the thread keeps from one round to the next.
@@ -104,6 +109,7 @@ Nanoseconds look_round(Rounds* rounds) noexcept {
         wants_trigger = wants_trigger || pool->idle_ / 4 > k_hurried_look;
       }
       g_libc.worked = true;
+      g_libc.idle = least(g_libc.idle, pool->idle_);
     }
     pool->drop_reference();
     if (scavenger_called_off()) return 0;
@@ -145,6 +151,18 @@ void scavenger_resume() noexcept {
   if (any) scavenger_wake();
 }
 
+void scavenger_frozen() noexcept {
+  g_libc_lock.lock();
+  g_libc_lock.unlock();
+}
+
+void scavenger_thawed() noexcept {
+  const std::lock_guard guard(g_start_lock);
+  if (!g_trims_libc.load(std::memory_order_relaxed) || !g_thread.running()) return;
+  g_word.fetch_add(1, std::memory_order_release);
+  pressure().wake(g_word);
+}
+
 void scavenger_trims_libc() noexcept { g_trims_libc.store(true, std::memory_order_relaxed); }
 
 bool scavenger_called_off() noexcept { return g_forking.load(std::memory_order_acquire); }
@@ -160,6 +178,7 @@ void scavenger_before_fork() noexcept {
 void scavenger_after_fork(bool child) noexcept {
   g_forking.store(false, std::memory_order_release);
   if (child) {
+    g_libc_lock.reset_after_fork();
     g_start_lock.reset_after_fork();
   } else {
     g_start_lock.unlock();

@@ -23,7 +23,8 @@
 // A frozen pool is not looked at. The thread is made when a pool first has something to give. It ends before a fork, so that
 // neither the child misses it nor the parent counts as multi-threaded for it; afterwards the next use of a pool makes it anew, or
 // `scavenger_resume`. libc's heap, where it is tuned to keep its memory (os/libc_malloc.hpp), is trimmed by the same thread when
-// the process has been quiet for the idle time: nobody can see what of that heap is in use by a loop.
+// the process has been quiet for the shortest idle time of the pools it used, 10 s at most: nobody can see what of that heap is in use
+// by a loop.
 //
 // Thread rule: any thread, none of the pools' locks held. Cost: `scavenger_wake` a kernel call, or the making of a thread.
 #pragma once
@@ -43,6 +44,9 @@ void scavenger_before_fork() noexcept;
 void scavenger_after_fork(bool child) noexcept;
 // Somebody waits for the thread to end: a look is to be cut short.
 bool scavenger_called_off() noexcept;
+// A pool was frozen: no trim of libc's heap goes on or begins once this returns. Or thawed: what had to wait for that goes on.
+void scavenger_frozen() noexcept;
+void scavenger_thawed() noexcept;
 // libc's heap is to be trimmed when the process is quiet.
 void scavenger_trims_libc() noexcept;
 // For tests: in place of the kernel's, nullptr for that again. Between scavenger_before_fork and scavenger_after_fork.

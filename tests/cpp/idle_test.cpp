@@ -86,6 +86,27 @@ TEST_F(IdleTest, DeadThreadsHeapsAndRemoteFreesCount) {
   EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes <= 4 * k_mib; }));
 }
 
+// Threads that are alive and wait.
+TEST_F(IdleTest, ManyThreadsHeapsCount) {
+  Pool& pool = idle_after(50 * k_ms);
+  std::atomic<int> made{0};
+  std::promise<void> over;
+  const std::shared_future<void> end(over.get_future());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 24; ++i) {
+    threads.emplace_back([&] {
+      wave(pool, 3, 2 * k_mib);
+      wave(pool, 500, 900);
+      ++made;
+      end.wait();
+    });
+  }
+  EXPECT_TRUE(comes_true([&] { return made == 24 && pool.stats().capacity_bytes <= 4 * k_mib; })) << pool.stats().capacity_bytes;
+  over.set_value();
+  for (std::thread& thread : threads) thread.join();
+  expect_ok(pool);
+}
+
 TEST_F(IdleTest, ALoopKeepsWhatItUses) {
   Pool& pool = idle_after(1000 * k_ms);  // longer than this thread may be off its processor
   wave(pool, 8, 16 * k_mib);             // what goes back meanwhile
