@@ -1,9 +1,11 @@
 // `_core.MachineSettings`: scheduling, affinity, locked memory and wake-up latency for the span of a section; and what
 // the scheduler says of the calling thread.
+#include <memory>
 #include <new>
 
 #include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
+#include "pool/pool.hpp"
 #include "realtime/settings.hpp"
 
 namespace rtpool::binding {
@@ -70,6 +72,10 @@ PyObject* settings_apply(PyObject* object, PyObject* arguments) {
   realtime::Settings& settings = settings_of(object);
   {
     const WithoutGil others_run;
+    // What pools have given back does not come again for this; where there is no room to say so, or too much of it, it does.
+    constexpr std::size_t k_most_absent = 4096;
+    const std::unique_ptr<os::AddressRange[]> absent(request.lock_process ? new (std::nothrow) os::AddressRange[k_most_absent] : nullptr);
+    if (absent != nullptr) request.absent = {absent.get(), pool::Pool::absent_ranges(absent.get(), k_most_absent)};
     settings.apply(request);
   }
   Reference errors(PyTuple_New(static_cast<Py_ssize_t>(realtime::k_settings)));

@@ -10,6 +10,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
+
+#include "os/memory.hpp"
 
 namespace rtpool::os {
 
@@ -60,9 +63,10 @@ class Scheduling {
   // Whether the calling thread may set `reset_on_fork` back.
   virtual bool may_clear_reset_on_fork() noexcept = 0;
 
-  // Locks all memory of the process, present and future (mlockall), and remembers what was locked before.
+  // Locks all memory of the process, present and future (mlockall), and remembers what was locked before. All of it becomes
+  // resident but what lies in `absent` (by address, disjoint): that is locked when it comes to be, if it does.
   // ENOMEM or EPERM: RLIMIT_MEMLOCK is below the address space in use and CAP_IPC_LOCK is missing.
-  virtual int lock_process(std::unique_ptr<LockedMemory>* before) noexcept = 0;
+  virtual int lock_process(std::span<const AddressRange> absent, std::unique_ptr<LockedMemory>* before) noexcept = 0;
   // Unlocks everything except what was locked before `lock_process`.
   virtual int unlock_process(const LockedMemory& before) noexcept = 0;
 

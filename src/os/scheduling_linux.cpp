@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <span>
 
 #include "os/children.hpp"
 
@@ -101,6 +102,51 @@ int remember_locked(Ranges* out) noexcept {
   out->future = out->contains(reinterpret_cast<std::size_t>(probe));
   ::munmap(probe, k_page);
   return error;
+}
+
+// What may be accessed of the present mappings becomes resident, but for what lies in `absent`. As with mlockall it is no error where
+// that cannot be (a mapping that goes beyond the end of its file).
+int make_resident_but(std::span<const AddressRange> absent) noexcept {
+  std::FILE* const file = std::fopen("/proc/self/maps", "re");
+  if (file == nullptr) return errno;
+  Ranges mapped;
+  char line[512];
+  int error = 0;
+  while (error == 0 && std::fgets(line, sizeof line, file) != nullptr) {
+    Range range{0, 0};
+    char access[5] = "";
+    if (std::sscanf(line, "%zx-%zx %4s", &range.begin, &range.end, access) == 3 && std::strncmp(access, "---", 3) != 0) {
+      error = mapped.add(range);
+    }
+    while (std::strchr(line, '\n') == nullptr && std::fgets(line, sizeof line, file) != nullptr) {
+    }
+  }
+  std::fclose(file);
+  if (error != 0) return error;
+  const auto lock = [](std::size_t begin, std::size_t end) {
+    if (begin < end) static_cast<void>(::mlock(reinterpret_cast<void*>(begin), end - begin));
+  };
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < mapped.count(); ++i) {
+    std::size_t at = mapped[i].begin;
+    while (next < absent.size() && absent[next].end <= at) ++next;
+    for (; next < absent.size() && absent[next].begin < mapped[i].end; ++next) {
+      lock(at, absent[next].begin);
+      at = absent[next].end;
+      if (at >= mapped[i].end) break;  // which may go on in the next one
+    }
+    lock(at, mapped[i].end);
+  }
+  return 0;
+}
+
+int lock_all_but(std::span<const AddressRange> absent) noexcept {
+  if (!absent.empty()) {
+    // What there is stays locked from when it comes to be resident; each call says anew what is to become of later mappings.
+    if (::mlockall(MCL_CURRENT | MCL_ONFAULT) == 0 && ::mlockall(MCL_FUTURE) == 0) return make_resident_but(absent);
+    if (errno != EINVAL) return errno;  // a kernel without MCL_ONFAULT, before Linux 4.4
+  }
+  return ::mlockall(MCL_CURRENT | MCL_FUTURE) == 0 ? 0 : errno;
 }
 
 bool has_capability(unsigned capability) noexcept {
@@ -190,11 +236,11 @@ class LinuxScheduling final : public Scheduling {
 
   bool may_clear_reset_on_fork() noexcept override { return has_capability(CAP_SYS_NICE); }
 
-  int lock_process(std::unique_ptr<LockedMemory>* before) noexcept override {
+  int lock_process(std::span<const AddressRange> absent, std::unique_ptr<LockedMemory>* before) noexcept override {
     std::unique_ptr<Ranges> ranges(new (std::nothrow) Ranges);
     if (ranges == nullptr) return ENOMEM;
     if (const int error = remember_locked(ranges.get())) return error;
-    if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return errno;
+    if (const int error = lock_all_but(absent)) return error;
     *before = std::move(ranges);
     return 0;
   }

@@ -20,7 +20,7 @@ int Settings::apply_one(Setting setting, const SettingsRequest& request) noexcep
       return error != 0 ? error : os_.set_thread_affinity(request.affinity);
     }
     case Setting::lock_process:
-      return os_.lock_process(&locked_before_);
+      return os_.lock_process(request.absent, &locked_before_);
     case Setting::wakeup_latency:
       return os_.hold_wakeup_latency(request.wakeup_latency, &latency_descriptor_);
     case Setting::priority: {

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "os/scheduling.hpp"
 
@@ -23,6 +24,7 @@ struct SettingsRequest {
   bool set_affinity = false;
   cpu_set_t affinity{};
   bool lock_process = false;
+  std::span<const os::AddressRange> absent;  // what has no memory then and needs none; by address, disjoint
   std::int32_t wakeup_latency = -1;  // microseconds; -1: leave as it is
   int priority = 0;                  // SCHED_FIFO 1 to 99; 0: leave policy and priority as they are
   bool inherit = false;              // children of the thread begin with its affinity and priority

@@ -41,7 +41,7 @@ class FakeScheduling final : public os::Scheduling {
     return any ? refuse_children : 0;
   }
   bool may_clear_reset_on_fork() noexcept override { return privileged; }
-  int lock_process(std::unique_ptr<os::LockedMemory>* before) noexcept override {
+  int lock_process(std::span<const os::AddressRange>, std::unique_ptr<os::LockedMemory>* before) noexcept override {
     calls.emplace_back("lock");
     if (refuse_lock != 0) return refuse_lock;
     locked = true;

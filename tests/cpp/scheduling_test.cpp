@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+
+#include "os/memory.hpp"
 
 namespace rtpool::os {
 namespace {
@@ -71,14 +74,14 @@ TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
   const std::size_t before = locked_kib();
   ASSERT_GE(before, k_bytes / 1024);
   std::unique_ptr<LockedMemory> state;
-  if (const int error = scheduling().lock_process(&state)) {
+  if (const int error = scheduling().lock_process({}, &state)) {
     ::munlock(mine, k_bytes);
     GTEST_SKIP() << "mlockall refused: " << error;
   }
   EXPECT_GT(locked_kib(), before);
   // A section inside the section: leaving it must not unlock anything.
   std::unique_ptr<LockedMemory> inner;
-  ASSERT_EQ(scheduling().lock_process(&inner), 0);
+  ASSERT_EQ(scheduling().lock_process({}, &inner), 0);
   ASSERT_EQ(scheduling().unlock_process(*inner), 0);
   EXPECT_GT(locked_kib(), before);
   ASSERT_EQ(scheduling().unlock_process(*state), 0);
@@ -87,6 +90,46 @@ TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
   EXPECT_EQ(locked_kib(), before);
   ::munmap(later, k_bytes);
   ::munmap(mine, k_bytes);
+}
+
+// Free memory that went back stays away; what is made of it later is locked then.
+TEST(Scheduling, WhatIsAbsentStaysSo) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";
+#endif
+  constexpr std::size_t k_part = 64 << 10;
+  auto* const mine = static_cast<char*>(::mmap(nullptr, 5 * k_part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(mine, MAP_FAILED);
+  const auto part = [&](std::size_t from, std::size_t to) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(mine);
+    return AddressRange{begin + from * k_part, begin + to * k_part};
+  };
+  const auto resident = [&](std::size_t which) {
+    std::size_t bytes = 0;
+    EXPECT_EQ(memory().resident(mine + which * k_part, k_part, &bytes), 0);
+    return bytes;
+  };
+  const AddressRange absent[] = {part(0, 1), part(2, 3), part(3, 4)};
+  std::unique_ptr<LockedMemory> state;
+  if (const int error = scheduling().lock_process(absent, &state)) {
+    ::munmap(mine, 5 * k_part);
+    GTEST_SKIP() << "mlockall refused: " << error;
+  }
+  EXPECT_EQ(resident(0) + resident(2) + resident(3), 0U);
+  EXPECT_EQ(resident(1) + resident(4), 2 * k_part);
+  EXPECT_EQ(memory().prefault(mine + 2 * k_part, k_part), 0);
+  EXPECT_EQ(resident(2), k_part);
+  EXPECT_EQ(::madvise(mine + 2 * k_part, k_part, MADV_DONTNEED), -1);  // locked
+  EXPECT_EQ(memory().discard(mine + 2 * k_part, k_part, false), 0);    // and goes back all the same
+  EXPECT_EQ(resident(2), 0U);
+  auto* const later = static_cast<char*>(::mmap(nullptr, k_part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  std::size_t bytes = 0;
+  EXPECT_EQ(memory().resident(later, k_part, &bytes), 0);
+  EXPECT_EQ(bytes, k_part);
+  ::munmap(later, k_part);
+  ASSERT_EQ(scheduling().unlock_process(*state), 0);
+  EXPECT_EQ(::madvise(mine + 4 * k_part, k_part, MADV_DONTNEED), 0);
+  ::munmap(mine, 5 * k_part);
 }
 
 TEST(Scheduling, WakeupLatencyIsHeldByADescriptor) {

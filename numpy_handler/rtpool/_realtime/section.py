@@ -77,7 +77,8 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         before. One that is asked for beyond what is ready is counted in ``report.misses``; Python's own allocator
         serves it, once. ``report.objects`` says what was done, or why nothing could be.
     lock_process : bool, default False
-        ``mlockall``: all memory of the process, present and future, is resident and never swapped out.
+        ``mlockall``: all memory of the process, present and future, is resident and never swapped out. What pools have
+        given back to the kernel stays there.
     priority : int, optional
         1 to 99: run the thread under ``SCHED_FIFO``. A loop that never waits then keeps everything else off its
         processor.

@@ -341,3 +341,43 @@ def test_arm_machines_are_named(tmp_path, files: dict[str, str], processor: str,
         (tmp_path / name).write_text(text)
     machine = Machine(str(tmp_path))
     assert machine.processor() == processor and machine.is_virtual() is virtual
+
+
+def test_locking_all_memory_leaves_with_the_kernel_what_went_back(run_python) -> None:
+    """Nor does a loop fault for that, or a pool keep what it would give back."""
+    done = run_python(
+        """
+        import os
+        import numpy as np
+        import rtpool
+        MIB = 1 << 20
+        def held():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // MIB
+        other, mine = rtpool.Pool(), rtpool.Pool()
+        for pool in (other, mine):
+            with rtpool.handler(pool):
+                wave = [np.ones(3 * MIB, np.uint8) for _ in range(150)]
+                kept = wave[70]
+                del wave
+            assert pool.trim() > 400 * MIB
+        before = held()
+        section = rtpool.realtime("200 Hz", pool=mine, lock_process=True, warmup=5, iterations=25)
+        with section as rt:
+            locked = not any(one.setting == "lock_process" for one in rt.degradations)
+            assert held() - before < 450, held() - before  # libraries, and what mlockall makes resident of all else
+            for tick in rt:
+                a = np.ones(2 * MIB)
+                b = a * 2.0
+                del a, b
+            with rtpool.handler(other):
+                wave = [np.ones(3 * MIB, np.uint8) for _ in range(50)]
+                del wave
+            assert other.trim() > 140 * MIB
+        assert not locked or rt.report.minor_faults == 0, rt.report
+        mine.check(), other.check()
+        print("locked" if locked else "refused")
+        """
+    )
+    if done.stdout.strip() == "refused":
+        pytest.skip("all memory of the process cannot be locked here")
