@@ -162,16 +162,27 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) no
   return served;
 }
 
+// Heaps go on meanwhile: what one frees and a later one makes is seen in both. So they are added up once more from the other end, where
+// the same would take two such moves within microseconds, and the lesser sum counts.
+std::uint64_t PoolImpl::live_in_heaps() noexcept {
+  const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
+  std::uint64_t forward = 0;
+  std::uint64_t backward = 0;
+  for (std::uint32_t i = 0; i < count; ++i) forward += heaps_[i].load(std::memory_order_relaxed)->live_bytes();
+  if (count == 1) return forward;
+  for (std::uint32_t i = count; i-- != 0;) backward += heaps_[i].load(std::memory_order_relaxed)->live_bytes();
+  return forward < backward ? forward : backward;
+}
+
 PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexcept {
   if (idle_ != 0 || store_.epoch() == pages::PageStore::k_first_epoch) {
     grown_at_.store(os::clock().now(), std::memory_order_relaxed);
   }
-  std::uint64_t live = bytes + object_arenas_.held();
   std::uint64_t peak = peak_live_.load(std::memory_order_relaxed);
   for_each_heap([&](Heap& one) {
-    live += one.live_bytes();
     if (one.stats.peak_bytes.get() > peak) peak = one.stats.peak_bytes.get();
   });
+  const std::uint64_t live = bytes + object_arenas_.held() + live_in_heaps();
   if (live > peak) peak = live;
   peak_live_.store(peak, std::memory_order_relaxed);
   const std::size_t most = peak + (peak / 4 > blocks::k_idle_kept ? peak / 4 : blocks::k_idle_kept);

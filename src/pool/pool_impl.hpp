@@ -119,6 +119,7 @@ struct PoolImpl : Pool {
     bool gave = false;
     std::uint64_t held_back = 0;  // the peak, where growth is held back
   };
+  std::uint64_t live_in_heaps() noexcept;
   Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
   bool asks_others(const Allowance& allowance, Request* request) const noexcept;
   void give_unused_of_others(const blocks::Heap& own) noexcept;
