@@ -9,7 +9,9 @@
 // arena leaves of those, the *rest*, waits here for the next one: a frozen pool is not to serve arrays with it that its plan does
 // not know. Any other program holds no more than it would without a pool: its arenas come *untouched*, page by page as it writes
 // them, from addresses committed for each alone, so that no huge page is in reach of the first write; frames that are all in use
-// are made huge pages as the next one is begun. Once written they are kept whole, and so a loop holds the unwritten rest of one arena more at most.
+// are made huge pages as the next one is begun. Once written they are kept whole, as many as were needed at once: the most that a
+// loop held by itself, in whole arenas. Less than that would fault in every round: CPython goes on with the arena that it has
+// begun last and writes its rest, and the next time another one is the last, of which it then leaves the rest.
 //
 //   OA-1  what is handed out and what is kept is what the pages say, run by run
 //   OA-2  the list of kept arenas holds each of them once, linked both ways; those below one were given back before it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,29 +133,46 @@ for name in ("dicts", "tolist"):
     assert "keeps the memory of its objects by itself" in done.stderr
 
 
-# Kibibytes: the arena that is not full is another one in each round of a loop, and all are kept as they were written.
-ARENA = 1024
+# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of which it
+# needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to take a part of
+# one away would be page faults in every round. So what is held is the most that was needed, in whole arenas.
+ARENA = 1024  # KiB
 PEAK = """
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+def told(base):
+    import sys
+    print(peak() - base, flush=True)
+    sys._debugmallocstats()
 """
 
 
-def grown(code: str) -> dict[str, int]:
-    """KiB that a program's peak of resident memory rose by, with Python's own arenas and with the pool's."""
+def held(code: str) -> dict[str, tuple[int, int]]:
+    """With Python's own arenas and with the pool's: KiB that the program's peak rose by, and the most arenas at once."""
     found = {}
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
     for mode in ("keep", "pool"):
-        done = subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True)
-        found[mode] = int(done.stdout)
+        command = [sys.executable, "-c", code, mode]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        arenas = re.search(r"^# arenas highwater mark += +([\d,]+)$", done.stderr, re.MULTILINE)
+        assert arenas is not None, done.stderr
+        found[mode] = int(done.stdout), int(arenas[1].replace(",", ""))
     return found
+
+
+def assert_no_more(code: str) -> None:
+    found = held(code)
+    (own_kib, own_arenas), (pool_kib, pool_arenas) = found["keep"], found["pool"]
+    assert pool_arenas <= own_arenas, found
+    assert pool_kib < own_kib + ARENA, found
 
 
 @served
 @pytest.mark.parametrize("name", ["dicts", "tolist", "strings", "messages"])
 def test_a_loop_holds_no_more_than_with_pythons_own_arenas(name: str) -> None:
     """As many arenas as it had at most, each as large as what Python has written of it."""
-    kib = grown(
+    assert_no_more(
         LOOPS
         + PEAK
         + f"""
@@ -164,16 +182,15 @@ np.ones(50_000)
 base = peak()
 for _ in range(12):
     work[{name!r}]()
-print(peak() - base)
+told(base)
 """
     )
-    assert kib["pool"] <= kib["keep"] + ARENA, kib
 
 
 @served
 def test_objects_that_come_and_go_in_waves_hold_no_more_than_with_pythons_own_arenas() -> None:
     """Arrays get the memory that objects had, and the other way round."""
-    kib = grown(
+    assert_no_more(
         PEAK
         + """
 import sys
@@ -187,10 +204,9 @@ for _ in range(3):
     del objects
     array = np.ones(12 << 20)
     del array
-print(peak() - base)
+told(base)
 """
     )
-    assert kib["pool"] <= kib["keep"] + ARENA, kib
 
 
 @served
