@@ -1,6 +1,6 @@
 """Run the Python tests on Python 3.10 to 3.15 with NumPy 1.22 to the newest, in every pair that can be had here.
 
-    python tests/interpreters/matrix.py [--python 3.10 3.13t] [--part binding] [--systems FOLDER] [--record]
+    python tests/interpreters/matrix.py [--python 3.10 3.13t] [--part binding | loops] [--systems FOLDER] [--record]
 
 Interpreters are looked for on PATH, among those of pyenv and uv, and in other Debian systems on this machine: root
 folders with Python and g++ below FOLDER, as debootstrap makes them (`systems.py`; root only). "3.13t" is the
@@ -45,9 +45,14 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "3.14t": (NEWEST,),
     "3.15": (NEWEST,),
 }
-# What `binding` leaves out neither depends on the version of Python nor of NumPy, or takes minutes.
-BINDING = ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
-           "shared", "sizes", "stats")  # fmt: skip
+# Parts of the tests, by the names of their files. What `binding` leaves out neither depends on the version of Python nor
+# of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
+PARTS = {
+    "all": ("",),
+    "binding": ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
+                "shared", "sizes", "stats"),
+    "loops": ("collector", "durations", "fault_origins", "objects", "prepare", "realtime", "steady_state"),
+}  # fmt: skip
 BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja")
 TEST = ("pytest>=7", "hypothesis")
 
@@ -98,9 +103,8 @@ def test(environment: Environment, numpy: str, part: str) -> dict[str, Any]:
     answer = environment.versions()
     if len(answer) != 2:
         raise Impossible(f"NumPy {numpy} cannot be imported")
-    files = sorted((ROOT / "tests" / "python").rglob("test_*.py"))
-    if part == "binding":
-        files = [file for file in files if file.stem.removeprefix("test_").startswith(BINDING)]
+    everything = sorted((ROOT / "tests" / "python").rglob("test_*.py"))
+    files = [file for file in everything if file.stem.removeprefix("test_").startswith(PARTS[part])]
     report = WORK / f"{environment.interpreter.version}.xml"
     report.unlink(missing_ok=True)
     begin = time.monotonic()
@@ -127,12 +131,13 @@ def test(environment: Environment, numpy: str, part: str) -> dict[str, Any]:
 
 
 def record(rows: list[dict[str, Any]], missing: list[dict[str, str]], asked: list[str]) -> None:
-    """Add to what stands there: what was run anew replaces what was, and so does why something could not be."""
+    """Add to what stands there: a part that was run anew replaces what it was, and so does why something could not be."""
     stands = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"run": [], "not_run": []}
-    pairs = {(row["python"], row["numpy"]): row for row in [*stands["run"], *rows]}
+    pairs = {(row["python"], row["numpy"], row["part"]): row for row in [*stands["run"], *rows]}
 
-    def place(row: dict[str, Any]) -> tuple[list[int], str]:
-        return [int(number) for number in re.findall(r"\d+", f"{row['python']} {row['numpy']}")], row["python"]
+    def place(row: dict[str, Any]) -> tuple[list[int], str, str]:
+        numbers = re.findall(r"\d+", f"{row['python']} {row['numpy']}")
+        return [int(number) for number in numbers], row["python"], row["part"]
 
     RESULTS.parent.mkdir(exist_ok=True)
     content = {
@@ -147,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--numpy", nargs="+", help="only these of the NumPys")
-    parser.add_argument("--part", choices=("all", "binding"), default="all")
+    parser.add_argument("--part", choices=PARTS, default="all")
     parser.add_argument("--systems", type=Path, help="where root folders of other systems lie")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
