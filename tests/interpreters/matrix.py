@@ -45,8 +45,8 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "3.14t": (NEWEST,),
     "3.15": (NEWEST,),
 }
-# Parts of the tests, by the names of their files. What `binding` leaves out neither depends on the version of Python nor
-# of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
+# Parts of the tests, by the names of their files. What `binding` leaves out depends neither on the version of Python nor
+# on that of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
 PARTS = {
     "all": ("",),
     "binding": ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
@@ -131,7 +131,7 @@ def test(environment: Environment, numpy: str, part: str) -> dict[str, Any]:
 
 
 def record(rows: list[dict[str, Any]], missing: list[dict[str, str]], asked: list[str]) -> None:
-    """Add to what stands there: a part that was run anew replaces what it was, and so does why something could not be."""
+    """Add to what stands there: a part run anew replaces what it was, and so does why something could not be."""
     stands = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"run": [], "not_run": []}
     pairs = {(row["python"], row["numpy"], row["part"]): row for row in [*stands["run"], *rows]}
 

@@ -133,9 +133,9 @@ for name in ("dicts", "tolist"):
     assert "keeps the memory of its objects by itself" in done.stderr
 
 
-# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of which it
-# needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to take a part of
-# one away would be page faults in every round. So what is held is the most that was needed, in whole arenas.
+# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of which
+# it needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to take a part
+# of one away would be page faults in every round. So what is held is the most that was needed, in whole arenas.
 ARENA = 1024  # KiB
 PEAK = """
 def peak():
@@ -149,7 +149,7 @@ def told(base):
 
 
 def held(code: str) -> dict[str, tuple[int, int]]:
-    """With Python's own arenas and with the pool's: KiB that the program's peak rose by, and the most arenas at once."""
+    """With Python's own arenas and with the pool's: KiB that a program's peak rose by, and the most arenas at once."""
     found = {}
     environment = os.environ | {"PYTHONHASHSEED": "0"}
     for mode in ("keep", "pool"):
