@@ -45,8 +45,8 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "3.14t": (NEWEST,),
     "3.15": (NEWEST,),
 }
-# Parts of the tests, by the names of their files. What `binding` leaves out depends neither on the version of Python nor
-# on that of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
+# Parts of the tests, by the names of their files. What `binding` leaves out depends neither on the version of Python
+# nor on that of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
 PARTS = {
     "all": ("",),
     "binding": ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",

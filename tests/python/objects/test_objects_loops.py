@@ -133,9 +133,10 @@ for name in ("dicts", "tolist"):
     assert "keeps the memory of its objects by itself" in done.stderr
 
 
-# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of which
-# it needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to take a part
-# of one away would be page faults in every round. So what is held is the most that was needed, in whole arenas.
+# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of
+# which it needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to
+# take a part of one away would be page faults in every round. So what is held is the most that was needed, in whole
+# arenas.
 ARENA = 1024  # KiB
 PEAK = """
 def peak():
