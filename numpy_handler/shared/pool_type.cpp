@@ -17,6 +17,7 @@ using shared::SharedPool;
 // range is in the table.
 bool find_shared(const void* address, PyDataMemAllocator* out) noexcept {
   SharedPool* core = SharedPool::find_block(address);
+  if (core == nullptr) core = SharedPool::find_fallback_block(address);
   if (core != nullptr) *out = HandlerOver<SharedPool>::allocator(core);
   return core != nullptr;
 }

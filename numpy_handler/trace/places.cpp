@@ -328,6 +328,11 @@ void Places::end() noexcept {
   g_place_count = g_stack_count = 0;
 }
 
+void Places::reset_after_fork() noexcept {
+  g_lock.reset_after_fork();
+  g_stacks = Stacks::none;
+}
+
 std::uint32_t Places::here(bool allocates) noexcept {
   const Stacks stacks = g_stacks;
   if (stacks == Stacks::none) return 0;

@@ -37,6 +37,9 @@ class Places {
   // Gives the code objects and the memory back. No recording may be running.
   void end() noexcept;
 
+  // In a forked child, where another thread may have been adding a place.
+  void reset_after_fork() noexcept;
+
   std::uint32_t here(bool allocates) noexcept;
   // What a number of the present recording stands for: the place, or a stack's innermost place. False: nothing.
   bool describe(std::uint32_t number, PlaceInfo* info) const noexcept;

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "numpy_handler/pool/pool_type.hpp"
+#include "numpy_handler/shared/pool_type.hpp"
 #include "numpy_handler/support/numpy_api.hpp"
 #include "numpy_handler/trace/places.hpp"
 #include "numpy_handler/trace/register.hpp"
@@ -13,6 +14,18 @@
 
 namespace rtpool::binding {
 namespace {
+
+int begin_recording(PyObject* module, PyObject* pool) noexcept {
+  const ModuleState* const state = state_of(module);
+  if (is_pool(state, pool)) return pool_object(pool)->core->begin_recording();
+  const bool is_shared = PyObject_TypeCheck(pool, reinterpret_cast<PyTypeObject*>(state->shared_pool_type));
+  return is_shared ? core_of<shared::SharedPool>(pool)->begin_recording() : EINVAL;
+}
+
+void record_none() noexcept {
+  pool::Pool::record_none();
+  shared::SharedPool::record_none();
+}
 
 // _record_start(file, mode, limit, buffer, stacks, meta, pools or None): the file's descriptor is taken over.
 PyObject* record_start(PyObject* module, PyObject* arguments) {
@@ -37,15 +50,12 @@ PyObject* record_start(PyObject* module, PyObject* arguments) {
   if (error == 0) {
     if (pools == Py_None) {
       error = pool::Pool::record_all();
+      if (error == 0) error = shared::SharedPool::record_all();
     } else {
-      const ModuleState* const state = state_of(module);
-      for (Py_ssize_t i = 0; error == 0 && i < PyTuple_GET_SIZE(pools); ++i) {
-        PyObject* const pool = PyTuple_GET_ITEM(pools, i);
-        if (is_pool(state, pool)) error = pool_object(pool)->core->begin_recording();
-      }
+      for (Py_ssize_t i = 0; error == 0 && i < PyTuple_GET_SIZE(pools); ++i) error = begin_recording(module, PyTuple_GET_ITEM(pools, i));
     }
     if (error != 0) {
-      pool::Pool::record_none();
+      record_none();
       recorder.stop();
       recorder.finish("{}", 2);
     }
@@ -68,10 +78,16 @@ PyObject* report_tuple() noexcept {
 PyObject* record_stop(PyObject*, PyObject*) {
   {
     const WithoutGil others_run;
-    pool::Pool::record_none();
+    record_none();
     trace::recorder().stop();
   }
   return report_tuple();
+}
+
+// _record_forked(): in a child, before anything else here.
+PyObject* record_forked(PyObject*, PyObject*) {
+  places().reset_after_fork();
+  Py_RETURN_NONE;
 }
 
 // _record_report() -> as _record_stop, so far
@@ -138,9 +154,13 @@ PyObject* record_origin(PyObject*, PyObject* array) {
     holder = base;
   }
   const void* const block = PyArray_DATA(reinterpret_cast<PyArrayObject*>(holder));
-  const pool::Pool* const pool = pool::Pool::find(block);
   std::uint64_t age = 0;
-  const std::uint32_t place = pool != nullptr ? pool->origin(block, &age) : 0;
+  std::uint32_t place = 0;
+  if (const pool::Pool* const pool = pool::Pool::find(block); pool != nullptr) {
+    place = pool->origin(block, &age);
+  } else if (shared::SharedPool* const shared = shared::SharedPool::find_block(block); shared != nullptr) {
+    place = shared->origin(block, &age);
+  }
   PlaceInfo info;
   if (place == 0 || !places().describe(place, &info)) Py_RETURN_NONE;
   return Py_BuildValue("(IKOiiiii)", place, static_cast<unsigned long long>(age), reinterpret_cast<PyObject*>(info.code), info.instruction,
@@ -161,6 +181,7 @@ PyMethodDef functions[] = {
     {"_record_start", record_start, METH_VARARGS, nullptr},
     {"_record_stop", record_stop, METH_NOARGS, nullptr},
     {"_record_report", record_report, METH_NOARGS, nullptr},
+    {"_record_forked", record_forked, METH_NOARGS, nullptr},
     {"_record_finish", record_finish, METH_O, nullptr},
     {"_record_mark", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_mark)), METH_FASTCALL, nullptr},
     {"_record_span_name", record_span_name, METH_VARARGS, nullptr},

@@ -62,6 +62,8 @@ class HeapLock {
 #endif
   }
   void leave_fast() noexcept { busy_.store(0, std::memory_order_release); }
+  // After enter_fast was false: whether this is all there is. The owner is inside then, as if it had been true.
+  bool wants_only(std::uint32_t bit) const noexcept { return attention() == bit; }
 
   void enter() noexcept {
     busy_.store(1, std::memory_order_relaxed);

@@ -50,8 +50,22 @@ template <bool zeroed>
 [[gnu::noinline]] void* PoolImpl::allocate_slow(std::size_t size, bool zeroed) noexcept { return allocate_as(size, zeroed, 0); }
 
 [[gnu::noinline]] void* PoolImpl::leave_and_allocate(std::size_t size, Heap& heap, bool zeroed) noexcept {
+  if (RTPOOL_LIKELY(heap.lock.wants_only(blocks::k_recording))) {
+    if (void* const block = hit_recorded(size, heap, zeroed); block != nullptr) return block;
+  }
   heap.lock.leave_fast();
   return allocate_slow(size, zeroed);
+}
+
+// What a hit would have been but for the recording. nullptr: it would have been none, and nothing has changed.
+inline void* PoolImpl::hit_recorded(std::size_t size, Heap& heap, bool zeroed) noexcept {
+  const Served served = size <= blocks::k_largest_small ? heap.pop_small(size) : heap.pop_run(store_.view(), blocks::pages_of(size), size);
+  if (served.block == nullptr) return nullptr;
+  if (RTPOOL_UNLIKELY(served.pop == Heap::Pop::new_peak)) heap.raise_peak();
+  const Told told{false, recording_now()};
+  heap.lock.leave_fast();
+  if (RTPOOL_LIKELY(told.recording != 0)) note_allocation(told, served.block, size, zeroed, 0);
+  return zeroed && !served.zero ? std::memset(served.block, 0, size) : served.block;
 }
 
 // The ladder's rungs that programs of ever new sizes climb, without what only other states of the pool need.
@@ -100,7 +114,8 @@ void* Pool::allocate_aligned(std::size_t size, std::size_t alignment) noexcept {
   }
   release(block);
   if (other != nullptr && fallback_table_.add(other, size)) {
-    if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_allocation(other, size, false, true, 0);
+    const Told told{true, recording_now()};
+    if (RTPOOL_UNLIKELY(told.recording != 0)) note_allocation(told, other, size, false, 0);
     return other;
   }
   if (other != nullptr) fallback_.free(other);
@@ -113,17 +128,22 @@ void* Pool::allocate_aligned(std::size_t size, std::size_t alignment) noexcept {
 // everything that any heap holds free. Each rung is O(1) up to the kernel; only the way to a refusal is not.
 void* PoolImpl::allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept {
   if (size == 0) size = 1;
-  bool missed = false;
-  void* const block = debug_ != nullptr ? debug_->allocate(size, zeroed) : serve_request(size, zeroed, &missed);
+  Told told;
+  void* const block = debug_ != nullptr ? debug_->allocate(size, zeroed) : serve_request(size, zeroed, &told);
+  if (debug_ != nullptr) told.recording = recording_now();
   // After the block was had: what was made before recording began is among the live blocks then.
-  if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) note_allocation(block, size, zeroed, missed, how);
+  if (RTPOOL_UNLIKELY(told.recording != 0)) note_allocation(told, block, size, zeroed, how);
   notice();
   return block;
 }
 
-void* PoolImpl::serve_request(std::size_t size, bool zeroed, bool* missed) noexcept {
-  const Served served = climb(size, zeroed, missed);
-  if (served.block == nullptr) return refuse(size, zeroed, size);
+void* PoolImpl::serve_request(std::size_t size, bool zeroed, Told* told) noexcept {
+  const Served served = climb(size, zeroed, told);
+  if (served.block == nullptr) {
+    void* const block = refuse(size, zeroed, size);
+    told->recording = recording_now();
+    return block;
+  }
   if (RTPOOL_UNLIKELY(is_learning_.load(std::memory_order_relaxed))) {
     learn_allocation(find_block(served.block).granted, size, zeroed);
   }
@@ -131,7 +151,7 @@ void* PoolImpl::serve_request(std::size_t size, bool zeroed, bool* missed) noexc
   return served.block;
 }
 
-PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) noexcept {
+PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noexcept {
   Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
   if (heap == nullptr) return {};
   Request request{size, may_grow_for(size, zeroed)};
@@ -142,11 +162,15 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) no
     heap->flush();
     served = serve(*heap, &request);
   }
-  heap->lock.leave();
+  const auto leave = [&] {
+    if (told != nullptr) told->recording = recording_now();
+    heap->lock.leave();
+  };
+  leave();
   const auto once_more = [&] {
     heap->lock.enter();
     served = serve(*heap, &request);
-    heap->lock.leave();
+    leave();
   };
   if (request.others == Others::wanted) {
     give_unused_of_others(*heap);
@@ -158,7 +182,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, bool* missed) no
     request.others = Others::asked;
     once_more();
   }
-  if (missed != nullptr) *missed = heap->stats.misses.get() != misses;
+  if (told != nullptr) told->missed = heap->stats.misses.get() != misses;
   return served;
 }
 

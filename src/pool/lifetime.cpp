@@ -14,8 +14,6 @@
 namespace rtpool::pool {
 namespace {
 
-std::atomic<std::uint64_t> g_next_id{1};
-
 constexpr Fallback k_libc{std::malloc, std::calloc, std::realloc, std::free, std::aligned_alloc};
 
 Step step_of(pages::GrowthStep step) noexcept {
@@ -75,7 +73,7 @@ CreateResult Pool::create(const Options& options, os::Memory& memory, const Fall
     return result;
   }
   auto* const pool = new (address) PoolImpl;
-  pool->heap_key_ = g_next_id.fetch_add(1, std::memory_order_relaxed);
+  pool->heap_key_ = new_pool_id();
   pool->memory_ = &memory;
   pool->made_bytes_ = bytes;
   pool->options_ = options;

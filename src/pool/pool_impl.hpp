@@ -96,11 +96,17 @@ struct PoolImpl : Pool {
   // --- allocate.cpp ---
   void* allocate_slow(std::size_t size, bool zeroed) noexcept;  // never inlined: hits would save registers for it
   void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;  // `how`: bits of trace/format.hpp
-  void* serve_request(std::size_t size, bool zeroed, bool* missed) noexcept;
+  // What is told of a request: whether it missed, and the recording in which its block was had (0: none), asked inside the heap.
+  struct Told {
+    bool missed = false;
+    std::uint64_t recording = 0;
+  };
+  void* serve_request(std::size_t size, bool zeroed, Told* told) noexcept;
   using Served = blocks::Heap::Popped;
   // Inside the heap, entered fast: a large block that is not where hits look.
   void* allocate_run(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  void* hit_recorded(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;
   enum class Others : std::uint8_t { not_asked, wanted, asked };  // `wanted`: not served, as other heaps are to be asked first
   struct Request {
@@ -124,7 +130,7 @@ struct PoolImpl : Pool {
   bool asks_others(const Allowance& allowance, Request* request) const noexcept;
   void give_unused_of_others(const blocks::Heap& own) noexcept;
   // The ladder. No block: not even the kernel could help.
-  Served climb(std::size_t size, bool zeroed, bool* missed = nullptr) noexcept;  // zeroed: may be kept from growing
+  Served climb(std::size_t size, bool zeroed, Told* told = nullptr) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
   bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
   // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
@@ -156,6 +162,7 @@ struct PoolImpl : Pool {
   void release_claimed(void* block, std::size_t claimed) noexcept;
   // Inside the heap, entered fast, while nobody wants attention.
   void leave_and_release(void* block, blocks::Heap& heap) noexcept;
+  bool release_recorded(void* block, blocks::Heap& heap) noexcept;
   void release_run(void* block, blocks::Heap& heap, std::uint64_t first) noexcept;
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
   void* resize_block(void* block, std::size_t size) noexcept;
@@ -211,7 +218,13 @@ struct PoolImpl : Pool {
   void note_miss(std::size_t requested) noexcept;
 
   // --- recording.cpp: for a pool that is recorded ---
-  void note_allocation(const void* block, std::size_t size, bool zeroed, bool missed, unsigned how) noexcept;
+  bool may_wait() const noexcept { return frozen_.load(std::memory_order_relaxed) == Frozen::no; }
+  // The number of the recording that the pool is in, 0: of none. Between entering and leaving a heap it stays.
+  std::uint64_t recording_now() const noexcept {
+    return RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr) ? recorder_number() : 0;
+  }
+  std::uint64_t recorder_number() const noexcept;
+  void note_allocation(const Told& told, const void* block, std::size_t size, bool zeroed, unsigned how) noexcept;
   void note_free(const void* block, std::size_t size, unsigned how) noexcept;
   void note_live_blocks() noexcept;
   void join_recording() noexcept;    // where all pools are recorded

@@ -2,7 +2,6 @@
 // `attention` that sends every hit to the slow path, as learning has.
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 
 #include "blocks/heap_hit.hpp"
@@ -16,41 +15,27 @@ namespace {
 
 std::atomic<bool> g_all{false};
 
-// How a trace names the pool: which addresses are its own, and what it held when recording began.
-void name_pool(PoolImpl& pool) noexcept {
-  std::uint8_t item[1 + 5 * trace::k_longest_varint + k_name_capacity];
-  std::uint8_t* at = item;
-  *at++ = trace::k_pool_item;
-  at = trace::put_varint(at, pool.store_.view().id);
-  at = trace::put_varint(at, reinterpret_cast<std::uintptr_t>(pool.store_.view().base) / 16);
-  at = trace::put_varint(at, pool.store_.reserved());
-  at = trace::put_varint(at, pool.store_.capacity());
-  const std::size_t length = std::strlen(pool.options_.name);
-  at = trace::put_varint(at, length);
-  std::memcpy(at, pool.options_.name, length);
-  trace::recorder().add_names(item, static_cast<std::size_t>(at + length - item), true);
-}
-
 }  // namespace
 
-void PoolImpl::note_allocation(const void* block, std::size_t size, bool zeroed, bool missed, unsigned how) noexcept {
+std::uint64_t PoolImpl::recorder_number() const noexcept { return trace::recorder().number(); }
+
+void PoolImpl::note_allocation(const Told& told, const void* block, std::size_t size, bool zeroed, unsigned how) noexcept {
   const bool ours = block != nullptr && contains(block);
-  const trace::Outcome outcome = block == nullptr ? trace::Outcome::failed
-                                 : !ours          ? trace::Outcome::fallback
-                                 : missed         ? trace::Outcome::miss
-                                                  : trace::Outcome::hit;
-  const unsigned kind = trace::k_allocate | static_cast<unsigned>(outcome) << trace::k_outcome_shift | (zeroed ? trace::k_zeroed : 0) | how;
-  trace::recorder().allocated(ours ? &origins_ : nullptr, block, size, kind, !frozen());
+  const unsigned kind = trace::allocation_kind(trace::outcome_of(block, ours, told.missed), zeroed, how);
+  trace::recorder().allocated(told.recording, ours ? &origins_ : nullptr, block, size, kind, may_wait());
 }
 
 void PoolImpl::note_free(const void* block, std::size_t size, unsigned how) noexcept {
-  trace::recorder().freeing(contains(block) ? &origins_ : nullptr, block, size, trace::k_free | how, !frozen());
+  trace::recorder().freeing(contains(block) ? &origins_ : nullptr, block, size, trace::k_free | how, may_wait());
 }
 
 // The heaps are stopped.
 void PoolImpl::note_live_blocks() noexcept {
   trace::Recorder& recorder = trace::recorder();
-  const auto note = [&](const void* block, std::size_t size) { recorder.allocated(nullptr, block, size, trace::k_alive, true); };
+  const std::uint64_t time = recorder.now();
+  const auto note = [&](const void* block, std::size_t size) {
+    recorder.alive(contains(block) ? &origins_ : nullptr, block, size, time);
+  };
   if (debug_ != nullptr) {
     const std::size_t count = debug_->outstanding(nullptr, 0);
     auto* const blocks = static_cast<LiveBlock*>(std::calloc(count == 0 ? 1 : count, sizeof(LiveBlock)));
@@ -88,7 +73,9 @@ int Pool::begin_recording() noexcept {
   if (recording()) return 0;
   if (const int error = self.origins_.begin(*self.memory_, self.store_.view().base, self.store_.reserved()); error != 0) return error;
   if (frozen()) (void)self.origins_.make_resident(*self.memory_, self.store_.view().committed.load(std::memory_order_relaxed));
-  name_pool(self);
+  pages::PageStore& store = self.store_;
+  trace::recorder().add_pool_name(trace::k_pool_item,
+                                  {store.view().id, store.view().base, store.reserved(), store.capacity(), self.options_.name});
   self.stop_heaps();
   self.recording_.store(&self.origins_, std::memory_order_release);
   self.set_attention(blocks::k_recording, true);

@@ -58,12 +58,16 @@ void after_fork_in_child() noexcept {
   scavenger_after_fork(true);
 }
 
+std::atomic<std::uint64_t> g_next_id{1};
+
+}  // namespace
+
+std::uint64_t new_pool_id() noexcept { return g_next_id.fetch_add(1, std::memory_order_relaxed); }
+
 void install_fork_handlers() noexcept {
   static const int installed = ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
   static_cast<void>(installed);
 }
-
-}  // namespace
 
 std::uint32_t registry_enter(PoolImpl& pool) noexcept {
   install_fork_handlers();

@@ -16,6 +16,11 @@ struct PoolImpl;
 
 inline constexpr std::uint32_t k_no_slot = 0xFFFFFFFFU;
 
+// A number that no other pool of this process has had, shared pools included.
+std::uint64_t new_pool_id() noexcept;
+// What the first pool, and whoever records without one, sees to: handlers around fork.
+void install_fork_handlers() noexcept;
+
 // Enters a pool; k_no_slot when there are 65,536 already.
 std::uint32_t registry_enter(PoolImpl& pool) noexcept;
 // Takes it out and calls `then` before any other change to the registry can happen.

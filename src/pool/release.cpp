@@ -8,6 +8,7 @@
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
+#include "trace/recorder.hpp"
 
 namespace rtpool::pool {
 
@@ -64,8 +65,25 @@ void Pool::release(void* block, std::size_t claimed) noexcept {
 }
 
 [[gnu::noinline]] void PoolImpl::leave_and_release(void* block, Heap& heap) noexcept {
+  if (RTPOOL_LIKELY(heap.lock.wants_only(blocks::k_recording)) && release_recorded(block, heap)) return;
   heap.lock.leave_fast();
   release_slow(block);
+}
+
+// What would have been a hit but for the recording. False: it would have been none, and nothing has changed.
+inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
+  const Found found = find_block(block);
+  if (found.place != Place::live || found.owner != &heap || recording_.load(std::memory_order_acquire) == nullptr) return false;
+  const trace::BlockEnd end = trace::recorder().end_of(&origins_, block, found.requested, trace::k_free);
+  PageDesc& desc = store_.view().descs[found.first];
+  if (found.slab == nullptr) {
+    if (!heap.push_run_and_leave(found.first, desc)) return false;
+  } else {
+    const auto offset = static_cast<std::size_t>(static_cast<char*>(block) - store_.view().base);
+    if (!heap.push_small_and_leave(block, offset / blocks::k_unit, desc)) return false;
+  }
+  trace::recorder().ended(end, may_wait());
+  return true;
 }
 
 // A run of the heap whose bin is not the one that hits look at.
@@ -146,11 +164,11 @@ void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
 
 void PoolImpl::give_back(void* block, unsigned how) noexcept {
   const Found found = find_block<true>(block);
-  const bool recorded = debug_ == nullptr && recording_.load(std::memory_order_acquire) != nullptr;
+  const std::uint64_t recorded = debug_ == nullptr ? recording_now() : 0;
   if (found.place == Place::foreign) {
     std::size_t size = 0;
     if (!fallback_table_.remove(block, &size)) return misuse(block, found.place, "free");
-    if (RTPOOL_UNLIKELY(recorded)) note_free(block, size, how);
+    if (RTPOOL_UNLIKELY(recorded != 0)) note_free(block, size, how);
     if (options_.zero_on_free) explicit_bzero(block, size);
     return fallback_.free(block);
   }
@@ -163,11 +181,11 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     if (found.slab == nullptr) store_.view().descs[found.first].run.use.slack |= pages::k_slack_zero;
   }
   Heap* const own = find_heap(*this);
-  if (RTPOOL_UNLIKELY(recorded)) note_free(block, found.requested, own == found.owner ? how : how | trace::k_remote);
+  if (RTPOOL_UNLIKELY(recorded != 0)) note_free(block, found.requested, own == found.owner ? how : how | trace::k_remote);
   if (own == found.owner) {
     own->lock.enter();
     // Recording may have begun meanwhile, with this block alive.
-    if (RTPOOL_UNLIKELY(!recorded && debug_ == nullptr && recording_.load(std::memory_order_acquire) != nullptr)) {
+    if (const std::uint64_t now = recording_now(); RTPOOL_UNLIKELY(now != recorded) && now != 0 && debug_ == nullptr) {
       note_free(block, found.requested, how);
     }
     if (found.slab != nullptr) {
@@ -212,7 +230,7 @@ void* PoolImpl::resize_debug_block(void* block, std::size_t size) noexcept {
   const std::size_t old = debug_->usable_size(block);
   void* const moved = debug_->resize(block, size);
   if (moved != nullptr && RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) {
-    note_allocation(moved, size, false, false, trace::k_resize);
+    note_allocation({false, recording_now()}, moved, size, false, trace::k_resize);
     note_free(block, old, trace::k_resize);
   }
   notice();
@@ -235,7 +253,7 @@ void* PoolImpl::resize_block(void* block, std::size_t size) noexcept {
       size <= largest_request() && resize_in_place(found, size)) {
     if (RTPOOL_UNLIKELY(recording_.load(std::memory_order_acquire) != nullptr)) {
       note_free(block, old, trace::k_resize);
-      note_allocation(block, size, false, false, trace::k_resize);
+      note_allocation({false, recording_now()}, block, size, false, trace::k_resize);
     }
     return block;
   }

@@ -186,7 +186,7 @@ Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint
 void Heap::discard(Run* run) noexcept {
   if (run->listed) unlink(run);
   for (std::uint32_t i = 0; run->used != 0 && i < run->fresh; ++i) {
-    if ((run->live[i / 64] >> i % 64 & 1) != 0) account_given({run, i});
+    if (is_live(*run, i)) account_given({run, i}, true);
   }
   for (std::uint32_t i = 0; i < run->granules; ++i) {
     if (run_of_[run->first + i] == run) run_of_[run->first + i] = nullptr;
@@ -215,7 +215,8 @@ void Heap::unlink(Run* run) noexcept {
   run->listed = false;
 }
 
-void Heap::account_given(Block block) noexcept {
+void Heap::account_given(Block block, bool stolen) noexcept {
+  if (RTPOOL_UNLIKELY(ended_.told != nullptr)) ended_.told(ended_.context, offset_of(block), requested(block), stolen);
   if (RTPOOL_UNLIKELY(block.let_go())) hold_again(block);
   counts_.current_bytes -= granted(block);
   counts_.requested_bytes -= requested(block);
@@ -225,7 +226,7 @@ void Heap::account_given(Block block) noexcept {
 
 void Heap::give(Block block) noexcept {
   Run* const run = block.run;
-  account_given(block);
+  account_given(block, false);
   const std::uint64_t bit = std::uint64_t{1} << block.index % 64;
   run->live[block.index / 64] &= ~bit;
   run->pinned[block.index / 64] &= ~bit;
@@ -261,7 +262,7 @@ Block Heap::find_around(std::uint64_t offset) const noexcept {
   if (run == nullptr) return {};
   const std::uint64_t into = offset - run->start;
   const std::uint64_t index = run->large() ? 0 : static_cast<std::uint32_t>(into) / run->block_bytes;
-  if (index >= run->fresh || (run->live[index / 64] >> index % 64 & 1) == 0) return {};
+  if (index >= run->fresh || !is_live(*run, static_cast<std::uint32_t>(index))) return {};
   return {run, static_cast<std::uint32_t>(index)};
 }
 

@@ -76,6 +76,12 @@ struct HeapCounts {
   std::uint64_t gone_requested_bytes = 0;
 };
 
+// Who is told of each live block that ends, before its place can be taken again. `stolen`: not by this process.
+struct EndWatcher {
+  void (*told)(void* context, std::uint64_t offset, std::uint64_t requested, bool stolen) noexcept = nullptr;
+  void* context = nullptr;
+};
+
 class Heap {
  public:
   // nullptr without memory.
@@ -105,6 +111,19 @@ class Heap {
     return block.run->large() ? block.run->large_requested : block.run->requested[block.index];
   }
   void set_requested(Block block, std::uint64_t size) noexcept;
+  // Calls `function(offset, requested)` for each live block.
+  template <class Function>
+  void for_each_live(Function&& function) const noexcept {
+    for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+      Run* const run = run_of_[g];
+      if (run == nullptr || run->first != g) continue;
+      for (std::uint32_t i = 0; i < run->fresh; ++i) {
+        const Block block{run, i};
+        if (is_live(*run, i)) function(offset_of(block), requested(block));
+      }
+    }
+  }
+  void set_end_watcher(const EndWatcher& watcher) noexcept { ended_ = watcher; }
 
   // Gives every idle run back to the segment; bytes given back.
   std::uint64_t trim() noexcept;
@@ -131,7 +150,8 @@ class Heap {
   Run* claim_slab(unsigned size_class) noexcept;
   bool wake(Run* run) noexcept;
   void settle(Run* run) noexcept;
-  void account_given(Block block) noexcept;
+  void account_given(Block block, bool stolen) noexcept;
+  static bool is_live(const Run& run, std::uint32_t index) noexcept { return (run.live[index / 64] >> index % 64 & 1) != 0; }
   void discard(Run* run) noexcept;
   Run** list_of(const Run* run) noexcept;
   void link(Run* run) noexcept;
@@ -150,6 +170,7 @@ class Heap {
   std::size_t small_limit_ = 0;
   HeapCounts counts_;
   Heap* older_ = nullptr;
+  EndWatcher ended_;
   Run** run_of_ = nullptr;
   Run* slabs_[k_classes] = {};        // with a free block, the last used first
   Run* large_[k_large_lists] = {};    // idle

@@ -16,6 +16,7 @@ struct Registry {
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
   };
+  static void install_fork_handlers() noexcept;
   static void add(SharedPool* pool) noexcept;
   static void remove(SharedPool* pool) noexcept;
   // With one more reference; nullptr when there is none, or its last reference goes just now.

@@ -13,8 +13,10 @@
 
 #include "os/priority_lock.hpp"
 #include "pool/pool.hpp"
+#include "pool/fallback_table.hpp"
 #include "shared/heap.hpp"
 #include "shared/recovery.hpp"
+#include "trace/origins.hpp"
 
 namespace rtpool::shared {
 
@@ -81,6 +83,8 @@ class SharedPool {
   static bool locate(const void* address, char* name, std::size_t capacity, bool* tables) noexcept;
   // As `find`, for a block that is alive: takes no lock and looks at writable memory only.
   static SharedPool* find_block(const void* address) noexcept;
+  // The open pool whose fallback served the live block, or nullptr.
+  static SharedPool* find_fallback_block(const void* address) noexcept;
 
   // The last reference dropped leaves the pool and unmaps it: no address in it may be used after. References stand for
   // Python objects, capsules (one for each array NumPy made in it) and opened blocks.
@@ -144,12 +148,27 @@ class SharedPool {
   // Walks the segment and this process's heap. Other processes may go on meanwhile.
   pool::CheckResult check() noexcept;
 
+  // Recording, as of private pools (pool/pool.hpp): what this process makes and frees. A block that others hold ends when its
+  // memory is free again; where another process has freed it, as soon as this one knows.
+  int begin_recording() noexcept;
+  void end_recording() noexcept;
+  bool recording() noexcept { return recording_now() != 0; }
+  static int record_all() noexcept;
+  static void record_none() noexcept;
+  std::uint32_t origin(const void* block, std::uint64_t* age) noexcept;
+
   // Called around fork by handlers this class installs.
   static void before_fork() noexcept;
   static void after_fork_in_parent() noexcept;
   static void after_fork_in_child() noexcept;
 
  private:
+  class Section;
+  struct Taken {
+    std::uint64_t offset = k_no_block;
+    bool missed = false;
+    std::uint64_t recording = 0;
+  };
   struct Hold {
     std::uint32_t generation;
     std::uint32_t count;
@@ -165,6 +184,7 @@ class SharedPool {
   SharedPool(const Segment& segment, const Options& options, const pool::Fallback* fallback) noexcept;
   ~SharedPool() = default;
   static CreateResult finish(Segment& segment, const Options& options, const pool::Fallback* fallback, bool created) noexcept;
+  static CreateResult enter(Segment& segment, const Options& options, const pool::Fallback* fallback, bool created) noexcept;
   static void visit_all(void (*visit)(SharedPool& pool, void* context) noexcept, void* context) noexcept;
   static bool take_over_name(os::SharedMemory& os, const char* name) noexcept;
   static bool remove_if_dead(os::SharedMemory& os, const char* name, bool only_after_death) noexcept;
@@ -181,10 +201,13 @@ class SharedPool {
 
   bool ready() noexcept { return heap_ != nullptr || reborn(); }
   bool reborn() noexcept;
-  std::uint64_t take(std::uint64_t size) noexcept;
+  Taken take(std::uint64_t size) noexcept;
   std::uint64_t refill(std::uint64_t size) noexcept;
-  std::uint64_t refill_from_others(std::uint64_t size) noexcept;
+  Taken refill_from_others(std::uint64_t size) noexcept;
+  void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;
   void* fall_back(std::size_t size, bool zeroed) noexcept;
+  void* resize_fallback(void* address, std::size_t size) noexcept;
+  void release_as(void* address, unsigned how) noexcept;
   void publish_counts() noexcept;
   Block own_block(std::uint64_t offset) const noexcept;
   void free_block(Block block) noexcept;
@@ -195,10 +218,22 @@ class SharedPool {
   Block block_of(const Hold& hold, std::uint32_t record) const noexcept;
   void forget_earlier(const BlockRef& ref) noexcept;
   void take_back(const BlockRef& ref) noexcept;
+  void take_back_elsewhere(const BlockRef& ref) noexcept;
   static void take_back_returned(void* self, BlockRef ref) noexcept;
   void take_back_all_closed() noexcept;
   bool inherited(std::uint64_t offset, BlockRange* range) const noexcept;
   void misuse(const void* block, const char* what) noexcept;
+
+  // shared_pool_recording.cpp
+  void note_allocation(std::uint64_t recording, const void* block, std::size_t size, bool zeroed, bool missed, unsigned how) noexcept;
+  std::uint64_t recording_now() noexcept;
+  void note_end(const void* block, std::size_t size, unsigned how) noexcept;
+  void watch_ends() noexcept;
+  void tell_what_is_left() noexcept;
+  void join_recording() noexcept;
+  static void forget_recordings() noexcept;  // in a forked child
+  template <class Function>
+  static void for_each_held(Function&& function) noexcept;
 
   std::atomic<std::uint64_t> references_{1};
   std::atomic<std::uint32_t> openers_{1};  // creations and attachments not closed yet
@@ -210,6 +245,7 @@ class SharedPool {
   Recovery recovery_;
   Options options_;
   pool::Fallback fallback_;
+  pool::FallbackTable fallback_table_;
   pool::Effective effective_;
   Tenancy tenancy_;
   Heap* heap_ = nullptr;
@@ -225,11 +261,14 @@ class SharedPool {
   std::uint32_t skip_ = 0;
   std::atomic<std::uint64_t> misses_{0};
   std::atomic<std::uint64_t> fallbacks_{0};
-  std::atomic<std::uint64_t> fallback_count_{0};
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> misuses_{0};
   std::atomic<std::uint64_t> kernel_calls_{0};
   std::uint64_t returned_ = 0;
+  std::uint64_t recording_ = 0;     // the recording's number, 0: none; under mutex_
+  Section* section_ = nullptr;      // of the thread that holds mutex_
+  trace::Origins origins_;
+  std::uint64_t visited_ = 0;       // the last for_each_held that has been here; under the registry's lock
   SharedPool* next_ = nullptr;      // in the registry
   friend struct Registry;
 };

@@ -5,7 +5,7 @@
 
 #include "base/check.hpp"
 #include "pool/refusal.hpp"
-#include "shared/shared_pool.hpp"
+#include "shared/section.hpp"
 
 namespace rtpool::shared {
 namespace {
@@ -23,21 +23,24 @@ void SharedPool::publish_counts() noexcept {
   slot.requested_bytes.store(counts.requested_bytes - counts.gone_requested_bytes, std::memory_order_relaxed);
 }
 
-std::uint64_t SharedPool::take(std::uint64_t size) noexcept {
-  std::uint64_t offset = k_no_block;
+SharedPool::Taken SharedPool::take(std::uint64_t size) noexcept {
+  Taken taken;
   bool search_others = false;
   {
-    const std::lock_guard guard(mutex_);
-    if (closed() || !ready()) return k_no_block;
-    offset = heap_->take(size);
-    if (offset == k_no_block) {
+    Section section(*this);
+    // What is had is told, or among the live blocks when recording begins.
+    taken.recording = section.recording();
+    if (closed() || !ready()) return taken;
+    taken.offset = heap_->take(size);
+    if (taken.offset == k_no_block) {
       misses_.fetch_add(1, std::memory_order_relaxed);
-      offset = refill(size);
-      search_others = offset == k_no_block && size <= geometry().data_bytes;
+      taken.missed = true;
+      taken.offset = refill(size);
+      search_others = taken.offset == k_no_block && size <= geometry().data_bytes;
     }
-    if (offset != k_no_block) publish_counts();
+    if (taken.offset != k_no_block) publish_counts();
   }
-  return search_others ? refill_from_others(size) : offset;
+  return search_others ? refill_from_others(size) : taken;
 }
 
 // Locked: what this process can do by itself.
@@ -54,12 +57,15 @@ std::uint64_t SharedPool::refill(std::uint64_t size) noexcept {
 
 // Not locked: recovers what the dead held, then takes what living processes do not use. In a pool that stays full the
 // search is made more and more seldom if its caller has something to fall back on.
-std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
+SharedPool::Taken SharedPool::refill_from_others(std::uint64_t size) noexcept {
+  Taken taken;
+  taken.missed = true;
   {
-    const std::lock_guard guard(mutex_);
+    Section section(*this);
+    taken.recording = section.recording();
     if (options_.fall_back && skip_ != 0) {
       --skip_;
-      return k_no_block;
+      return taken;
     }
   }
   for (unsigned stage = 0; stage < 3; ++stage) {
@@ -70,44 +76,46 @@ std::uint64_t SharedPool::refill_from_others(std::uint64_t size) noexcept {
         if (records_.drop_tickets(k_orphan_patience_s, true) == 0) break;
         (void)recovery_.run(tenancy_);
     }
-    const std::lock_guard guard(mutex_);
+    Section section(*this);
+    taken.recording = section.recording();
     flush_deferred();
-    const std::uint64_t offset = refill(size);
-    if (offset == k_no_block) continue;
+    taken.offset = refill(size);
+    if (taken.offset == k_no_block) continue;
     futile_ = 0;
     publish_counts();
-    return offset;
+    return taken;
   }
   const std::lock_guard guard(mutex_);
   if (futile_ < 32) ++futile_;
   skip_ = futile_ < 12 ? (1U << futile_) - 1 : k_most_skipped;
-  return k_no_block;
+  return taken;
 }
 
 void* SharedPool::fall_back(std::size_t size, bool zeroed) noexcept {
   void* const block = !options_.fall_back ? nullptr : zeroed ? fallback_.calloc(1, size) : fallback_.malloc(size);
-  if (block == nullptr) {
-    failures_.fetch_add(1, std::memory_order_relaxed);
-    pool::note_refusal(this, size);
-    return nullptr;
+  if (block != nullptr && fallback_table_.add(block, size)) {
+    fallbacks_.fetch_add(1, std::memory_order_relaxed);
+    return block;
   }
-  fallbacks_.fetch_add(1, std::memory_order_relaxed);
-  fallback_count_.fetch_add(1, std::memory_order_relaxed);
-  return block;
+  if (block != nullptr) fallback_.free(block);
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  pool::note_refusal(this, size);
+  return nullptr;
 }
 
-void* SharedPool::allocate(std::size_t size) noexcept {
+void* SharedPool::allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept {
   if (size == 0) size = 1;
-  const std::uint64_t offset = take(size);
-  return RTPOOL_LIKELY(offset != k_no_block) ? segment_.data() + offset : fall_back(size, false);
+  const Taken taken = take(size);
+  const bool had = RTPOOL_LIKELY(taken.offset != k_no_block);
+  void* const block = had ? segment_.data() + taken.offset : fall_back(size, zeroed);
+  const std::uint64_t recording = had ? taken.recording : recording_now();
+  if (RTPOOL_UNLIKELY(recording != 0)) note_allocation(recording, block, size, zeroed, taken.missed, how);
+  return had && zeroed ? std::memset(block, 0, size) : block;
 }
 
-void* SharedPool::allocate_zeroed(std::size_t size) noexcept {
-  if (size == 0) size = 1;
-  const std::uint64_t offset = take(size);
-  if (offset == k_no_block) return fall_back(size, true);
-  return std::memset(segment_.data() + offset, 0, size);
-}
+void* SharedPool::allocate(std::size_t size) noexcept { return allocate_as(size, false, 0); }
+
+void* SharedPool::allocate_zeroed(std::size_t size) noexcept { return allocate_as(size, true, 0); }
 
 // Locked. The block that starts there and whose maker has not freed it; a shared one may live on without its maker.
 Block SharedPool::own_block(std::uint64_t offset) const noexcept {
@@ -116,19 +124,19 @@ Block SharedPool::own_block(std::uint64_t offset) const noexcept {
   return freed ? Block{} : block;
 }
 
-void SharedPool::release(void* address) noexcept {
+void SharedPool::release(void* address) noexcept { release_as(address, 0); }
+
+void SharedPool::release_as(void* address, unsigned how) noexcept {
   if (address == nullptr) return;
   std::uint64_t offset = 0;
   if (!segment_.offset_of(address, &offset)) {
-    if (options_.fall_back) {
-      fallback_count_.fetch_sub(1, std::memory_order_relaxed);
-      fallback_.free(address);
-    } else {
-      misuse(address, "is not in the pool");
-    }
-    return;
+    std::size_t size = 0;
+    if (!fallback_table_.remove(address, &size)) return misuse(address, "is not in the pool");
+    if (RTPOOL_UNLIKELY(recording())) note_end(address, size, how);
+    return fallback_.free(address);
   }
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
+  section.set_how(how);
   // Blocks of an ancestor: the child has no part in them, they are the ancestor's to free.
   const Block block = own_block(offset);
   if (!block) {
@@ -156,21 +164,22 @@ void* SharedPool::resize(void* address, std::size_t size) noexcept {
   if (size == 0) size = 1;
   std::uint64_t offset = 0;
   std::size_t old = 0;
-  if (!segment_.offset_of(address, &offset)) {
-    if (options_.fall_back) return fallback_.realloc(address, size);
-    misuse(address, "is not in the pool");
-    return nullptr;
-  }
+  if (!segment_.offset_of(address, &offset)) return resize_fallback(address, size);
+  bool in_place = false;
+  std::uint64_t recording = 0;
   {
-    const std::lock_guard guard(mutex_);
+    Section section(*this);
     const Block block = own_block(offset);
     BlockRange range;
     if (block) {
       old = heap_->granted(block);
-      if (size <= old && size >= old / 2) {
+      in_place = size <= old && size >= old / 2;
+      recording = section.recording();
+      if (in_place) {
+        section.set_how(trace::k_resize);
+        if (RTPOOL_UNLIKELY(recording != 0)) section.note(address, heap_->requested(block), false);
         heap_->set_requested(block, size);
         publish_counts();
-        return address;
       }
     } else if (inherited(offset, &range)) {
       old = range.bytes;
@@ -179,10 +188,31 @@ void* SharedPool::resize(void* address, std::size_t size) noexcept {
       return nullptr;
     }
   }
-  void* const moved = allocate(size);
+  if (in_place) {
+    if (RTPOOL_UNLIKELY(recording != 0)) note_allocation(recording, address, size, false, false, trace::k_resize);
+    return address;
+  }
+  void* const moved = allocate_as(size, false, trace::k_resize);
   if (moved == nullptr) return nullptr;
   std::memcpy(moved, address, old < size ? old : size);
-  release(address);
+  release_as(address, trace::k_resize);
+  return moved;
+}
+
+void* SharedPool::resize_fallback(void* address, std::size_t size) noexcept {
+  std::size_t old = 0;
+  // Out of the table first: as soon as the memory is given back another thread may have it.
+  if (!fallback_table_.remove(address, &old)) {
+    misuse(address, "is not in the pool");
+    return nullptr;
+  }
+  const trace::BlockEnd end = trace::recorder().end_of(nullptr, address, old, trace::k_free | trace::k_resize);
+  void* const moved = fallback_.realloc(address, size);
+  (void)fallback_table_.add(moved != nullptr ? moved : address, moved != nullptr ? size : old);  // has the place that was left
+  if (const std::uint64_t recording = recording_now(); moved != nullptr && RTPOOL_UNLIKELY(recording != 0)) {
+    trace::recorder().ended(end, !pool::Pool::any_frozen());
+    note_allocation(recording, moved, size, false, true, trace::k_resize);
+  }
   return moved;
 }
 
@@ -234,6 +264,7 @@ void SharedPool::flush_deferred() noexcept {
   const Coverage coverage(segment_, records_, tenancy_);
   if (!coverage.ok()) return;
   std::size_t kept = 0;
+  section_->set_elsewhere(true);  // freed long ago, where it is not known any more
   for (std::size_t i = 0; i < deferred_count_; ++i) {
     const Deferred entry = deferred_[i];
     if (entry.offset == k_no_block) {
@@ -245,6 +276,7 @@ void SharedPool::flush_deferred() noexcept {
     if (coverage.covers(entry.offset, heap_->granted(block))) deferred_[kept++] = entry;
     else free_block(block);
   }
+  section_->set_elsewhere(false);
   deferred_count_ = kept;
   if (kept != 0) return;
   has_children_ = false;

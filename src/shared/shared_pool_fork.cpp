@@ -27,10 +27,14 @@ std::atomic<unsigned> g_without_range{0};
 Registry::Lock::Lock() noexcept { g_lock.lock(); }
 Registry::Lock::~Lock() { g_lock.unlock(); }
 
-void Registry::add(SharedPool* pool) noexcept {
+void Registry::install_fork_handlers() noexcept {
   static const int installed =
       ::pthread_atfork(SharedPool::before_fork, SharedPool::after_fork_in_parent, SharedPool::after_fork_in_child);
   if (installed != 0) base::report_line("no handlers around fork (no memory): do not fork while a shared pool is open");
+}
+
+void Registry::add(SharedPool* pool) noexcept {
+  install_fork_handlers();
   pool->next_ = g_first;
   g_first = pool;
   const auto begin = reinterpret_cast<std::uintptr_t>(pool->data());
@@ -79,12 +83,23 @@ SharedPool* Registry::find_block(const void* address) noexcept {
   return find(address);
 }
 
+SharedPool* SharedPool::find_fallback_block(const void* address) noexcept {
+  if (pool::FallbackTable::count_of_all() == 0) return nullptr;
+  const Registry::Lock registry;
+  std::size_t size = 0;
+  for (SharedPool* pool = Registry::first(); pool != nullptr; pool = Registry::next(pool)) {
+    if (pool->fallback_table_.find(address, &size)) return pool;
+  }
+  return nullptr;
+}
+
 SharedPool* Registry::first() noexcept { return g_first; }
 
 void SharedPool::before_fork() noexcept {
   g_lock.lock();
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
     pool->mutex_.lock();
+    pool->fallback_table_.lock().lock();
     pool->fork_child_ = Tenancy{};
     if (!pool->ready()) continue;
     if (pool->processes_.reserve_for_fork(pool->tenancy_, &pool->fork_child_) != 0 &&
@@ -103,15 +118,20 @@ void SharedPool::before_fork() noexcept {
 }
 
 void SharedPool::after_fork_in_parent() noexcept {
-  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) pool->mutex_.unlock();
+  for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
+    pool->fallback_table_.lock().unlock();
+    pool->mutex_.unlock();
+  }
   g_lock.unlock();
 }
 
 void SharedPool::after_fork_in_child() noexcept {
   os::PriorityLock::forget_thread();
   os::forget_offers_after_fork();
+  forget_recordings();
   for (SharedPool* pool = g_first; pool != nullptr; pool = pool->next_) {
     pool->mutex_.reset_after_fork();
+    pool->fallback_table_.lock().reset_after_fork();
     if (pool->fork_child_ && pool->processes_.adopt_fork(pool->fork_child_) != 0) {
       base::report_line("shared pool: the slot of this forked process was taken back; the arrays it inherited may change");
       pool->fork_child_ = Tenancy{};
@@ -141,6 +161,7 @@ bool SharedPool::reborn() noexcept {
   if (!tenancy_ && processes_.join(&tenancy_) != 0) return false;
   heap_ = Heap::make(segment_, granules_, tenancy_);
   if (heap_ == nullptr) return false;
+  watch_ends();
   (void)os::offer_segment(segment_.made().id, segment_.fd());
   for (std::uint32_t i = 0; i < geometry().records; ++i) holds_[i] = Hold{};
   return true;

@@ -131,6 +131,12 @@ CreateResult SharedPool::attach_fd(int fd, const Options& options, os::SharedMem
 
 // Takes over the segment, also on failure.
 CreateResult SharedPool::finish(Segment& segment, const Options& options, const pool::Fallback* fallback, bool created) noexcept {
+  const CreateResult result = enter(segment, options, fallback, created);
+  if (result.pool != nullptr) result.pool->join_recording();
+  return result;
+}
+
+CreateResult SharedPool::enter(Segment& segment, const Options& options, const pool::Fallback* fallback, bool created) noexcept {
   const Registry::Lock registry;
   if (SharedPool* open = Registry::find(segment.made().id); open != nullptr) {
     segment.unmap();
@@ -247,6 +253,7 @@ void SharedPool::drop_reference() noexcept {
     const Registry::Lock registry;
     Registry::remove(this);
   }
+  tell_what_is_left();
   close_in_order();
   if (tenancy_) {
     unlink_if_abandoned();
@@ -274,6 +281,7 @@ void SharedPool::destroy() noexcept {
   }
   std::free(holds_);
   std::free(deferred_);
+  origins_.release(os::memory());
   if (tenancy_ && processes_.current(tenancy_)) leave();
   os::withdraw_segment(segment_.made().id);
   segment_.unmap();

@@ -3,7 +3,7 @@
 #include <mutex>
 
 #include "shared/registry.hpp"
-#include "shared/shared_pool.hpp"
+#include "shared/section.hpp"
 
 namespace rtpool::shared {
 namespace {
@@ -41,7 +41,7 @@ Stats SharedPool::stats() noexcept {
     const std::uint64_t served_by_misses = common.misses - common.failures - common.fallbacks;
     common.hits = common.total_count > served_by_misses ? common.total_count - served_by_misses : 0;
   }
-  common.fallback_count = fallback_count_.load();
+  common.fallback_count = fallback_table_.count();
   common.misuses = misuses_.load();
   common.remote_frees = returned_;
   common.kernel_calls = kernel_calls_.load();
@@ -91,7 +91,7 @@ bool SharedPool::recover() noexcept {
     if (!ready()) return false;
   }
   const bool recovered = recovery_.run(tenancy_);
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   flush_deferred();
   take_back_all_closed();
   publish_counts();
@@ -100,7 +100,7 @@ bool SharedPool::recover() noexcept {
 
 std::size_t SharedPool::trim() noexcept {
   (void)recover();
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   if (!ready()) return 0;
   (void)heap_->trim();
   // A file in /dev/shm keeps its memory: had somebody else taken it meanwhile, the next store would be a bus error.

@@ -5,14 +5,14 @@
 #include <cerrno>
 #include <mutex>
 
-#include "shared/shared_pool.hpp"
+#include "shared/section.hpp"
 
 namespace rtpool::shared {
 
 int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noexcept {
   std::uint64_t offset = 0;
   if (!segment_.offset_of(address, &offset)) return EINVAL;
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   if (!ready()) return EINVAL;
   const Block block = heap_->find_around(offset);
   if (!block) {
@@ -67,12 +67,12 @@ int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
 }
 
 int SharedPool::hold(const BlockRef& ref, BlockRange* range) noexcept {
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   return hold_locked(ref, range);
 }
 
 void SharedPool::drop(const BlockRef& ref, std::uint32_t lineage) noexcept {
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   if (lineage != lineage_ || heap_ == nullptr || ref.record >= geometry().records) return;
   const Hold& hold = holds_[ref.record];
   if (hold.count == 0 || hold.generation != ref.generation) return;
@@ -98,7 +98,7 @@ Block SharedPool::block_of(const Hold& hold, std::uint32_t record) const noexcep
 // A record that comes to stand for another block: the one it stood for before is closed, if it was ours.
 void SharedPool::forget_earlier(const BlockRef& ref) noexcept {
   const Hold& hold = holds_[ref.record];
-  if (hold.block != 0 && hold.generation != ref.generation) take_back({ref.record, hold.generation});
+  if (hold.block != 0 && hold.generation != ref.generation) take_back_elsewhere({ref.record, hold.generation});
 }
 
 void SharedPool::take_back(const BlockRef& ref) noexcept {
@@ -125,7 +125,13 @@ void SharedPool::take_back_all_closed() noexcept {
 void SharedPool::take_back_returned(void* self, BlockRef ref) noexcept {
   auto* const pool = static_cast<SharedPool*>(self);
   ++pool->returned_;
-  pool->take_back(ref);
+  pool->take_back_elsewhere(ref);
+}
+
+void SharedPool::take_back_elsewhere(const BlockRef& ref) noexcept {
+  section_->set_elsewhere(true);
+  take_back(ref);
+  section_->set_elsewhere(false);
 }
 
 int SharedPool::depart(const BlockRef& ref, Tenancy* sender) noexcept {
@@ -138,7 +144,7 @@ int SharedPool::depart(const BlockRef& ref, Tenancy* sender) noexcept {
 }
 
 int SharedPool::arrive(const BlockRef& ref, Tenancy sender, BlockRange* range) noexcept {
-  const std::lock_guard guard(mutex_);
+  Section section(*this);
   const int error = hold_locked(ref, range);
   if (error == 0) records_.take_ticket(sender, ref);
   return error;

@@ -46,7 +46,7 @@ inline constexpr unsigned k_outcome_shift = 2;  // of an allocation: two bits, O
 inline constexpr unsigned k_zeroed = 1U << 4;   // of an allocation: asked for as zeros
 inline constexpr unsigned k_resize = 1U << 5;   // of an allocation or free: by realloc
 inline constexpr unsigned k_same_size = 1U << 6;  // of an allocation: its size is the last one in the slot of its place
-inline constexpr unsigned k_remote = 1U << 2;   // of a free: by another thread than the block's heap's
+inline constexpr unsigned k_remote = 1U << 2;   // of a free: by another thread than the block's heap's; in a shared pool by another process
 inline constexpr unsigned k_mark_shift = 2;     // of a mark: four bits, Mark
 
 enum class Outcome : std::uint8_t { hit, miss, fallback, failed };
@@ -55,6 +55,13 @@ enum class Outcome : std::uint8_t { hit, miss, fallback, failed };
 enum class Mark : std::uint8_t {
   iteration_begin, iteration_end, span_begin, span_end, tick_begin, tick_end, faults,
 };
+
+constexpr Outcome outcome_of(const void* block, bool from_pool, bool missed) noexcept {
+  return block == nullptr ? Outcome::failed : !from_pool ? Outcome::fallback : missed ? Outcome::miss : Outcome::hit;
+}
+constexpr unsigned allocation_kind(Outcome outcome, bool zeroed, unsigned how) noexcept {
+  return k_allocate | static_cast<unsigned>(outcome) << k_outcome_shift | (zeroed ? k_zeroed : 0) | how;
+}
 
 inline constexpr unsigned k_size_slots = 256;  // last sizes kept for k_same_size: by the lowest bits of the place
 
@@ -102,6 +109,7 @@ inline constexpr std::uint8_t k_stack_item = 3;   // number, the stack below, pl
 inline constexpr std::uint8_t k_span_item = 4;    // number, name
 inline constexpr std::uint8_t k_pool_item = 5;    // number, begin of its addresses / 16, bytes, capacity, name
 inline constexpr std::uint8_t k_thread_item = 6;  // number, the kernel's number
+inline constexpr std::uint8_t k_shared_pool_item = 7;  // as k_pool_item: memory that other processes have open, too
 
 inline constexpr std::size_t k_longest_varint = 10;
 

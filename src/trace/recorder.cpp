@@ -62,13 +62,14 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
   report_ = RecorderReport{};
   full_ = false;
   ticks_ = os::Ticks::choose();
+  coarse_.store(now(), std::memory_order_relaxed);
 #ifdef RTPOOL_THREAD_SANITIZER
   symmetric_.store(true, std::memory_order_relaxed);
 #else
   symmetric_.store(!memory.process_barrier_available(), std::memory_order_relaxed);
 #endif
   thread_count_.store(0, std::memory_order_relaxed);
-  lost_streams_.store(0, std::memory_order_relaxed);
+  lost_outside_.store(0, std::memory_order_relaxed);
   {
     // A thread that was about to get its stream in the recording before may do so only now.
     const std::lock_guard guard(names_lock_);
@@ -131,7 +132,7 @@ Stream* Recorder::stream(bool may_wait) noexcept {
   }
   if (found == nullptr) found = make_stream(may_wait);
   if (found == nullptr || ::pthread_setspecific(key, found) != 0) {
-    lost_streams_.fetch_add(1, std::memory_order_relaxed);
+    lost_outside_.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
   {
@@ -176,7 +177,7 @@ void Recorder::thread_ends(void* value) noexcept {
   self.idle_streams_ = stream;
 }
 
-bool Recorder::begin_chunk(Stream& stream, bool may_wait) noexcept {
+bool Recorder::begin_chunk(Stream& stream, std::uint64_t time, bool may_wait) noexcept {
   Chunk* chunk = chunks_.take();
   for (unsigned tries = 0; chunk == nullptr && may_wait && tries < 64; ++tries) {
     write_out(false);
@@ -185,17 +186,17 @@ bool Recorder::begin_chunk(Stream& stream, bool may_wait) noexcept {
     if (chunk == nullptr && chunks_.add_slab(*memory_) != 0) break;
   }
   if (chunk == nullptr) return false;
-  stream.encoder.begin(*chunk, stream.thread, now(), stream.lost);
+  stream.encoder.begin(*chunk, stream.thread, time, stream.lost);
   stream.lost = 0;
   return true;
 }
 
-bool Recorder::make_room(Stream& stream, bool may_wait) noexcept {
+bool Recorder::make_room(Stream& stream, std::uint64_t time, bool may_wait) noexcept {
   if (RTPOOL_LIKELY(stream.encoder.has_chunk())) {
     if (RTPOOL_LIKELY(!stream.encoder.full())) return true;
     chunks_.push_full(stream.encoder.finish());
   }
-  if (begin_chunk(stream, may_wait)) return true;
+  if (begin_chunk(stream, time, may_wait)) return true;
   ++stream.lost;
   return false;
 }
@@ -218,61 +219,83 @@ PlaceTotals* Recorder::totals(Stream& stream, std::uint32_t place) noexcept {
   return stream.totals + place;
 }
 
-void Recorder::allocated(Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept {
+void Recorder::allocated(std::uint64_t recording, Origins* origins, const void* block, std::size_t size, unsigned kind,
+                         bool may_wait) noexcept {
   const Visit visit(*this, may_wait);
-  if (!visit) return;
-  const bool alive = (kind & k_type_mask) == k_alive;
-  const std::uint32_t place = options_.where != nullptr && !alive ? options_.where(true) : 0;
-  Stream& stream = visit.stream();
-  const std::uint64_t time = now_after();
+  if (!visit || RTPOOL_UNLIKELY(recording != number())) return;
+  const std::uint32_t place = options_.where != nullptr ? options_.where(true) : 0;
+  const bool sums = options_.mode == Mode::totals;
+  const std::uint64_t time = sums ? coarse_now() : now_after();
   if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time), may_wait);
-  if (options_.mode != Mode::totals) {
-    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, time, place, block, size);
-    return;
+  Stream& stream = visit.stream();
+  if (sums) {
+    count_allocation(stream, place, size, kind);
+  } else if (RTPOOL_LIKELY(make_room(stream, time, may_wait))) {
+    stream.encoder.put_block(kind, time, place, block, size);
   }
+}
+
+void Recorder::alive(Origins* origins, const void* block, std::size_t size, std::uint64_t time) noexcept {
+  const Visit visit(*this, true);
+  if (!visit) return;
+  if (origins != nullptr && origins->get(block, size) != 0) origins->set(block, size, 0, true);
+  Stream& stream = visit.stream();
+  if (options_.mode == Mode::totals) {
+    count_allocation(stream, 0, size, k_allocate);
+  } else if (make_room(stream, time, true)) {
+    stream.encoder.put_block(k_alive, time, 0, block, size);
+  }
+}
+
+void Recorder::ended(const BlockEnd& end, bool may_wait) noexcept {
+  const Visit visit(*this, may_wait);
+  if (!visit || RTPOOL_UNLIKELY(end.recording != number())) return;
+  Stream& stream = visit.stream();
+  if (options_.mode == Mode::totals) return count_end(stream, end);
+  const std::uint32_t place = options_.where != nullptr && !end.elsewhere ? options_.where(false) : 0;
+  if (RTPOOL_LIKELY(make_room(stream, end.time, may_wait))) stream.encoder.put_block(end.kind, end.time, place, end.block, end.size);
+}
+
+void Recorder::count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind) noexcept {
   PlaceTotals* const sums = totals(stream, place);
-  if (sums == nullptr) {
+  if (RTPOOL_UNLIKELY(sums == nullptr)) {
     ++stream.lost;
     return;
   }
+  sums->zeroed += (kind & k_zeroed) != 0 ? 1 : 0;
   const auto outcome = static_cast<Outcome>(kind >> k_outcome_shift & 3);
-  sums->misses += !alive && outcome != Outcome::hit ? 1 : 0;
-  sums->fallbacks += !alive && outcome == Outcome::fallback ? 1 : 0;
-  sums->failures += !alive && outcome == Outcome::failed ? 1 : 0;
-  sums->zeroed += !alive && (kind & k_zeroed) != 0 ? 1 : 0;
-  if (block == nullptr) return;
-  sums->calls += 1;
+  if (RTPOOL_UNLIKELY(outcome != Outcome::hit)) {
+    ++sums->misses;
+    if (outcome == Outcome::fallback) ++sums->fallbacks;
+    if (outcome == Outcome::failed) {
+      ++sums->failures;
+      return;
+    }
+  }
+  ++sums->calls;
   sums->bytes += size;
   const auto live = static_cast<std::int64_t>(sums->bytes - sums->freed_bytes);
   if (live > static_cast<std::int64_t>(sums->peak_bytes)) sums->peak_bytes = static_cast<std::uint64_t>(live);
 }
 
-void Recorder::freeing(const Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept {
-  const Visit visit(*this, may_wait);
-  if (!visit) return;
-  const std::uint32_t place = options_.where != nullptr && options_.mode != Mode::totals ? options_.where(false) : 0;
-  Stream& stream = visit.stream();
-  if (options_.mode != Mode::totals) {
-    if (RTPOOL_LIKELY(make_room(stream, may_wait))) stream.encoder.put_block(kind, now_after(), place, block, size);
-    return;
-  }
-  const std::uint64_t origin = origins != nullptr ? origins->get(block, size) : 0;
-  PlaceTotals* const sums = totals(stream, Origin::place(origin));
-  if (sums == nullptr) {
+void Recorder::count_end(Stream& stream, const BlockEnd& end) noexcept {
+  PlaceTotals* const sums = totals(stream, Origin::place(end.origin));
+  if (RTPOOL_UNLIKELY(sums == nullptr)) {
     ++stream.lost;
     return;
   }
-  sums->frees += 1;
-  sums->freed_bytes += size;
-  sums->remote_frees += (kind & k_remote) != 0 ? 1 : 0;
-  if (origin != 0) sums->lifetime += Origin::age(origin, now());
+  ++sums->frees;
+  sums->freed_bytes += end.size;
+  sums->remote_frees += (end.kind & k_remote) != 0 ? 1 : 0;
+  if (end.origin != 0) sums->lifetime += Origin::age(end.origin, end.time);
 }
 
 void Recorder::mark(Mark mark, std::uint64_t number, bool may_wait) noexcept {
   if (!running()) return;
   const Visit visit(*this, may_wait);
   if (!visit || options_.mode == Mode::totals) return;
-  if (make_room(visit.stream(), may_wait)) visit.stream().encoder.put_mark(mark, now(), number);
+  const std::uint64_t time = now();
+  if (make_room(visit.stream(), time, may_wait)) visit.stream().encoder.put_mark(mark, time, number);
 }
 
 // --- the end ---
@@ -306,7 +329,7 @@ void Recorder::stop() noexcept {
     report_.lost_no_room += stream.lost;
     stream.lost = 0;
   }
-  report_.lost_no_room += lost_streams_.load(std::memory_order_relaxed);
+  report_.lost_no_room += lost_outside_.load(std::memory_order_relaxed);
   write_out(true);
   {
     // Streams of threads that go on are free for the next recording: their threads find another number then.

@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "os/clock.hpp"
 #include "os/helper_thread.hpp"
 #include "os/memory.hpp"
 #include "os/priority_lock.hpp"
@@ -43,6 +44,26 @@ struct RecorderOptions {
   std::size_t buffer = std::size_t{8} << 20;  // bytes of chunks made ready
   WhereAmI where = nullptr;
   std::uint32_t poll_ms = 10;    // how often the writer looks
+};
+
+// A block's end as its pool saw it. What is told later keeps its time and who made the block.
+struct BlockEnd {
+  std::uint64_t recording;  // of which it is an event; no other's
+  const void* block;
+  std::size_t size;
+  std::uint64_t time;
+  std::uint64_t origin;
+  unsigned kind;   // k_free with its bits
+  bool elsewhere;  // this process was told of it: no place of its own is to blame
+};
+
+// How a trace names a pool: which addresses are its own, and what it held when recording began.
+struct PoolName {
+  std::uint64_t number;  // no other pool's of the process
+  const void* first;
+  std::uint64_t bytes;
+  std::uint64_t capacity;
+  const char* name;
 };
 
 // How it went. The figures are final once stopped.
@@ -77,16 +98,35 @@ class Recorder {
     const bool alone = thread_count_.load(std::memory_order_relaxed) == 1;
     return (alone ? ticks_.now() : ticks_.now_after()) >> k_time_shift;
   }
+  // For sums: as the writer read it last. One that is read at a block's begin and at its end is as often too early as too
+  // late, so that the mean of many lives is right although each is counted in steps.
+  std::uint64_t coarse_now() const noexcept { return coarse_.load(std::memory_order_relaxed); }
   static constexpr unsigned k_time_shift = 3;
 
-  // `kind`: a k_allocate, k_alive or k_free with its bits. `may_wait`: may enter the kernel. `origins` may be nullptr.
-  void allocated(Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept;
+  // `kind`: a k_allocate with its bits. `recording`: the number of that which the block was had in; in a later one it is among the
+  // live blocks. `may_wait`: may enter the kernel. `origins` may be nullptr.
+  void allocated(std::uint64_t recording, Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept;
+  // A block that was alive when its pool began to be recorded, at `time`. A word of an earlier recording is wiped out.
+  void alive(Origins* origins, const void* block, std::size_t size, std::uint64_t time) noexcept;
   // Before the block is given back, so that its next life begins after this one ends.
-  void freeing(const Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept;
+  void freeing(const Origins* origins, const void* block, std::size_t size, unsigned kind, bool may_wait) noexcept {
+    ended(end_of(origins, block, size, kind), may_wait);
+  }
+  // The same in two steps, for pools that give blocks back under a lock: `end_of` takes none, `ended` may. An end that is not told
+  // yet when the recording ends is left out; another thread may have been heard to make a block of that memory by then.
+  BlockEnd end_of(const Origins* origins, const void* block, std::size_t size, unsigned kind) const noexcept {
+    const bool sums = options_.mode == Mode::totals;
+    return {number(), block, size, sums ? coarse_now() : now_after(), sums && origins != nullptr ? origins->get(block, size) : 0, kind, false};
+  }
+  void ended(const BlockEnd& end, bool may_wait) noexcept;
+  // Events that could not even be noted.
+  void lose(std::uint64_t events) noexcept { lost_outside_.fetch_add(events, std::memory_order_relaxed); }
   void mark(Mark mark, std::uint64_t number, bool may_wait) noexcept;
 
   // Items of a names record. False: no room; they are lost. `may_wait` as above.
   bool add_names(const std::uint8_t* items, std::size_t bytes, bool may_wait) noexcept;
+  // `item`: k_pool_item or k_shared_pool_item. May enter the kernel.
+  void add_pool_name(std::uint8_t item, const PoolName& pool) noexcept;
 
   // Fork: nothing is under way in between. The child has no recording.
   void stop_for_fork() noexcept;
@@ -106,13 +146,16 @@ class Recorder {
   Stream* stream(bool may_wait) noexcept;
   Stream* make_stream(bool may_wait) noexcept;
   static void thread_ends(void* stream) noexcept;
-  bool make_room(Stream& stream, bool may_wait) noexcept;
-  bool begin_chunk(Stream& stream, bool may_wait) noexcept;
+  bool make_room(Stream& stream, std::uint64_t time, bool may_wait) noexcept;
+  void count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind) noexcept;
+  void count_end(Stream& stream, const BlockEnd& end) noexcept;
+  bool begin_chunk(Stream& stream, std::uint64_t time, bool may_wait) noexcept;
   void await_threads() noexcept;
   PlaceTotals* totals(Stream& stream, std::uint32_t place) noexcept;
 
   // writer.cpp
   static void writer_main(void* self) noexcept;
+  os::Nanoseconds next_step() noexcept;
   void write_out(bool last) noexcept;  // takes writer_lock_
   void write_chunk(const Chunk& chunk) noexcept;
   void keep_in_ring(Chunk& chunk) noexcept;
@@ -138,7 +181,7 @@ class Recorder {
   std::atomic<std::uint32_t> thread_count_{0};
   Stream* idle_streams_ = nullptr;
   std::atomic<Stream*> streams_[k_most_streams]{};
-  std::atomic<std::uint64_t> lost_streams_{0};
+  std::atomic<std::uint64_t> lost_outside_{0};  // events that came to no stream
 
   os::PriorityLock names_lock_;
   std::uint8_t* names_[2] = {nullptr, nullptr};  // one is filled while the other is written
@@ -148,6 +191,8 @@ class Recorder {
   os::PriorityLock writer_lock_;
   os::HelperThread writer_;
   std::atomic<bool> writer_ends_{false};
+  std::uint64_t step_state_ = 1;
+  alignas(64) std::atomic<std::uint64_t> coarse_{0};
   Chunk* ring_first_ = nullptr;
   Chunk* ring_last_ = nullptr;
   std::uint64_t ring_bytes_ = 0;

@@ -1,5 +1,6 @@
 // What the recorder writes, and the thread that does it.
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 
 #include "base/crc32.hpp"
@@ -14,18 +15,28 @@ namespace {
 constexpr os::Nanoseconds k_sample_pace = 50'000'000;
 constexpr os::Nanoseconds k_longest_sleep = 10'000'000;  // whoever stops the recording waits for it
 constexpr std::size_t k_most_pieces = 2 + 1 + Chunk::k_columns;
+// Between two looks at the clock for sums: at random, so that a loop of the same period is not always met at the same point.
+constexpr os::Nanoseconds k_shortest_step = 1'000'000;
+constexpr os::Nanoseconds k_step_spread = 4'000'000;
 
 }  // namespace
+
+os::Nanoseconds Recorder::next_step() noexcept {
+  step_state_ = step_state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+  return k_shortest_step + static_cast<os::Nanoseconds>((step_state_ >> 33) % static_cast<std::uint64_t>(k_step_spread));
+}
 
 void Recorder::writer_main(void* value) noexcept {
   auto& self = *static_cast<Recorder*>(value);
   os::Nanoseconds sampled = os::clock().now();
   const os::Nanoseconds pace = os::Nanoseconds{self.options_.poll_ms} * 1'000'000;
+  const bool sums = self.options_.mode == Mode::totals;
   const auto ends = [&] { return self.writer_ends_.load(std::memory_order_acquire); };
   while (!ends()) {
     const os::Nanoseconds next = os::clock().now() + pace;
     for (os::Nanoseconds now = next - pace; now < next && !ends(); now = os::clock().now()) {
-      (void)os::clock().sleep_until(std::min(next, now + k_longest_sleep));
+      (void)os::clock().sleep_until(std::min(next, now + (sums ? self.next_step() : k_longest_sleep)));
+      if (sums) self.coarse_.store(self.now(), std::memory_order_relaxed);
     }
     self.write_out(false);
     // What the ring keeps is not free: a thread that may not enter the kernel needs chunks all the same.
@@ -169,6 +180,19 @@ bool Recorder::add_names(const std::uint8_t* items, std::size_t bytes, bool may_
     write_names();
   }
   return false;
+}
+
+void Recorder::add_pool_name(std::uint8_t item, const PoolName& pool) noexcept {
+  constexpr std::size_t k_longest_name = 256;
+  std::uint8_t bytes[1 + 5 * k_longest_varint + k_longest_name];
+  bytes[0] = item;
+  std::uint8_t* at = put_varint(bytes + 1, pool.number);
+  at = put_varint(at, reinterpret_cast<std::uintptr_t>(pool.first) / 16);
+  at = put_varint(put_varint(at, pool.bytes), pool.capacity);
+  const std::size_t length = strnlen(pool.name, k_longest_name);
+  at = put_varint(at, length);
+  std::memcpy(at, pool.name, length);
+  add_names(bytes, static_cast<std::size_t>(at + length - bytes), true);
 }
 
 // Under writer_lock_.

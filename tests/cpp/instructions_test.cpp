@@ -1,31 +1,33 @@
-// How many instructions the public functions take, counted by Callgrind: the same on every run, whatever else the machine does.
+// How many instructions the public functions take.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
+#include "callgrind.hpp"
 #include "large_pages.hpp"
 #include "pool/pool.hpp"
+#include "recording.hpp"
 
 namespace rtpool::pool {
 namespace {
 
-// Of processors that the bounds were set for, and of the core as it is released.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && RTPOOL_CORE_OPTIMIZATION >= 2 && !defined(RTPOOL_CORE_SANITIZED)
-constexpr bool k_comparable = true;
-#else
-constexpr bool k_comparable = false;
-#endif
-
-// What a child under Callgrind does `count` times; only what runs inside of Pool::allocate and Pool::release is counted.
-[[noreturn]] void act(const std::string& work, unsigned long count) {
+// What a child under Callgrind does `count` times. A size may be followed by what is, or was, recorded.
+void act(const std::string& work, unsigned long count) {
   Options options;
   options.limit = std::size_t{1} << 30;
   options.prefault = false;
   Pool& pool = *Pool::create(options, test::machine_memory()).pool;
+  test::Recording recording;
+  if (work.ends_with("recorded before")) {
+    recording.start();
+    pool.begin_recording();
+    pool.release(pool.allocate(64));
+    pool.end_recording();
+    recording.finish();
+  } else if (work.ends_with("another recorded")) {
+    recording.start();
+    Pool::create(options, test::machine_memory()).pool->begin_recording();
+  }
   if (work == "mixed") {
     // 64 blocks of 64 B to 8 MiB alive, every power of two equally likely: one at random is replaced by another size.
     std::uint64_t state = 0x9E3779B97F4A7C15U;
@@ -47,45 +49,19 @@ constexpr bool k_comparable = false;
     const std::size_t size = std::strtoul(work.c_str(), nullptr, 10);
     for (unsigned long i = 0; i < count; ++i) pool.release(pool.allocate(size));
   }
-  std::_Exit(0);
 }
 
-// Instructions of one more turn, after `first` turns; below 0: Callgrind did not say.
-double instructions(const std::string& work, unsigned long first, unsigned long more) {
-  char self[4096] = {};
-  if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return -1;
-  const auto count = [&](unsigned long turns) {
-    const std::string command = "RTPOOL_COUNTED=" + work + " RTPOOL_TURNS=" + std::to_string(turns) +
-                                " valgrind --tool=callgrind --callgrind-out-file=/dev/null"
-                                " '--toggle-collect=rtpool::pool::Pool::allocate(unsigned long)'"
-                                " '--toggle-collect=rtpool::pool::Pool::release(void*)' '" + self + "' 2>&1";
-    FILE* const pipe = ::popen(command.c_str(), "r");
-    if (pipe == nullptr) return -1L;
-    long collected = -1;
-    char line[4096];
-    while (std::fgets(line, sizeof line, pipe) != nullptr) {
-      const std::string text = line;
-      if (const std::size_t at = text.find("Collected : "); at != std::string::npos) collected = std::strtol(text.c_str() + at + 12, nullptr, 10);
-    }
-    return ::pclose(pipe) == 0 ? collected : -1L;
-  };
-  const long before = count(first);
-  const long after = count(first + more);
-  return before < 0 || after < 0 ? -1 : static_cast<double>(after - before) / static_cast<double>(more);
-}
-
-class Instructions : public testing::Test {
+class Instructions : public test::CallgrindTest {
  protected:
-  void SetUp() override {
-    if (!k_comparable) GTEST_SKIP() << "the bounds are those of x86-64 and of a core that GCC optimised";
-    if (std::system("valgrind --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no valgrind; on Debian and Ubuntu: apt-get install valgrind";
+  static test::Counted count(const std::string& work, unsigned long first, unsigned long more) {
+    return test::Callgrind({"rtpool::pool::Pool::allocate(unsigned long)", "rtpool::pool::Pool::release(void*)"}).count(work, first, more);
   }
 };
 
 TEST_F(Instructions, OfAPairAreAtMostThoseOfTheLeanestAllocator) {
   // With all statistics. The least of jemalloc, tcmalloc and mimalloc, measured the same way: 76 at 64 B, 79 at 64 KiB.
   for (const char* const size : {"64", "2048", "65536", "1048576"}) {
-    const double pair = instructions(size, 100, 1000);
+    const double pair = count(size, 100, 1000).instructions;
     ASSERT_GT(pair, 0) << size;
     RecordProperty(std::string("pair_of_") + size, std::to_string(pair));
     EXPECT_LE(pair, 76) << size << " bytes";
@@ -94,19 +70,29 @@ TEST_F(Instructions, OfAPairAreAtMostThoseOfTheLeanestAllocator) {
 
 TEST_F(Instructions, OfProgramsOfMixedSizesAreFew) {
   // 900 while every size had a bin.
-  const double turn = instructions("mixed", 20'000, 20'000);
+  const double turn = count("mixed", 20'000, 20'000).instructions;
   ASSERT_GT(turn, 0);
   RecordProperty("turn", std::to_string(turn));
   EXPECT_LE(turn, 500);
 }
 
-// Runs instead of the tests in the children of the tests above.
-const bool g_child = [] {
-  const char* const work = std::getenv("RTPOOL_COUNTED");
-  const char* const turns = std::getenv("RTPOOL_TURNS");
-  if (work != nullptr && turns != nullptr) act(work, std::strtoul(turns, nullptr, 10));
-  return false;
-}();
+// Who is not recorded pays nothing for those who are, or were: the branch by which hits look whether anything is up is there for
+// learning, trimming and forking as well, and is predicted.
+TEST_F(Instructions, OfAPairAreTheSameWhateverIsRecorded) {
+  for (const std::string size : {"64", "65536"}) {
+    const test::Counted plain = count(size, 100, 1000);
+    ASSERT_GT(plain.instructions, 0) << size;
+    EXPECT_LE(plain.mispredicted, 0.01) << size;
+    for (const char* const when : {" recorded before", " another recorded"}) {
+      const test::Counted other = count(size + when, 100, 1000);
+      EXPECT_NEAR(other.instructions, plain.instructions, 0.1) << size << when;
+      EXPECT_NEAR(other.branches, plain.branches, 0.1) << size << when;
+      EXPECT_LE(other.mispredicted, 0.01) << size << when;
+    }
+  }
+}
+
+const bool g_child = test::act_as_child(act);
 
 }  // namespace
 }  // namespace rtpool::pool

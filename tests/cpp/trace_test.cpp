@@ -1,61 +1,41 @@
 // What trace/recorder.hpp and Pool::begin_recording promise.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <unordered_map>
 
 #include "base/counter.hpp"
 #include "pool_fixture.hpp"
+#include "recording.hpp"
 #include "trace/recorder.hpp"
-#include "trace_reader.hpp"
 
 namespace rtpool::pool {
 namespace {
 
+using test::of;
+using test::t_place;
 using test::TracedEvent;
 using test::TracedFile;
 using trace::Mode;
 using trace::Outcome;
 
-thread_local std::uint32_t t_place = 0;
-std::uint32_t where(bool) noexcept { return t_place; }
-
 class TraceTest : public PoolTest {
  protected:
-  ~TraceTest() override {
-    finish();
-    if (file_ >= 0) ::close(file_);
-  }
+  ~TraceTest() override { finish(); }
   int start(Mode mode = Mode::events, std::uint64_t limit = 0, std::size_t buffer = 1 << 20, std::uint32_t poll_ms = 1) {
-    if (file_ >= 0) ::close(file_);
-    file_ = ::memfd_create("trace", 0);
-    trace::RecorderOptions options;
-    options.mode = mode;
-    options.limit = limit;
-    options.buffer = buffer;
-    options.poll_ms = poll_ms;
-    options.where = where;
-    options.file = ::dup(file_);
-    return trace::recorder().start(options, "{}", 2, kernel_ ? os::memory() : memory_);
+    return recording_.start(mode, limit, buffer, poll_ms, kernel_ ? os::memory() : memory_);
   }
   TracedFile finish() {
     Pool::record_none();
-    trace::recorder().stop();
-    trace::recorder().finish("{\"end\":1}", 9);
-    return file_ < 0 ? TracedFile{} : test::TraceReader(file_).read();
-  }
-  static std::vector<TracedEvent> of(const TracedFile& file, unsigned type) {
-    std::vector<TracedEvent> some;
-    std::copy_if(file.events.begin(), file.events.end(), std::back_inserter(some), [&](const TracedEvent& e) { return e.type == type; });
-    return some;
+    return recording_.finish();
   }
 
-  int file_ = -1;
+  test::Recording recording_;
   bool kernel_ = true;
 };
 
@@ -231,16 +211,13 @@ TEST_F(TraceTest, TheNextLifeOfABlockBeginsAfterItsLast) {
   }
   for (std::thread& thread : threads) thread.join();
   for (auto& block : handed) pool.release(block.load());
-  TracedFile file = finish();
+  const TracedFile file = finish();
   ASSERT_TRUE(file.sound);
   EXPECT_EQ(trace::recorder().report().lost_no_room, 0U);
   EXPECT_EQ(of(file, trace::k_allocate).size(), std::size_t{k_threads} * 5000);
   EXPECT_EQ(of(file, trace::k_free).size(), std::size_t{k_threads} * 5000);
-  std::stable_sort(file.events.begin(), file.events.end(), [](const TracedEvent& a, const TracedEvent& b) {
-    return a.time != b.time ? a.time < b.time : (a.type == trace::k_free) > (b.type == trace::k_free);
-  });
   std::unordered_map<std::uint64_t, bool> alive;
-  for (const TracedEvent& event : file.events) {
+  for (const TracedEvent& event : test::in_order(file)) {
     bool& is_alive = alive[event.address];
     EXPECT_EQ(is_alive, event.type == trace::k_free);
     is_alive = event.type == trace::k_allocate;
@@ -284,7 +261,7 @@ TEST_F(TraceTest, TheFileEndsAtItsLimitAndTheRestIsCounted) {
   const TracedFile file = finish();
   const trace::RecorderReport report = trace::recorder().report();
   EXPECT_TRUE(file.sound);
-  EXPECT_LE(::lseek(file_, 0, SEEK_END), 201000);
+  EXPECT_LE(recording_.bytes(), 201000);
   EXPECT_GT(report.lost_by_limit, 0U);
   EXPECT_EQ(file.events.size() + report.lost_by_limit, 400000U);
 }
@@ -304,7 +281,7 @@ TEST_F(TraceTest, ARingKeepsTheLastEvents) {
   EXPECT_EQ(report.lost_no_room + report.lost_by_limit, 0U);
   EXPECT_EQ(file.events.size() + report.dropped_old, 400000U);
   EXPECT_EQ(file.events.back().place, 199U);
-  EXPECT_LT(::lseek(file_, 0, SEEK_END), 300000);
+  EXPECT_LT(recording_.bytes(), 300000);
 }
 
 TEST_F(TraceTest, TotalsAreTheSumsOfTheEvents) {
@@ -316,6 +293,8 @@ TEST_F(TraceTest, TotalsAreTheSumsOfTheEvents) {
   for (int i = 0; i < 100; ++i) pool.release(pool.allocate(50));
   t_place = 6;
   void* const large = pool.allocate(1 << 20);
+  // The clock that sums go by is read every few milliseconds.
+  for (const std::uint64_t made = trace::recorder().coarse_now(); trace::recorder().coarse_now() == made;) std::this_thread::yield();
   std::thread([&] {
     t_place = 9;
     pool.release(large);
@@ -327,11 +306,56 @@ TEST_F(TraceTest, TotalsAreTheSumsOfTheEvents) {
   EXPECT_EQ(file.totals.at(5).bytes, 1000U + 100 * 50);
   EXPECT_EQ(file.totals.at(5).frees, 100U);
   EXPECT_EQ(file.totals.at(5).peak_bytes, 1050U);
-  EXPECT_GT(file.totals.at(5).lifetime, 0U);
+  EXPECT_GT(file.totals.at(6).lifetime, 0U);
   EXPECT_EQ(file.totals.at(6).frees, 1U);
   EXPECT_EQ(file.totals.at(6).remote_frees, 1U);
   EXPECT_EQ(file.totals.count(9), 0U);
   pool.release(kept);
+}
+
+// The clock of sums is coarse, and right in the mean.
+TEST_F(TraceTest, LifetimesOfTotalsAreRightInTheMean) {
+  Pool& pool = make();
+  ASSERT_EQ(start(Mode::totals), 0);
+  ASSERT_EQ(pool.begin_recording(), 0);
+  t_place = 5;
+  std::uint64_t lived = 0;
+  constexpr int k_lives = 1000;
+  for (int i = 0; i < k_lives; ++i) {
+    void* const block = pool.allocate(64);
+    const std::uint64_t made = trace::recorder().now();
+    // A part of a step of the clock: some lives see it move, most do not.
+    for (const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(500); std::chrono::steady_clock::now() < until;) {
+    }
+    lived += trace::recorder().now() - made;
+    pool.release(block);
+  }
+  const TracedFile file = finish();
+  const double ratio = static_cast<double>(file.totals.at(5).lifetime) / static_cast<double>(lived);
+  EXPECT_GT(ratio, 0.8);
+  EXPECT_LT(ratio, 1.2);
+}
+
+// What an earlier recording knew of a block that is still there is over.
+TEST_F(TraceTest, OriginsOfAnEarlierRecordingAreForgotten) {
+  Pool& pool = make();
+  std::uint64_t age = 0;
+  ASSERT_EQ(start(), 0);
+  ASSERT_EQ(pool.begin_recording(), 0);
+  t_place = 11;
+  void* const small = pool.allocate(70);
+  void* const large = pool.allocate(70000);
+  EXPECT_EQ(pool.origin(large, &age), 11U);
+  finish();
+  ASSERT_EQ(start(Mode::totals), 0);
+  ASSERT_EQ(pool.begin_recording(), 0);
+  EXPECT_EQ(pool.origin(small, &age), 0U);
+  EXPECT_EQ(pool.origin(large, &age), 0U);
+  pool.release(small);
+  pool.release(large);
+  const TracedFile file = finish();
+  EXPECT_EQ(file.totals.count(11), 0U);
+  EXPECT_EQ(file.totals.at(0).frees, 2U);
 }
 
 TEST_F(TraceTest, OriginsAreThoseOfTheLiveBlocks) {
@@ -427,7 +451,7 @@ TEST_F(TraceTest, AChildOfAForkDoesNotWriteToTheFile) {
     ::_exit(quiet ? 0 : 1);  // it ends a child that starts a thread after its parent had several
 #endif
     // A recording of the child's own.
-    file_ = -1;
+    recording_.leave_file();
     const bool began = start() == 0 && pool.begin_recording() == 0;
     pool.release(pool.allocate(64));
     ::_exit(quiet && began && finish().events.size() == 2 ? 0 : 1);

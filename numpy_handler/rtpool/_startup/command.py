@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import _rtpool_start
 
-from .session import Options, add_children
+from .session import Options, add_children, recorded_children
 
 
 class Program(NamedTuple):
@@ -93,6 +93,7 @@ def run_and_wait(program: Program, arguments: list[str], options: Options) -> in
     """Run a command whose Pythons are activated; end as it ends."""
     begun = time.monotonic()
     environment = os.environ | {"RTPOOL_ACTIVATE": "1", "RTPOOL_SUMMARY": options["summary"] or ""}
+    environment |= recorded_children(options)
     stderr = _rtpool_start.file_behind(2)
     # The terminal sends these to both; the command decides what comes of them.
     for number in (signal.SIGINT, signal.SIGQUIT):

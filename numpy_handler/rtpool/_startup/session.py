@@ -19,6 +19,7 @@ from .._pool.default import default_pool
 from .._pool.plan import Plan
 from .._pool.pool import Pool
 from .._support.sizes import format_size
+from .._support.workers import at_end_of_worker, once_set_up_as_worker
 
 SUMMED = ("total_count", "total_bytes", "hits", "misses", "fallbacks", "growths", "kernel_calls")
 
@@ -37,6 +38,13 @@ class Options(TypedDict):
     quiet: bool
     summary: str | None  # children write to this name with their pid and start behind it
     keep: bool  # what they have written, once it is summed up
+
+
+def recorded_children(options: Options) -> dict[str, str]:
+    """What children find in their environment if each is to be recorded, to a file of its own."""
+    if options["record"] is None:
+        return {}
+    return {"RTPOOL_RECORD": json.dumps({"path": options["record"], "stacks": options["stacks"]})}
 
 
 class Start(Protocol):
@@ -58,14 +66,15 @@ def begin_session(start: Start) -> Session:
         options: Options = json.loads(start.run)
         return Session(start, options)
     kept: Literal["pool", "keep"] = "keep" if start.mode == "arrays" else "pool"
+    recorded = json.loads(os.environ.get("RTPOOL_RECORD") or "{}")
     return Session(
         start,
         {
             "malloc": "keep" if start.mode == "arrays" else "tune",
             "objects": kept,
             "plan": None,
-            "record": None,
-            "stacks": "site",
+            "record": recorded.get("path"),
+            "stacks": recorded.get("stacks", "site"),
             "leaks": False,
             "lock": False,
             "json": None,
@@ -91,13 +100,19 @@ class Session:
         self._pool = self._activate()
         self._locked = _lock() if options["lock"] else None
         self._before = self._pool.stats()
-        if options["record"] is not None and os.getpid() == start.pid:
-            from .._trace.recording import record
-
-            record(options["record"], stacks=options["stacks"]).__enter__()  # ends with the process
+        if options["record"] is not None:
+            self._record(options["record"])
         if options["summary"]:
             os.register_at_fork(after_in_child=self._forked)
+            once_set_up_as_worker(self, Session._tell_at_the_end_of_a_worker)
             self._tell_at_the_end_of_a_worker()
+
+    def _record(self, path: str) -> None:
+        from .._trace.recording import begin_for_process
+
+        first = self._start.run is not None and os.getpid() == self._start.pid
+        if first or self._options["summary"]:
+            begin_for_process(path, self._options["stacks"], first=first, children=bool(self._options["summary"]))
 
     def _activate(self) -> Pool:
         options, debug = self._options, os.environ.get("RTPOOL_DEBUG")
@@ -125,15 +140,10 @@ class Session:
         """In a child: what it tells is of itself."""
         self._begun, self._before = time.monotonic(), self._pool.stats()
         self._start.faults_before = (0, 0)
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            # Its workers end without what is called at exit, and forget first whatever was to be called at their end.
-            util.register_after_fork(self, Session._tell_at_the_end_of_a_worker)
+        once_set_up_as_worker(self, Session._tell_at_the_end_of_a_worker)
 
     def _tell_at_the_end_of_a_worker(self) -> None:
-        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-        if process is not None and util is not None and process.parent_process() is not None:
-            util.Finalize(None, self.end, exitpriority=-100)
+        at_end_of_worker(self.end)
 
     def end(self) -> None:
         """Tell what happened, once in each process."""

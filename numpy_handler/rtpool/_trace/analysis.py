@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .by_pool import ByPool, PoolSums
 from .events import ALIVE, ALLOCATE, FAILED, FALLBACK, FREE, HIT, REMOTE, ZEROED, Events
 from .file import TraceFile
 from .lives import BEGIN, MADE, Begins, Ends, Lives, Rows
 from .marks import Marks
 from .over_time import OverTime
-from .sizes import Sizes, SizeUse, granted_bytes, grouped, steps_in_turn
+from .sizes import SizeUse, granted_bytes, grouped, steps_in_turn
 
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -58,6 +59,9 @@ class Analysis:
         Bytes of allocations whose memory was last used so long ago that it may lie in level 2, in level 3, in neither,
         or that were never seen before.
     sizes : list of SizeUse
+        Of private pools.
+    pools : list of PoolSums
+        Most bytes first; empty in a recording of totals.
     unknown_frees : int
         Of blocks that the trace does not know.
     first_time, last_time : int
@@ -87,7 +91,7 @@ class Analysis:
         self.level3 = max(_number(caches.get("level3"), 32 << 20), self.level2)
         self._line_of = _lines(file, self.places) if self.unit == "line" else None
         self._alive_now: I64 = np.zeros(self.places, np.int64)
-        self._sizes = Sizes()
+        self._by_pool = ByPool(file.pools)
         self._handed = 0  # bytes handed out so far
         self._lives = Lives(2 * self.level3)
         # What is done once a window and place, or once a window and live block, is to be little beside its events.
@@ -99,7 +103,8 @@ class Analysis:
         least = self.sums["least_size"]
         none = least == np.iinfo(np.int64).max
         least[none] = self.sums["largest_size"][none]
-        self.sizes: list[SizeUse] = self._sizes.uses()
+        self.sizes: list[SizeUse] = self._by_pool.private_sizes()
+        self.pools: list[PoolSums] = self._by_pool.sums()
         self.unknown_frees = self._lives.unknown_frees
 
     # --- a window ---
@@ -137,7 +142,10 @@ class Analysis:
         gone = self._count_ends(events, place, iteration, ends)
         self._count_begins(events, place, iteration, outcome, begun)
         before = self.live_bytes
-        alive = self._follow_alive(events, begins, ends)
+        change: I64 = np.where(begins, events.size, 0)
+        change[ends.row] -= ends.size
+        alive = np.cumsum(change) + before
+        self.live_bytes = int(alive[-1])
         if int(alive.max()) > self.peak_bytes:
             self._note_peak(events, alive, known, np.where(made, place, np.int32(0)), begins, ends)
         self.over_time.follow(events.time, alive, before)
@@ -145,10 +153,9 @@ class Analysis:
             self._place_in_time(events, place, made, outcome, ends, gone)
         ended = np.full(len(events), -1)
         ended[ends.row] = ends.size
-        self._sizes.add(
-            ended, np.where(begins, events.size, -1), made, outcome != HIT, outcome == FALLBACK,
-            events.kind & ZEROED != 0,
-        )  # fmt: skip
+        self._by_pool.add(
+            events.address, change, ended, np.where(begins, events.size, -1), made, outcome, events.kind & ZEROED != 0
+        )
         maker = np.full(len(events), -1)
         large = ends.size > SCALAR
         maker[ends.row[large]] = ends.maker[large]
@@ -158,7 +165,7 @@ class Analysis:
         place = np.minimum(failed.place, self.places - 1).astype(np.int64)
         self._count("failures", place)
         self._count("misses", place)
-        self._sizes.refuse(failed.size)
+        self._by_pool.refuse(failed.size)
         if self.over_time.by_place:
             self.over_time.add(self.over_time.step_of(failed.time), place, {"misses": np.ones_like(place)})
 
@@ -216,15 +223,6 @@ class Analysis:
                 first = int(now.min())
                 added = np.bincount(now - first, weights=granted_bytes(sizes[fresh])).astype(np.int64)
                 self.working_set[first : first + added.size] += added
-
-    def _follow_alive(self, events: Events, begins: Bools, ends: Ends) -> I64:
-        """The bytes alive after each row."""
-        alive: I64 = np.where(begins, events.size, 0)
-        alive[ends.row] -= ends.size
-        np.cumsum(alive, out=alive)
-        alive += self.live_bytes
-        self.live_bytes = int(alive[-1])
-        return alive
 
     def _note_peak(
         self, events: Events, alive: I64, known: Rows, place: NDArray[np.int32], begins: Bools, ends: Ends

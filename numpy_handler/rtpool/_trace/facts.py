@@ -34,6 +34,9 @@ def facts(trace: Any) -> list[tuple[str, str, str]]:
             3, ("temporaries", format_size(total["temporary_bytes"]),
                 f"{total['temporaries']:,} arrays born and gone within one {trace.analysis.unit}"),
         )  # fmt: skip
+    for usage in [usage for usage in trace.by_pool() if usage.shared][:3]:
+        hint = f"most alive at once of {format_size(usage.bytes)} asked for here; other processes may hold them, too"
+        facts.append((f"shared: {usage.name}", format_size(usage.peak_bytes), hint))
     if trace.iterations:
         work = trace.working_set()
         facts.append(("iterations", f"{trace.iterations:,}", ""))

@@ -11,6 +11,12 @@ BYPASS = (
     " own memory"
 )
 
+# Of children that a recorded process forked: without and with `children=True`.
+FORKED = (
+    "not recorded (record(children=True), run --children --record)",
+    "each in a file of its own, with its process id behind this one's name",
+)
+
 
 def text_of(file: str, line: int, column: int | None, end_column: int | None, end_line: int) -> str:
     """The text of an expression as far as its first line, or of a line; empty if the file is not there."""
@@ -134,6 +140,8 @@ class Miss(NamedTuple):
         As many had been there, but were given back, serve other sizes, or are another thread's.
     refused : int
         The pool was frozen or at its limit: NumPy's default allocator served, or nobody.
+    shared : str
+        The shared pool that was asked; empty: private ones.
     """
 
     granted: int
@@ -142,11 +150,35 @@ class Miss(NamedTuple):
     more_alive: int
     given_back: int
     refused: int
+    shared: str = ""
 
     @property
     def total(self) -> int:
         """All of them."""
         return self.first + self.more_alive + self.given_back + self.refused
+
+
+class PoolUsage(NamedTuple):
+    """What was asked of one pool.
+
+    Attributes
+    ----------
+    name : str
+        Pools of one name are one here.
+    shared : bool
+        Whether other processes have its memory open, too. Of such a pool this is what the recorded process made.
+    calls, bytes, misses : int
+        Arrays made, the bytes asked for, and requests that no free memory at hand served.
+    peak_bytes : int
+        The most alive at once in the pool.
+    """
+
+    name: str
+    shared: bool
+    calls: int
+    bytes: int
+    peak_bytes: int
+    misses: int
 
 
 class Difference(NamedTuple):

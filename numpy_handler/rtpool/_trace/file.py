@@ -46,12 +46,13 @@ class Place(NamedTuple):
 
 
 class PoolRange(NamedTuple):
-    """A pool that was recorded, and the addresses that are its own."""
+    """A pool that was recorded, and its addresses; `first` counts 16 bytes, as addresses of events do."""
 
     name: str
     first: int
     bytes: int
     capacity: int
+    shared: bool = False
 
 
 class Sample(NamedTuple):
@@ -211,9 +212,11 @@ class TraceFile:
                 elif kind == 4:
                     number = reader.number()
                     self.spans[number] = reader.text()
-                elif kind == 5:
+                elif kind in (5, 7):
                     number, first, size, capacity = (reader.number() for _ in range(4))
-                    self.pools[number] = PoolRange(reader.text(), first, size, capacity)
+                    if max(first, size, capacity) >= 1 << 60:
+                        raise TraceError("a pool at addresses that no process has")
+                    self.pools[number] = PoolRange(reader.text(), first, size, capacity, kind == 7)
                 elif kind == 6:
                     number = reader.number()
                     self.threads[number] = reader.number()

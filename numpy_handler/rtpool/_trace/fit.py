@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._pool.plan import Plan, PlanEntry
 from .._pool.pool import Pool
 from .._support.sizes import ADDRESS_SPACE, format_size
-from .sizes import SizeUse
+from .sizes import SizeUse, granule_bytes, shared_small_limit
 
 _PAGE = 4096
 _MOST_TRIED = 1 << 30  # a larger pool is not made to see whether it holds
 _MOST_SQUEEZED = 64 << 20
+
+
+class SharedFit(NamedTuple):
+    """The smallest shared pool that holds what the recorded process made in it.
+
+    Attributes
+    ----------
+    name : str
+    bytes : int
+        For `SharedPool.create`. Processes that make arrays in it, too, need theirs besides.
+    sizes : int
+    """
+
+    name: str
+    bytes: int
+    sizes: int
+
+    def __str__(self) -> str:
+        return f"rtpool.SharedPool.create({self.bytes})  # {self.name}: {format_size(self.bytes)}; {self.sizes} sizes"
 
 
 class Fit(NamedTuple):
@@ -24,10 +43,13 @@ class Fit(NamedTuple):
         ``Pool(bytes)`` holds the plan and nothing else.
     plan : Plan
         For `Pool.prepare`, or ``realtime(plan=...)``.
+    shared : tuple of SharedFit
+        Shared pools that were used, with what each needs.
     """
 
     bytes: int
     plan: Plan
+    shared: tuple[SharedFit, ...] = ()
 
     def pool(self, **options: object) -> Pool:
         """Make that pool, with the plan ready. It may not grow unless `limit` says so."""
@@ -36,11 +58,42 @@ class Fit(NamedTuple):
         return made
 
     def __str__(self) -> str:
-        return f"rtpool.Pool({self.bytes})  # {format_size(self.bytes)}; {len(self.plan.entries)} sizes"
+        private = f"rtpool.Pool({self.bytes})  # {format_size(self.bytes)}; {len(self.plan.entries)} sizes"
+        return "\n".join([private] * (self.bytes > 0 or not self.shared) + [str(one) for one in self.shared])
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "bytes": self.bytes,
+            "entries": [entry._asdict() for entry in self.plan.entries],
+            "shared": [one._asdict() for one in self.shared],
+        }
 
 
-def fit(sizes: Iterable[SizeUse]) -> Fit:
-    """Work it out from how blocks of each granted size were used."""
+def fit(sizes: Iterable[SizeUse], shared: Iterable[tuple[str, list[SizeUse]]] = ()) -> Fit:
+    """Work it out from how blocks of each granted size were used; `shared`: in each shared pool, by name."""
+    found = _fit(sizes)
+    return found._replace(shared=tuple(_fit_shared(name, uses) for name, uses in shared if uses))
+
+
+def _fit_shared(name: str, sizes: list[SizeUse]) -> SharedFit:
+    """Runs of granules for each size by itself: idle ones are kept for the next request of their size."""
+    granule, total = 0, 0
+    while granule_bytes(total) != granule:
+        granule = granule_bytes(total)
+        total = sum(_shared_bytes(size.granted, size.most_alive, granule) for size in sizes)
+    return SharedFit(name, max(total, granule), len(sizes))
+
+
+def _shared_bytes(size: int, most: int, granule: int) -> int:
+    """What so many blocks take in a shared pool: as `claim_slab` in src/shared/heap.cpp."""
+    if size > shared_small_limit(granule):
+        return -(-size // granule) * granule * most
+    slab = -(-max(8 * size, 16384) // granule) * granule
+    return -(-most // min(slab // size, 65535)) * slab
+
+
+def _fit(sizes: Iterable[SizeUse]) -> Fit:
     # What was alive before the recording began was asked for as well.
     entries = [
         PlanEntry(

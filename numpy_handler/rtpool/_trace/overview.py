@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .figures import BYPASS, text_of
+from .figures import BYPASS, FORKED, text_of
 from .file import Place
 from .marks import NEVER, Stretches
 from .over_time import FIELDS, Cells
@@ -234,6 +234,9 @@ def _notes(trace: Any, timed: bool) -> list[str]:
         notes.append(
             f"{file.lost:,} events were lost, and {file.end.get('lost_by_limit', 0)} beyond the limit: sums are too low"
         )
+    forked = file.end.get("forked")
+    if isinstance(forked, int) and forked:
+        notes.append(f"{forked:,} children were forked: {FORKED[bool(file.meta.get('children'))]}")
     if file.end.get("dropped"):
         notes.append(f"{file.end['dropped']} older events made room for these (mode ring)")
     return [*notes, BYPASS]

@@ -59,9 +59,20 @@ def page_data(trace: Any, scale: float = 1.0) -> dict[str, Any]:
         },
         "expressions": [_expression(place, files) for place in expressions],
         "files": _files(trace, files, _by_weight(found, leaves, expressions), most(400)),
-        "misses": [(miss.granted, miss.total, *miss[2:]) for miss in trace.misses()[: most(40)]],
+        "misses": [
+            (
+                miss.granted,
+                miss.total,
+                miss.first,
+                miss.more_alive,
+                miss.given_back,
+                miss.refused,
+                shortened(miss.shared, 80),
+            )
+            for miss in trace.misses()[: most(40)]
+        ],
         "peak": _peak(trace, found),
-        "fit": f"the smallest pool with no miss: {trace.fit()}"[:300],
+        "fit": f"the smallest pool with no miss: {'; '.join(str(trace.fit()).splitlines())}"[:300],
         "advice": [_advice(trace, entry) for entry in trace.advice()[: most(60)]],
     }
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from .. import _core
-from .._support.options import choice
+from .._support.options import choice, flag
 from .._support.sizes import Size, parse_size
+from .._support.workers import at_end_of_worker, once_set_up_as_worker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._pool.pool import Pool
+    from .._shared.pool import SharedPool
     from .trace import Trace
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ _RING = 64 << 20
 
 _lock = threading.Lock()
 _running: record | None = None
+_forks_are_watched = False
 
 
 class RecordingReport(NamedTuple):
@@ -61,6 +64,8 @@ class RecordingReport(NamedTuple):
         Length of the file.
     error : str
         Why the file could not be written to its end; empty: it could.
+    forked : int
+        Children that the process forked meanwhile. They are not in the file: see `record`'s `children`.
     """
 
     events: int
@@ -70,6 +75,7 @@ class RecordingReport(NamedTuple):
     places_not_kept: int
     bytes: int
     error: str
+    forked: int = 0
 
     @property
     def complete(self) -> bool:
@@ -109,7 +115,7 @@ class record:
     ----------
     path : path, optional
         Where the trace goes; a file there is replaced. Default: it is kept in memory, for `trace`.
-    pool : Pool, optional
+    pool : Pool or SharedPool, optional
         Record this one. Default: every pool of the process, also those made meanwhile.
     stacks : {"none", "site", "full"}, default "site"
         What is kept of the place: nothing; the line and expression of the program that called NumPy; the whole stack.
@@ -118,6 +124,9 @@ class record:
     limit : int or str, default "1 GiB"
         The longest the file may get; what comes later is counted. With ``"ring"`` the memory for events, at most 64 MiB
         unless given.
+    children : bool, default False
+        Record children made by fork as well, each to a file of its own: `path`, a dot and the child's process id. They
+        begin with what they inherited. Default: the report only counts them.
 
     Raises
     ------
@@ -125,11 +134,19 @@ class record:
         When the process records already: there is one recording at a time.
     OSError, MemoryError
         When the file cannot be made or there is no memory for the buffers.
+    ValueError
+        For arguments that are wrong by themselves, and for `children` without a `path`.
 
     Notes
     -----
-    Blocks that are alive when it begins come first, without a place. Children made by fork are not recorded. While a
-    pool is frozen nothing here enters the kernel; events for which no buffer is free are counted as lost then.
+    Blocks that are alive when it begins come first, without a place. While a pool is frozen nothing here enters the
+    kernel; events for which no buffer is free are counted as lost then.
+
+    Of a shared pool a process records what it makes itself. Such a block ends when its memory is free again: with the
+    last of all who hold it, and if that is another process, at the moment this one learns of it.
+
+    With ``mode="totals"`` lifetimes are sums over a clock that is read every few milliseconds, at random: of a single
+    block they are as coarse, the mean of many is right.
 
     What NumPy asks of other allocators is not seen: see `rtpool.Trace`.
 
@@ -147,15 +164,21 @@ class record:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        pool: Pool | None = None,
+        pool: Pool | SharedPool | None = None,
         stacks: Stacks = "site",
         mode: Mode = "events",
         limit: Size | None = None,
+        children: bool = False,
     ) -> None:
         self._path = None if path is None else os.path.abspath(os.fspath(path))
         self._pool = pool
-        if pool is not None and not isinstance(pool, _core.Pool):
-            raise TypeError(f"pool must be an rtpool.Pool, not {pool!r}")
+        if pool is not None and not isinstance(pool, (_core.Pool, _core.SharedPool)):
+            raise TypeError(f"pool must be an rtpool.Pool or rtpool.SharedPool, not {pool!r}")
+        self._children = flag(children, "children")
+        if children and path is None:
+            raise ValueError("children=True needs a path: each child writes a file of its own beside it")
+        self._root = self._path
+        self._forked = 0
         self._stacks = choice("stacks", stacks, STACKS)
         self._mode = choice("mode", mode, MODES)
         given = parse_size("1 GiB" if limit is None else limit, "limit")
@@ -173,6 +196,8 @@ class record:
                 raise RuntimeError(f"{_running!r} is running; there is one recording at a time in a process")
             self._report = self._trace = None
             self._spans.clear()
+            self._forked = 0
+            _watch_forks()
             self._file = tempfile.TemporaryFile() if self._path is None else open(self._path, "w+b")  # noqa: SIM115
             meta = json.dumps(_meta(self)).encode()
             pools = None if self._pool is None else (self._pool,)
@@ -187,7 +212,23 @@ class record:
             self._process = os.getpid()
             _running = self
             atexit.register(self._finish)
+            once_set_up_as_worker(self, record._finish_with_worker)
+            self._finish_with_worker()
         return self
+
+    def _finish_with_worker(self) -> None:
+        at_end_of_worker(self._finish)
+
+    def _go_on_in_child(self) -> None:
+        """In a child that was forked just now: record it to a file of its own."""
+        names = dict(self._spans)
+        if self._file is not None:
+            self._file.close()
+        self._path = f"{self._root}.{os.getpid()}"
+        self.__enter__()
+        self._spans.update(names)
+        for name, number in names.items():
+            _core._record_span_name(number, name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -200,7 +241,7 @@ class record:
             if _running is not self or self._process != os.getpid():
                 return  # over already, or in a child
             counts = _core._record_stop()
-            self._report = _report(counts)
+            self._report = _report(counts, self._forked)
             _core._record_finish(json.dumps(_end(self._report)).encode())
             _running = None
             atexit.unregister(self._finish)
@@ -245,7 +286,7 @@ class record:
             return self._report
         if _running is not self:
             raise RuntimeError("the recording has not begun: use `with rtpool.record(...) as rec:`")
-        return _report(_core._record_report())
+        return _report(_core._record_report(), self._forked)
 
     @property
     def trace(self) -> Trace:
@@ -316,6 +357,13 @@ def origin(array: NDArray[Any]) -> Origin | None:
     return Origin(code.co_filename, name, line, end_line, first, last, age * unit)
 
 
+def begin_for_process(path: str, stacks: Stacks, *, first: bool, children: bool) -> None:
+    """Begin a recording that ends with the process: of the `first` one of a run to `path`, of others beside it."""
+    recording = record(path if first else f"{path}.{os.getpid()}", stacks=stacks, children=children)
+    recording._root = os.path.abspath(path)
+    recording.__enter__()
+
+
 def is_recording() -> bool:
     """Whether this process records."""
     return _running is not None and _running._process == os.getpid()
@@ -340,9 +388,31 @@ def _measured_unit() -> float:
     return (time.monotonic() - begun) / (_core._record_now() - first)
 
 
-def _report(counts: tuple[int, ...]) -> RecordingReport:
+def _watch_forks() -> None:
+    global _forks_are_watched
+    if not _forks_are_watched:
+        os.register_at_fork(after_in_parent=_count_fork, after_in_child=_leave_parent)
+        _forks_are_watched = True
+
+
+def _count_fork() -> None:
+    if _running is not None:
+        _running._forked += 1
+
+
+def _leave_parent() -> None:
+    """In a child: the recording is the parent's; whoever wanted children recorded gets one of its own."""
+    global _lock, _running
+    _lock = threading.Lock()
+    _core._record_forked()
+    of_parent, _running = _running, None
+    if of_parent is not None and of_parent._children:
+        of_parent._go_on_in_child()
+
+
+def _report(counts: tuple[int, ...], forked: int) -> RecordingReport:
     events, lost, by_limit, dropped, size, error, unkept = counts
-    return RecordingReport(events, lost, by_limit, dropped, unkept, size, os.strerror(error) if error else "")
+    return RecordingReport(events, lost, by_limit, dropped, unkept, size, os.strerror(error) if error else "", forked)
 
 
 def _meta(recording: record) -> dict[str, Any]:
@@ -363,6 +433,7 @@ def _meta(recording: record) -> dict[str, Any]:
         "stacks": STACKS[recording._stacks],
         "limit": recording._limit,
         "pools": _pools(recording),
+        "children": recording._children,
     }
 
 
@@ -374,7 +445,7 @@ def _directory() -> str:
 
 
 def _pools(recording: record) -> str:
-    return "all" if recording._pool is None else recording._pool.name
+    return "all" if recording._pool is None else recording._pool.name or "without a name"
 
 
 def _end(report: RecordingReport) -> dict[str, Any]:

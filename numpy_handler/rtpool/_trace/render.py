@@ -8,7 +8,7 @@ from typing import Any
 
 from .._support.sizes import format_size
 from .facts import facts, seconds
-from .figures import BYPASS, Difference, Usage
+from .figures import BYPASS, FORKED, Difference, PoolUsage, Usage
 
 
 def short(file: str) -> str:
@@ -65,6 +65,12 @@ def summary(trace: Any) -> str:
         lines.append("  cut off      the process ended before the recording did: its last events are missing")
     if file.lost or file.end.get("lost_by_limit"):
         lines.append(f"  LOST         {file.lost:,} events, and {file.end.get('lost_by_limit', 0):,} beyond the limit")
+    forked = file.end.get("forked")
+    if isinstance(forked, int) and forked:
+        lines.append(f"  forked       {forked:,} children: {FORKED[bool(meta.get('children'))]}")
+    pools = trace.by_pool()
+    if len(pools) > 1 or any(usage.shared for usage in pools):
+        lines += ["", "pools:", *pool_lines(pools)]
     lines += ["", "most bytes:"]
     lines += usage_lines(trace.by_line()[:5], analysis.peak_bytes)
     return "\n".join([*lines, "", foot(trace)])
@@ -95,6 +101,17 @@ def summary_html(trace: Any) -> str:
     )
 
 
+def pool_lines(pools: Sequence[PoolUsage]) -> list[str]:
+    """A table of pools."""
+    rows = ["       bytes     calls          peak  misses  pool"]
+    for usage in pools:
+        rows.append(
+            f"{format_size(usage.bytes):>12} {usage.calls:>9,} {format_size(usage.peak_bytes):>13} {usage.misses:>7,}"
+            f"  {usage.name}{' (shared with other processes)' if usage.shared else ''}"
+        )
+    return rows
+
+
 def usage_lines(found: Sequence[Usage], peak: int, *, expressions: bool = False) -> list[str]:
     """A table of lines or expressions."""
     rows = ["       bytes     calls  temporaries  peak  lifetime  misses  where"]
@@ -115,7 +132,7 @@ def miss_lines(trace: Any) -> list[str]:
     for miss in trace.misses():
         rows.append(
             f"{format_size(miss.granted):>12} {miss.total:>9,} {miss.first:>9,} {miss.more_alive:>11,}"
-            f" {miss.given_back:>11,} {miss.refused:>8,}"
+            f" {miss.given_back:>11,} {miss.refused:>8,}{f'  shared: {miss.shared}' if miss.shared else ''}"
         )
     return rows if len(rows) > 1 else ["no misses"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+_PAGE = 4096
+_MOST_GRANULES = 65536
 _PAGE_SIZES = 4096  # sizes of whole pages are numbered from here on, smaller ones by themselves
 
 
@@ -34,6 +37,33 @@ def granted_bytes(sizes: I64) -> I64:
     return granted
 
 
+def granule_bytes(capacity: int) -> int:
+    """What a shared pool of that size hands to processes at least: 4096, or what makes at most 65,536 of it."""
+    granule = _PAGE
+    while -(-capacity // granule) > _MOST_GRANULES:
+        granule *= 2
+    return granule
+
+
+def shared_small_limit(granule: int) -> int:
+    """The largest size that shares its granules with others of its size."""
+    return max(32768, min(8 * granule, 64 << 20))
+
+
+def granted_by_shared(sizes: I64, granule: int) -> I64:
+    """What a shared pool with such granules grants for requests: as src/shared/size_class.hpp has it."""
+    sizes = np.maximum(sizes, 1)
+    pages = -(-sizes // _PAGE)
+    # Above 16 pages eight steps for each doubling.
+    bits = np.frexp((pages - 1).astype(np.float64))[1].astype(np.int64)
+    step = np.where(pages <= 16, 0, bits - 4)
+    of_pages = (-(-pages >> step) << step) * _PAGE
+    step = np.where(sizes <= 1024, 64, np.where(sizes <= 2048, 128, 256))
+    small = np.where(sizes <= _PAGE, -(-sizes // step) * step, of_pages)
+    granted: I64 = np.where(sizes <= shared_small_limit(granule), small, -(-sizes // granule) * granule)
+    return granted
+
+
 class _Use:
     __slots__ = ("alive", "calls", "first", "given_back", "more_alive", "most_alive", "refused", "requested", "zeroed")
 
@@ -45,7 +75,8 @@ class _Use:
 class Sizes:
     """Counts by granted size, a window at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, granted: Callable[[I64], I64]) -> None:
+        self._granted = granted
         self._uses: dict[int, _Use] = {}
 
     def add(self, ended: I64, begun: I64, made: Bools, missed: Bools, refused: Bools, zeroed: Bools) -> None:
@@ -57,7 +88,7 @@ class Sizes:
         step, sizes, row = steps_in_turn(ended, begun)
         if not step.size:
             return
-        granted = granted_bytes(sizes)
+        granted = self._granted(sizes)
         order, starts = grouped(np.where(granted <= 4032, granted, (granted >> 12) + _PAGE_SIZES))
         step, sizes, row, granted = step[order], sizes[order], row[order], granted[order]
         alive = np.cumsum(step, dtype=np.int64)
@@ -97,7 +128,7 @@ class Sizes:
 
     def refuse(self, sizes: I64) -> None:
         """Count requests that nobody served."""
-        found, counts = np.unique(granted_bytes(sizes), return_counts=True)
+        found, counts = np.unique(self._granted(sizes), return_counts=True)
         for granted, count in zip(found.tolist(), counts.tolist(), strict=True):
             self._use(granted).refused += count
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from .analysis import Analysis
-from .figures import BYPASS, Difference, Miss, Usage, WorkingSet
-from .file import Place, TraceFile
+from .by_pool import ELSEWHERE
+from .figures import BYPASS, Difference, Miss, PoolUsage, Usage, WorkingSet
+from .file import Place, PoolRange, TraceFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .advice import Advice
     from .fit import Fit
+    from .sizes import SizeUse
 
 _Where = tuple[str, str, int, int | None, int | None, int]  # file, function, line, columns, last line
 
@@ -125,12 +127,30 @@ class Trace:
 
     def misses(self) -> list[Miss]:
         """Requests that no free memory at hand served, by size and reason, most first."""
+        by = [("", self.analysis.sizes), *self._shared_sizes()]
         found = [
             Miss(size.granted, size.requested, size.misses_first, size.misses_more_alive, size.misses_given_back,
-                 size.misses_refused)
-            for size in self.analysis.sizes
+                 size.misses_refused, shared)
+            for shared, sizes in by
+            for size in sizes
         ]  # fmt: skip
         return sorted((miss for miss in found if miss.total), key=lambda miss: (-miss.total, miss.granted))
+
+    def by_pool(self) -> list[PoolUsage]:
+        """What was asked of each pool, most bytes first; shared pools apart. Empty in a recording of totals.
+
+        What pools passed on to NumPy's own allocator stands under its name.
+        """
+        found: dict[tuple[str, bool], PoolUsage] = {}
+        for sums in self.analysis.pools:
+            name, shared = (ELSEWHERE, False) if sums.pool is None else (_name(sums.pool), sums.pool.shared)
+            one = PoolUsage(name, shared, sums.calls, sums.bytes, sums.peak_bytes, sums.misses)
+            before = found.get((name, shared))
+            found[name, shared] = one if before is None else before._replace(
+                calls=before.calls + one.calls, bytes=before.bytes + one.bytes, misses=before.misses + one.misses,
+                peak_bytes=max(before.peak_bytes, one.peak_bytes),
+            )  # fmt: skip
+        return sorted(found.values(), key=lambda usage: -usage.bytes)
 
     def fit(self) -> Fit:
         """The smallest pool, and the plan, with which what was recorded would not have missed.
@@ -145,7 +165,7 @@ class Trace:
         """
         from .fit import fit
 
-        return fit(self.analysis.sizes)
+        return fit(self.analysis.sizes, self._shared_sizes())
 
     def advice(self) -> list[Advice]:
         """Which temporaries ``out=`` would save, with the line to write; ``"unknown"`` where the trace cannot tell."""
@@ -264,11 +284,12 @@ class Trace:
             "peak_bytes": analysis.peak_bytes,
             "resident_bytes": max((sample.resident_bytes for sample in self.file.samples), default=0),
             "page_faults": self.page_faults,
+            "pools": [usage._asdict() for usage in self.by_pool()],
             "lines": [usage._asdict() for usage in self.by_line()],
             "expressions": [usage._asdict() for usage in self.by_expression()],
             "misses": [miss._asdict() for miss in self.misses()],
             "working_set": self.working_set()._asdict(),
-            "fit": {"bytes": fit.bytes, "entries": [entry._asdict() for entry in fit.plan.entries]},
+            "fit": fit.as_dict(),
             "advice": [advice._asdict() for advice in self.advice()],
             "not_seen": BYPASS,
         }
@@ -281,6 +302,11 @@ class Trace:
             return 0
         first, last = samples[0], samples[-1]
         return last.minor_faults + last.major_faults - first.minor_faults - first.major_faults
+
+    def _shared_sizes(self) -> list[tuple[str, list[SizeUse]]]:
+        """How blocks of each shared pool were used, by its name."""
+        used = [(sums.pool, sums.sizes) for sums in self.analysis.pools]
+        return [(_name(pool), sizes) for pool, sizes in used if pool is not None and pool.shared]
 
     def _usage(self, key: Callable[[Place], _Where]) -> list[Usage]:
         analysis = self.analysis
@@ -326,4 +352,8 @@ class Trace:
         return summary_html(self)
 
 
-__all__ = ["BYPASS", "Difference", "Miss", "Trace", "Usage", "WorkingSet"]
+def _name(pool: PoolRange) -> str:
+    return pool.name or "without a name"
+
+
+__all__ = ["BYPASS", "Difference", "Miss", "PoolUsage", "Trace", "Usage", "WorkingSet"]

@@ -15,7 +15,7 @@ from .._pool.objects import KEEP_VALUE, KEEP_VARIABLE
 from .._pool.plan import Plan
 from .._startup import command, in_place
 from .._startup.in_force import start_up
-from .._startup.session import Options
+from .._startup.session import Options, recorded_children
 from ._command import Command
 
 
@@ -35,6 +35,9 @@ class Run(Command):
 
     With --leaks the pool is a debug pool (RTPOOL_DEBUG=1), and the summary lists the memory of arrays that the program
     leaves behind, by the line that made it. Programs run slower then.
+
+    With --record FILE every array is in a trace, for the command trace; with --children those of each child are in
+    FILE.<pid>.
 
     With --plan FILE the first run learns what the program needs and writes it there; later runs make it ready before
     they begin.
@@ -117,7 +120,7 @@ def _become(program: command.Program, arguments: list[str], options: Options) ->
     if options["objects"] == "pool" and _core.object_arenas_refusal() == "free-threaded":
         environment.setdefault(KEEP_VARIABLE, KEEP_VALUE)  # read when the process begins
     if options["summary"]:
-        environment |= {"RTPOOL_RUN_BEFORE": "1", "RTPOOL_SUMMARY": options["summary"]}
+        environment |= {"RTPOOL_RUN_BEFORE": "1", "RTPOOL_SUMMARY": options["summary"], **recorded_children(options)}
     elif "RTPOOL_ACTIVATE" in os.environ:
         environment["RTPOOL_RUN_BEFORE"] = os.environ["RTPOOL_ACTIVATE"]
     sys.stdout.flush()

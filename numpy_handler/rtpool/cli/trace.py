@@ -91,7 +91,7 @@ class TraceCommand(Command):
             if arguments.plan is not None:
                 fit.plan.save(arguments.plan)
             lines = [str(fit), str(fit.plan)]
-            data = {"bytes": fit.bytes, "entries": [entry._asdict() for entry in fit.plan.entries]}
+            data = fit.as_dict()
         elif verb == "diff":
             assert other is not None
             found_differences = trace.diff(other)[:top]

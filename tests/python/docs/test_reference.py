@@ -21,7 +21,7 @@ DOCUMENTED = {
     for name in re.findall(r"^\.\. auto(?:class|function|exception|data|attribute)::\s+(\S+)", page, re.MULTILINE)
 }
 # Of the process itself, or told elsewhere: the summary of `run`, what `run` hands on to the processes it starts.
-INSIDE = {"RTPOOL_RUN", "RTPOOL_RUN_BEFORE", "RTPOOL_SUMMARY", "RTPOOL__LIMIT"}
+INSIDE = {"RTPOOL_RUN", "RTPOOL_RUN_BEFORE", "RTPOOL_RECORD", "RTPOOL_SUMMARY", "RTPOOL__LIMIT"}
 SOURCES = [
     path
     for folder in ("src", "numpy_handler")

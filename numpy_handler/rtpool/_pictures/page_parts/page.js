@@ -457,13 +457,15 @@
     const box = $("misses").querySelector("div");
     if (!data.misses.length) { box.append(node("p", "none: free memory at hand served every request", "hint")); return; }
     const scroll = node("div", undefined, "scroll"), table = node("table"), head = table.createTHead().insertRow();
-    for (const name of ["size", "misses", "first of its size", "more alive than before", "given back", "refused"])
-      head.append(node("th", name));
+    const names = ["size", "misses", "first of its size", "more alive than before", "given back", "refused"];
+    const shared = data.misses.some((miss) => miss[6]);
+    for (const name of shared ? [...names, "shared pool"] : names) head.append(node("th", name));
     const body = table.createTBody();
     for (const [granted, ...counts] of data.misses) {
-      const row = body.insertRow();
+      const row = body.insertRow(), pool = counts.pop();
       row.insertCell().textContent = bytes(granted);
       for (const value of counts) row.insertCell().textContent = count(value);
+      if (shared) row.insertCell().textContent = pool;
     }
     scroll.append(table);
     box.append(scroll, node("p", data.fit, "hint"));
