@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -73,11 +74,13 @@ def summed(array: Any) -> int:
     return int(array.sum())
 
 
-def alive_in_the_pool() -> int:
-    """What is alive in the shared pool of the workers."""
+def alive_in_the_pool() -> tuple[int, str]:
+    """What is alive in the shared pool of the workers, and all that this one knows of it."""
+    gc.collect()
     pool = rtpool.dask.shared_pool()
     pool.check()
-    return int(pool.stats().current_count)
+    stats = pool.stats()
+    return int(stats.current_count), f"process {os.getpid()}\n{stats}"
 
 
 def _run_cluster(pipe: Connection) -> None:
@@ -115,9 +118,14 @@ def _run_cluster(pipe: Connection) -> None:
                 client.wait_for_workers(2, timeout=400)  # at the lowest priority beside others
                 # A handle on its way to a worker that was killed is given up after a time of its own.
                 end = time.monotonic() + 3 * PATIENCE
-                while any(alive := list(client.run(alive_in_the_pool).values())) and time.monotonic() < end:
+                while True:
+                    counts, texts = zip(*client.run(alive_in_the_pool).values(), strict=True)
+                    if not any(counts) or time.monotonic() > end:
+                        break
                     time.sleep(0.1)  # between two looks: what was let go of is on its way to the workers
-                pipe.send((wrong, max(alive)))
+                if any(counts):
+                    wrong += [*texts, client.get_worker_logs()]
+                pipe.send((wrong, max(counts)))
             except BaseException:
                 pipe.send(([traceback.format_exc()], 0))
 
@@ -138,7 +146,8 @@ class Cluster:
         self._pipe.send((kill, sizes))
         wrong, alive = self._pipe.recv()
         if wrong or alive:
-            raise Damaged(f"a cluster's results are wrong: {wrong}; {alive} arrays left in its shared pool")
+            told = "\n".join(map(str, wrong))
+            raise Damaged(f"{alive} arrays are left in a cluster's shared pool, or its results are wrong:\n{told}")
 
     def end(self) -> None:
         if self.there:

@@ -12,6 +12,7 @@ from .._pool.pool import Pool
 from .._support.durations import Duration, parse_duration
 from .._support.sizes import Size, parse_size
 from .keeper import Keeper
+from .logs import TextOnly
 from .panel import RtpoolPanel
 from .transfer import Transfer
 
@@ -64,6 +65,8 @@ class RtpoolPlugin(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Called by Dask on each worker."""
         memory_limit = getattr(getattr(worker, "memory_manager", None), "memory_limit", None) or 0
+        self._text_only = TextOnly()
+        self._text_only.install()
         pool = active_pool()
         self._activated = pool is None
         if pool is None:
@@ -80,6 +83,7 @@ class RtpoolPlugin(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when the worker ends or the plugin is taken away."""
         worker.metrics.pop(METRIC, None)
+        self._text_only.remove()
         self._keeper.stop()
         if self._transfer is not None:
             self._transfer.close()

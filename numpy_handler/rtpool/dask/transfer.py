@@ -156,6 +156,11 @@ def _serialize(array: np.ndarray[Any, Any], context: Any = None) -> tuple[dict[s
 
 def _deserialize(header: dict[str, Any], frames: list[Any]) -> Any:
     if header.get(HEADER):
-        # Read-only: another worker has the same bytes as its own result.
-        return pickle.loads(frames[0]).open(writeable=False)
+        try:
+            # Read-only: another worker has the same bytes as its own result.
+            return pickle.loads(frames[0]).open(writeable=False)
+        except LookupError as error:
+            # The worker slept for longer than the handle was kept. Dask takes this for a transfer that was cut short
+            # and asks again; of any other error it would make that of the task.
+            raise EOFError(str(error)) from error
     return deserialize_numpy_ndarray(header, frames)

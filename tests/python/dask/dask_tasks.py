@@ -10,6 +10,7 @@ import numpy as np
 
 import rtpool
 import rtpool.dask
+from rtpool.dask import transfer
 
 
 def made_in_the_pool(count: int) -> np.ndarray[Any, Any]:
@@ -43,3 +44,8 @@ def alive_in_the_pool() -> int:
     pool = rtpool.dask.shared_pool()
     pool.check()
     return pool.stats().current_count
+
+
+def wait_for_receivers(seconds: float) -> None:
+    """How long a handle is kept that nobody opens."""
+    transfer.PATIENCE = seconds

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ pytest.importorskip("distributed")
 import dask
 import dask_tasks as tasks
 from distributed import Client, LocalCluster, wait
+from distributed.core import connect
 from distributed.protocol import deserialize, serialize
 
 import rtpool.dask
@@ -25,10 +28,10 @@ from rtpool.dask import transfer
 HERE = Path(__file__).parent
 
 
-def until(holds: Callable[[], bool], timeout: float = 30.0) -> None:
+def until(holds: Callable[[], bool], timeout: float = 120.0) -> None:
     end = time.monotonic() + timeout
     while not holds():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, f"not so after {timeout:g} s: {inspect.getsource(holds).strip()}"
         time.sleep(0.1)  # between two looks
 
 
@@ -87,10 +90,10 @@ def test_arrays_of_the_pool_go_as_handles_and_others_as_copies(client: Client, m
     here, there = workers(client)
     in_pool = make is tasks.made_in_the_pool
     made = client.submit(make, 4 << 20, workers=[here], pure=False)
-    total, writeable, shared = client.submit(tasks.look_at, made, workers=[there], pure=False).result()
+    total, writeable, shared = client.submit(tasks.look_at, made, workers=[there], pure=False).result(60)
     assert total == 255 * 128 and shared == in_pool and not (writeable and in_pool)
     # The client is no worker with a part in the pool: it gets bytes.
-    fetched = made.result()
+    fetched = made.result(60)
     assert (fetched == np.arange(4 << 20, dtype=np.uint8)).all() and rtpool.owner(fetched) is None
     del made
     until(lambda: set(client.run(tasks.alive_in_the_pool).values()) == {0})
@@ -102,9 +105,39 @@ def test_a_killed_receiver_gives_its_hold_back(client: Client) -> None:
     ended = client.submit(tasks.end_hard, made, workers=[there], pure=False, retries=0)
     until(lambda: there not in workers(client) and len(workers(client)) == 2)
     ended.cancel()
-    assert made.result()[1] == 1
+    assert made.result(60)[1] == 1
     del made, ended
     until(lambda: set(client.run(tasks.alive_in_the_pool).values()) == {0})
+
+
+async def ask_and_end(address: str, key: str, who: str | None) -> None:
+    """What a worker does that is killed when it has the data, before it has said so or opened what they stand for."""
+    comm = await connect(address, deserialize=False)
+    await comm.write({"op": "get_data", "keys": [key], "who": who, "reply": True})
+    await comm.read()
+    comm.abort()
+
+
+@pytest.mark.parametrize("as_handle", [False, True])
+def test_data_sent_to_a_worker_that_is_killed_are_let_go_of(client: Client, as_handle: bool) -> None:
+    here, there = workers(client)
+    client.run(tasks.wait_for_receivers, 1.0)  # instead of a minute
+    made = client.submit(tasks.made_in_the_pool, 4 << 20, workers=[here], pure=False)
+    wait(made, timeout=60)
+    client.sync(ask_and_end, here, made.key, there if as_handle else None)
+    until(lambda: any("failed during get data" in text for _, text in client.get_worker_logs(workers=[here])[here]))
+    del made
+    until(lambda: set(client.run(tasks.alive_in_the_pool).values()) == {0})
+    # What the log says of it is all there.
+    assert any("Traceback" in text and "get_data" in text for _, text in client.get_worker_logs(workers=[here])[here])
+
+
+def test_a_handle_that_was_given_up_is_a_transfer_cut_short(shared_pool: rtpool.SharedPool) -> None:
+    with rtpool.handler(shared_pool):
+        sent = bytes(ForkingPickler.dumps(shared_pool.share(np.arange(100_000))))
+    assert shared_pool.reclaim(0) == 1
+    with pytest.raises(EOFError, match="is gone"):
+        transfer._deserialize({transfer.HEADER: True}, [sent])
 
 
 def test_what_is_spilled_is_a_copy(shared_pool: rtpool.SharedPool) -> None:
@@ -121,7 +154,7 @@ def test_the_dashboard_has_a_page(client: Client) -> None:
     pytest.importorskip("bokeh")
     client.register_plugin(rtpool.dask.RtpoolPanel())
     page = client.dashboard_link.replace("/status", "/rtpool")
-    assert b"Dask: rtpool" in urllib.request.urlopen(page).read()
+    assert b"Dask: rtpool" in urllib.request.urlopen(page, timeout=60).read()
 
 
 def test_preload_and_pre_spawn_environ() -> None:
@@ -140,8 +173,8 @@ def test_preload_and_pre_spawn_environ() -> None:
         assert list(names.values()) == ["default"]
         assert list(rtpool.dask.report(client)) == workers(client)
         future = client.submit(sum, [1, 2])
-        wait(future)
-        assert future.result() == 3
+        wait(future, timeout=60)
+        assert future.result(60) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"limit": "much"}, {"idle": "soon"}, {"pressure": 2}, {"shared": "x"}])
