@@ -66,7 +66,7 @@ def test_run_takes_modules_directories_and_reports_what_is_missing(program: Path
     assert rtpool_command("run", str(folder)).stdout == "as a directory\n"
     module = subprocess.run(
         [sys.executable, "-m", "rtpool", "run", "-m", "program", "x"], cwd=folder, capture_output=True, text=True,
-        check=False,
+        timeout=120, check=False,
     )  # fmt: skip
     assert module.returncode == 0 and module.stdout == "default default ['x']\n", module.stderr
     missing = rtpool_command("run", str(folder / "none.py"))

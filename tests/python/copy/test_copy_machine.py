@@ -16,6 +16,7 @@ import pytest
 from copy_arrays import DTYPES, KERNELS, SUPPORTED, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waits import exit_code, joined
 
 import rtpool
 from rtpool import _core
@@ -83,7 +84,7 @@ def test_other_threads_run_during_a_large_copy() -> None:
             time.sleep(0.001)
     finally:
         sys.setswitchinterval(interval)
-    thread.join()
+    joined(thread)
     assert count >= 10
 
 
@@ -99,7 +100,7 @@ def test_children_of_a_fork_copy_with_threads_of_their_own() -> None:
         dst[:] = 0
         rtpool.copyto(dst, src, threads=3)
         os._exit(0 if np.array_equal(dst, src) and _core.copy_settings()[2] == 2 else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
 
 
 def test_the_interpreter_ends_with_helpers_at_rest_and_at_work() -> None:

@@ -62,5 +62,6 @@ def test_every_command_stands_in_the_reference() -> None:
     assert "{rtpool-commands}" in PAGES["commands.md"]
     folder = ROOT / "numpy_handler" / "rtpool" / "cli"
     commands = {path.stem for path in folder.glob("*.py") if not path.name.startswith("_")}
-    overview = subprocess.run([sys.executable, "-m", "rtpool", "--help"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "rtpool", "--help"]
+    overview = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert commands == set(re.findall(r"^    (\w+) ", overview.stdout, re.MULTILINE))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from waits import LIMIT, joined
 
 import rtpool
 from rtpool import Pool, get_handler, handler, owner, set_handler
@@ -206,13 +207,13 @@ def test_repr(pool: Pool) -> None:
 
 def test_other_threads_are_not_concerned(pool: Pool) -> None:
     with handler(pool), ThreadPoolExecutor(1) as workers:
-        assert workers.submit(made_in).result() is None
+        assert workers.submit(made_in).result(LIMIT) is None
         assert made_in() is pool
 
 
 def test_many_threads_enter_one_object(pool: Pool) -> None:
     scope = handler(pool)
-    start = threading.Barrier(8)
+    start = threading.Barrier(8, timeout=LIMIT)
 
     def work() -> None:
         start.wait()
@@ -225,12 +226,12 @@ def test_many_threads_enter_one_object(pool: Pool) -> None:
 
     with ThreadPoolExecutor(8) as workers:
         for done in [workers.submit(work) for _ in range(8)]:
-            done.result()
+            done.result(LIMIT)
 
 
 def test_per_thread_pools_are_private(pool: Pool) -> None:
     scope = handler(pool, per_thread=True)
-    start = threading.Barrier(4)
+    start = threading.Barrier(4, timeout=LIMIT)
 
     def work() -> Pool:
         with scope as mine:
@@ -243,7 +244,7 @@ def test_per_thread_pools_are_private(pool: Pool) -> None:
         return mine
 
     with ThreadPoolExecutor(4) as workers:
-        pools = [done.result() for done in [workers.submit(work) for _ in range(4)]]
+        pools = [done.result(LIMIT) for done in [workers.submit(work) for _ in range(4)]]
     assert len({*pools, pool}) == 5
     for private in pools:
         assert private._asked() | {"name": "test"} == pool._asked()
@@ -261,7 +262,7 @@ def test_per_thread_pools_end_with_their_thread() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join()
+    joined(thread)
     gc.collect()
     assert (kept[0] == np.arange(1000)).all()
     found = owner(kept[0])
@@ -325,7 +326,7 @@ def test_a_generator_closed_in_another_thread(pool: Pool) -> None:
 
     for work in (first, second):
         with ThreadPoolExecutor(1) as workers:
-            workers.submit(work).result()
+            workers.submit(work).result(LIMIT)
 
 
 def test_decorated_functions(pool: Pool) -> None:

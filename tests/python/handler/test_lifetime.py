@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waits import LIMIT, joined
 
 import rtpool
 from rtpool import Pool, handler, owner
@@ -156,10 +157,10 @@ def test_other_threads_free(pool: Pool) -> None:
     let_go: queue.Queue[None] = queue.Queue()
 
     def consume() -> None:
-        while (batch := passed.get()) is not None:
+        while (batch := passed.get(timeout=LIMIT)) is not None:
             arrays = list(batch)
             taken.put(None)
-            let_go.get()
+            let_go.get(timeout=LIMIT)
             for array in arrays:
                 assert array[0] == array[-1]
             array = None
@@ -181,7 +182,7 @@ def test_other_threads_free(pool: Pool) -> None:
             if first % (ROUNDS // 10) == 0:
                 capacity.append(pool.stats().capacity_bytes)
     passed.put(None)
-    thread.join()
+    joined(thread)
     assert capacity[-1] <= capacity[len(capacity) // 2] + (4 << 20)
     stats = pool.stats()
     assert stats.current_count == 0
@@ -232,7 +233,9 @@ def plain_thread(tmp_path_factory: pytest.TempPathFactory):
     folder: Path = tmp_path_factory.mktemp("plain")
     (folder / "plain.c").write_text(SOURCE)
     subprocess.run(
-        [compiler, "-x", "c", "-shared", "-fPIC", "-pthread", "-o", folder / "plain.so", folder / "plain.c"], check=True
+        [compiler, "-x", "c", "-shared", "-fPIC", "-pthread", "-o", folder / "plain.so", folder / "plain.c"],
+        timeout=120,
+        check=True,
     )
     function = ctypes.CDLL(str(folder / "plain.so")).from_a_plain_thread
     pointer = ctypes.pythonapi.PyCapsule_GetPointer

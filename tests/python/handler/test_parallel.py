@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from waits import LIMIT, joined
 
 import rtpool
 from rtpool import Pool, handler, owner
@@ -20,7 +21,7 @@ THREADS = 4
 
 def in_threads(body: Callable[[int], None], threads: int = THREADS) -> None:
     """Run `body(number)` in threads that start together; the first exception comes back."""
-    barrier = threading.Barrier(threads)
+    barrier = threading.Barrier(threads, timeout=LIMIT)
     errors: list[BaseException] = []
 
     def run(number: int) -> None:
@@ -33,8 +34,7 @@ def in_threads(body: Callable[[int], None], threads: int = THREADS) -> None:
     group = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
     for thread in group:
         thread.start()
-    for thread in group:
-        thread.join()
+    joined(*group)
     if errors:
         raise errors[0]
 

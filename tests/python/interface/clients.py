@@ -30,7 +30,7 @@ def compiler(cxx: bool = False) -> list[str]:
 
 def compile_with(command: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a compiler and give what it said."""
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
 def build_module(source: Path, folder: Path, *flags: str, include: Path = NOW, name: str | None = None) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waits import exit_code
 
 import rtpool
 
@@ -311,7 +312,7 @@ def test_after_a_fork(client: Client, each: Any) -> None:
             os._exit(0 if good else 1)
         finally:
             os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     assert filled(block, 10_000) == bytes([5] * 10_000)
     client.release(handle, block, 10_000)
     client.trim(handle, 0)  # a shared pool looks for children that have ended

@@ -21,7 +21,13 @@ PACKAGE = Path(rtpool.__file__).parent
 
 def run(*command: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=tools() | variables, capture_output=True, text=True, check=False
+        [str(part) for part in command],
+        cwd=cwd,
+        env=tools() | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

@@ -62,7 +62,9 @@ def test_the_example_builds_and_runs(name: str, tmp_path: Path) -> None:
         ([sys.executable, "example.py"], {"PYTHONPATH": str(build)}),
     ]
     for command, more in commands:
-        done = subprocess.run(command, cwd=folder, env=environment | more, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment | more, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout and "warning" not in done.stderr.lower()
 

@@ -93,7 +93,7 @@ int main(void) {
 def test_a_program_without_python_and_rtpool_uses_malloc(flags: list[str], tmp_path: Path) -> None:
     source = tmp_path / "program.c"
     source.write_text(PROGRAM, encoding="utf-8")
-    assert subprocess.run([build_program(source, tmp_path, *flags)], check=False).returncode == 0
+    assert subprocess.run([build_program(source, tmp_path, *flags)], timeout=60, check=False).returncode == 0
 
 
 def test_all_files_of_a_client_have_one_table(tmp_path: Path) -> None:
@@ -112,4 +112,4 @@ def test_all_files_of_a_client_have_one_table(tmp_path: Path) -> None:
     command = [*compiler(cxx=True), "-std=c++17", *STRICT, f"-I{NOW}"]
     linked = compile_with(command, tmp_path / "two.cpp", tmp_path / "one.o", "-o", tmp_path / "both")
     assert linked.returncode == 0, linked.stderr
-    assert subprocess.run([tmp_path / "both"], check=False).returncode == 0
+    assert subprocess.run([tmp_path / "both"], timeout=60, check=False).returncode == 0

@@ -10,12 +10,14 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from waits import LIMIT
 
 import rtpool
 from rtpool import _core
@@ -45,11 +47,21 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, bufsize=1, start_new_session=True,
         )  # fmt: skip
+        self._limit = threading.Timer(LIMIT, self.kill)
+        self._limit.daemon = True
+        self._limit.start()
         self.number = int(self.read())
+
+    def kill(self) -> None:
+        """With what it forked: while one of these has its standard output open, the reading does not end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def read(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline()
+        line = self.process.stdout.readline()
+        assert line or self._limit.is_alive(), f"the child said nothing more in {LIMIT:g} s"
+        return line
 
     def do(self, line: str) -> str:
         assert self.process.stdin is not None
@@ -62,6 +74,12 @@ class Child:
     def end(self) -> None:
         self.process.communicate(timeout=60)
 
+    def leave(self) -> None:
+        """Whatever it does just now."""
+        self._limit.cancel()
+        self.kill()
+        self.end()
+
 
 @contextlib.contextmanager
 def child(code: str = CHILD, command: tuple[str, ...] = (), **environment: str) -> Iterator[Child]:
@@ -69,10 +87,7 @@ def child(code: str = CHILD, command: tuple[str, ...] = (), **environment: str) 
     try:
         yield made
     finally:
-        # With what it forked: while one of these has its standard output open, the reading does not end.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(made.process.pid, signal.SIGKILL)
-        made.end()
+        made.leave()
 
 
 @contextlib.contextmanager
@@ -134,7 +149,7 @@ def test_nothing_wakes_while_nobody_looks() -> None:
         (helper,) = set(before) - {str(one.process.pid)}
         assert int(looked[helper].split()[-1]) > int(before[helper].split()[-1])
         # Whatever passes, until the program does something: no thread has run.
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        subprocess.run([sys.executable, "-c", "pass"], timeout=60, check=True)
         assert switches() == looked
 
 
@@ -213,17 +228,17 @@ def test_children_of_multiprocessing(tmp_path: Path, how: str) -> None:
             def work(there, go):
                 import os
                 there.put(os.getpid())
-                go.get()
+                go.get(timeout=60)
 
             if __name__ == "__main__":
                 context = multiprocessing.get_context("{how}")
                 there, go = context.Queue(), context.Queue()
                 process = context.Process(target=work, args=(there, go))
                 process.start()
-                print(there.get(), flush=True)
+                print(there.get(timeout=60), flush=True)
                 sys.stdin.readline()
                 go.put(1)
-                process.join()
+                process.join(60)
             """
         )
     )
@@ -245,7 +260,7 @@ def test_a_killed_process_leaves_nothing() -> None:
     with child() as one, watched(one.process.pid) as process:
         assert process.look().answered
         one.process.kill()
-        one.process.wait()
+        one.process.wait(timeout=60)
         with pytest.raises(ProcessLookupError):
             process.look()
     with pytest.raises(processes.NotShown, match="there is no process"):
@@ -310,7 +325,7 @@ def test_another_users_process_is_a_clear_error(run_python: Any) -> None:
 def test_a_name_space_of_its_own() -> None:
     command = ("unshare", "--pid", "--fork", "--mount-proc")
     try:
-        allowed = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+        allowed = subprocess.run([*command, "true"], capture_output=True, timeout=60, check=False).returncode == 0
     except FileNotFoundError:
         allowed = False
     if not allowed:
@@ -345,7 +360,7 @@ def test_top_goes_on_until_the_process_ends() -> None:
             for _ in range(3):
                 assert json.loads(running.stdout.readline())["processes"][0]["answered"]
             one.process.kill()
-            one.process.wait()
+            one.process.wait(timeout=60)
             _, said = running.communicate(timeout=60)
             assert running.returncode == 1 and "has ended" in said
 

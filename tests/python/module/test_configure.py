@@ -30,7 +30,7 @@ def test_other_systems_end_with_one_line(tmp_path: Path, system: str, family: st
     )
     done = subprocess.run(
         ["meson", "setup", tmp_path / "build", ROOT, "--cross-file", machine, "-Dpython=false"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     errors = [line for line in done.stdout.splitlines() if "ERROR" in line]
     assert done.returncode == 1 and len(errors) == 1, done.stdout

@@ -65,7 +65,8 @@ def test_only_the_init_function_is_exported() -> None:
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm (binutils)")
-    listed = subprocess.run([nm, "-D", "--defined-only", _core.__file__], capture_output=True, text=True, check=True)
+    command = [nm, "-D", "--defined-only", _core.__file__]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     names = [line.split()[-1] for line in listed.stdout.splitlines()]
     assert names == ["PyInit__core"]
 
@@ -96,7 +97,7 @@ def test_checkers_are_content(arguments: list[str]) -> None:
     pytest.importorskip(arguments[0])
     where = ["numpy_handler", "tests/python", "examples"] if arguments[0] == "ruff" else []
     done = subprocess.run(
-        [sys.executable, "-m", *arguments, *where], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *arguments, *where], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -154,7 +154,9 @@ def test_options(line: str, expected: options.Options) -> None:
 
 def test_rtpool_does_not_import_ipython() -> None:
     code = "import sys, rtpool, rtpool._notebook.magics; rtpool.load_ipython_extension; print('IPython' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "False\n"
 
 
 def cells() -> list[str]:

@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from object_work import churn, served
+from waits import exit_code, joined
 
 import rtpool
 from rtpool import _core
@@ -211,7 +212,7 @@ def test_threads_make_and_drop_each_others_objects() -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                joined(thread)
     assert all(one["v"] == (i, float(i)) for some in handed for i, one in enumerate(some))
     handed.clear()
     gc.collect()
@@ -229,4 +230,4 @@ def test_a_forked_child_goes_on_with_arenas() -> None:
             good = pool.effective.objects == "pool" and kept[-1]["i"] == 4_999
             churn()
             os._exit(0 if good else 1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert exit_code(child) == 0

@@ -141,7 +141,11 @@ def test_the_command_line_serves_objects(tmp_path: Path) -> None:
     script.write_text("import numpy\nkept = [{'i': i} for i in range(50_000)]\n")
     for options, expected in (([], "kept ones"), (["--objects", "keep"], None)):
         done = subprocess.run(
-            [sys.executable, "-m", "rtpool", "run", *options, script], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "rtpool", "run", *options, script],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
         )
         lines = [line for line in done.stderr.splitlines() if line.startswith("  objects")]
         assert [expected in line for line in lines] == ([True] if expected else []), done.stderr

@@ -128,7 +128,7 @@ for name in ("dicts", "tolist"):
     )
     environment = {name: value for name, value in os.environ.items() if name != "MIMALLOC_PURGE_DELAY"}
     command = [sys.executable, "-m", "rtpool", "run", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
     assert max(map(int, done.stdout.split())) <= 20, done.stdout
     assert "keeps the memory of its objects by itself" in done.stderr
 
@@ -155,7 +155,7 @@ def held(code: str) -> dict[str, tuple[int, int]]:
     environment = os.environ | {"PYTHONHASHSEED": "0"}
     for mode in ("keep", "pool"):
         command = [sys.executable, "-c", code, mode]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
         arenas = re.search(r"^# arenas highwater mark += +([\d,]+)$", done.stderr, re.MULTILINE)
         assert arenas is not None, done.stderr
         found[mode] = int(done.stdout), int(arenas[1].replace(",", ""))

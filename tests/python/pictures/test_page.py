@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_files import Event, load, loop, mark, trace_file
+from waits import joined
 
 import rtpool
 from rtpool._trace import events as format
@@ -179,7 +180,7 @@ def test_threads_and_stacks() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            joined(thread)
     found = page_of(recording.trace)
     assert sum(found["cells"]["calls"]) == int(recording.trace.analysis.sums["calls"].sum())
     assert [(lane["name"], lane["total"]) for lane in found["lanes"]] == [("thread", 3)]

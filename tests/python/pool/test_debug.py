@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waits import joined
 
 import rtpool
 from rtpool import Pool
@@ -251,7 +252,7 @@ def test_threads(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        joined(thread)
     assert len(pool.outstanding()) == len(kept)
     kept.clear()
     assert pool.outstanding() == []

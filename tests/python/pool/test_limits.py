@@ -379,7 +379,7 @@ def unprivileged() -> tuple[str, ...]:
         return ()
     prefix = ("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
     try:
-        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+        subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("setpriv, which drops the right to lock memory, is not here")
     return prefix
@@ -412,7 +412,7 @@ with rtpool.SharedPool.create("4 MiB", lock=True) as shared:
 def in_private_mounts() -> tuple[str, ...]:
     prefix = ("unshare", "--mount", "--propagation", "private")
     try:
-        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+        subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no mount namespace of one's own can be had here (unshare --mount)")
     return prefix

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waits import joined
 
 import rtpool
 from rtpool import _core
@@ -85,7 +86,7 @@ def test_errors_of_others_stay_what_they_are(full: rtpool.Pool) -> None:
     # What this thread did not ask for is not told to it.
     thread = threading.Thread(target=lambda: pytest.raises(MemoryError, full_in_thread, full))
     thread.start()
-    thread.join()
+    joined(thread)
     assert _core.take_refusal() is None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from waits import joined
 
 import rtpool
 
@@ -308,11 +309,11 @@ def test_a_section_belongs_to_its_thread() -> None:
     with quiet() as rt:
         thread = threading.Thread(target=use)
         thread.start()
-        thread.join()
+        joined(thread)
     assert len(errors) == 3 and all("thread" in error for error in errors)
     thread = threading.Thread(target=lambda: errors.append(repr(rt.report)))
     thread.start()
-    thread.join()
+    joined(thread)
     assert errors[-1].startswith("<report:")
 
 
@@ -329,7 +330,7 @@ def test_threads_each_with_a_section() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        joined(thread)
     assert reports == {number: (40, 0, 0) for number in range(4)}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waits import joined
 
 import rtpool
 from rtpool import _core
@@ -130,7 +131,7 @@ def test_threads_that_follow_each_other_share_one(tmp_path: Path) -> None:
         for _ in range(6):
             thread = threading.Thread(target=make)
             thread.start()
-            thread.join()
+            joined(thread)
             handed.clear()  # freed by another thread than made it
 
     pool = rtpool.Pool("8 MiB")
@@ -257,7 +258,12 @@ def test_the_smallest_pool_has_no_miss(path: Path) -> None:
 def test_peers_serve_by_their_libraries(path: Path, name: str) -> None:
     code = "import ctypes, os; print(open('/proc/self/maps').read())"
     maps = subprocess.run(
-        [sys.executable, "-c", code], env=peers.find(name).environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=peers.find(name).environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert name in maps.stdout
     figures = json.loads(replay(path, "--json", "--rounds", 1, "--against", name).stdout)

@@ -94,7 +94,7 @@ def sum_all(pool: Any, handle: Any, array: Any, queue: Any, answer: Any) -> None
     with rtpool.handler(pool):
         own = np.ones(1000)
     assert array in pool and own in pool
-    answer.put([int(handle.open().sum()), int(array.sum()), int(queue.get().open().sum()), int(own.sum())])
+    answer.put([int(handle.open().sum()), int(array.sum()), int(queue.get(timeout=60).open().sum()), int(own.sum())])
 
 
 def create_and_die(name: str) -> None:

@@ -44,11 +44,11 @@ if __name__ == "__main__":
         one = context.Process(target=add, args=(pool.share(array), answers))
         one.start()
         child_is_capable, total = answers.get(timeout=60)
-        one.join()
+        one.join(60)
         other = context.Process(target=again, args=(pool, answers))
         other.start()
         got = int(answers.get(timeout=60).open().sum())
-        other.join()
+        other.join(60)
         print(child_is_capable, total, got, one.exitcode, other.exitcode)
 """
 
@@ -64,7 +64,7 @@ def capable_python() -> Iterator[Path]:
     for each in (copy, folder / "plain"):
         shutil.copy(os.path.realpath(sys.executable), each)
     try:
-        subprocess.run(["setcap", "cap_net_raw=ep", copy], check=True, capture_output=True)
+        subprocess.run(["setcap", "cap_net_raw=ep", copy], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(folder)
         pytest.skip(f"setcap does not give a capability here: {error}")
@@ -100,7 +100,9 @@ def test_nameless_pools_travel(capable_python: Path, method: str, child: str) ->
         f" {capable_python} {program} {method} {capable_python.parent / child}"
     )
     try:
-        subprocess.run(["unshare", "--mount", "--propagation", "private", "true"], check=True, capture_output=True)
+        subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "true"], check=True, capture_output=True, timeout=60
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no mount namespace of one's own can be had here (unshare --mount)")
     done = subprocess.run(

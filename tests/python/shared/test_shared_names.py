@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shared_workers as work
+from waits import LIMIT, ended
 
 import rtpool
 
@@ -28,9 +30,9 @@ def test_names(name: str, context: Any) -> None:
         path = Path(f"/dev/shm/rtpool.{name}")
         assert path.stat().st_mode & 0o777 == 0o600
         with context.Pool(1) as workers:
-            assert workers.apply(work.attach_by_name, (name,)) >= 1002.0
+            assert workers.apply_async(work.attach_by_name, (name,)).get(LIMIT) >= 1002.0
             with pytest.raises(FileExistsError):
-                workers.apply(rtpool.SharedPool.create, ("1 MiB",), {"name": name})
+                workers.apply_async(rtpool.SharedPool.create, ("1 MiB",), {"name": name}).get(LIMIT)
         pool.unlink()
         assert not path.exists()
         with pytest.raises(FileNotFoundError):
@@ -53,8 +55,7 @@ def test_named_pools_travel_as_nameless_ones_do(name: str, context: Any, unlinke
             process = context.Process(target=work.sum_all, args=(pool, pool.share(array), array, queue, answer))
             process.start()
             assert answer.get(timeout=60) == [499500, 499500, 499500, 1000]
-            process.join()
-            assert process.exitcode == 0
+            assert ended(process) == 0
             del array
             work.expect_empty(pool)
             if not unlinked:
@@ -68,7 +69,7 @@ def test_left_overs_of_the_dead_are_taken_over_and_swept(name: str) -> None:
     for left in (name, name + ".other"):
         process = context.Process(target=work.create_and_die, args=(left,))
         process.start()
-        process.join()
+        assert ended(process) == -signal.SIGKILL
         assert Path(f"/dev/shm/rtpool.{left}").exists()
     with rtpool.SharedPool.create("2 MiB", name=name) as pool:
         assert pool.size == 2 << 20

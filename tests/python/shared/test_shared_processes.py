@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import shared_workers as work
 from shared_workers import expect_empty
+from waits import LIMIT, ended, received
 
 import rtpool
 
@@ -27,7 +28,7 @@ def test_process_opens_and_changes(pool: rtpool.SharedPool, context: Any) -> Non
     with rtpool.handler(pool):
         a = np.arange(1000)
     with context.Pool(2) as workers:
-        assert workers.map(work.add_one, [pool.share(a) for _ in range(4)], chunksize=1)[0] >= 499500
+        assert workers.map_async(work.add_one, [pool.share(a) for _ in range(4)], chunksize=1).get(LIMIT)[0] >= 499500
     assert a[0] == 4
     del a
     expect_empty(pool)
@@ -38,13 +39,12 @@ def test_the_maker_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
     process = context.Process(target=work.make_and_send, args=(pool, theirs, 7))
     process.start()
     theirs.close()
-    process.join()
-    assert process.exitcode == 0
+    assert ended(process) == 0
     pool.recover()
-    array = ours.recv().open()
+    array = received(ours).open()
     assert array.shape == (150, 200) and (array == 7).all()
     with pytest.raises(EOFError):
-        ours.recv()
+        received(ours)
     # Everything that can be had is overwritten; the dead process's block is not.
     with rtpool.handler(pool):
         fill = []
@@ -63,10 +63,9 @@ def test_the_receiver_may_end_first(pool: rtpool.SharedPool, context: Any) -> No
     with rtpool.handler(pool):
         for turn in range(5):
             our_out.send(pool.share(np.full(1000, turn)))
-            assert our_in.recv() == ((1000,), 1000 * turn, False, True)
+            assert received(our_in) == ((1000,), 1000 * turn, False, True)
     our_out.send(None)
-    process.join()
-    assert process.exitcode == 0
+    assert ended(process) == 0
     expect_empty(pool)
 
 
@@ -77,9 +76,8 @@ def test_killed_while_holding(pool: rtpool.SharedPool, context: Any) -> None:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work.die_holding, args=(pool, theirs, handle))
     process.start()
-    assert ours.recv() == 2.0
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert received(ours) == 2.0
+    assert ended(process) == -signal.SIGKILL
     assert (a == 2.0).all() and (handle.open() == 2.0).all()
     del a, handle
     expect_empty(pool)
@@ -93,7 +91,7 @@ def test_executor_and_reducer(pool: rtpool.SharedPool, context: Any) -> None:
         ) as executor:
             with rtpool.handler(pool):
                 arrays = [np.full(100_000, i) for i in range(6)]
-            for i, doubled in enumerate(executor.map(work.double, arrays)):
+            for i, doubled in enumerate(executor.map(work.double, arrays, timeout=LIMIT)):
                 assert doubled in pool and (doubled == 2 * i).all()
             del doubled
         # What is in no shared pool travels as before.
@@ -111,14 +109,14 @@ def test_idle_workers_keep_nothing(context: Any) -> None:
     ) as executor:
         # 300 KB each: fourteen fill the pool, and a worker that has made one sleeps until its turn comes again.
         for i in range(60):
-            made = executor.submit(work.make_frame, pool, i, 300_000).result()
+            made = executor.submit(work.make_frame, pool, i, 300_000).result(LIMIT)
             assert made in pool and (made == i % 256).all()
             del made
         work.expect_nothing_alive(pool)  # the last worker lets go after it has answered
         with rtpool.handler(pool):
             np.empty(4 << 20, np.uint8)
         pool.check()
-        assert executor.submit(work.make_frame, pool, 7, 3 << 20).result()[-1] == 7
+        assert executor.submit(work.make_frame, pool, 7, 3 << 20).result(LIMIT)[-1] == 7
     expect_empty(pool)
 
 
@@ -128,9 +126,9 @@ def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
     makers = [context.Process(target=work.make_and_sleep, args=(pool, theirs)) for _ in range(3)]
     for process in makers:
         process.start()
-    arrays = [ours.recv().open() for _ in range(9)]
+    arrays = [received(ours).open() for _ in range(9)]
     makers[0].kill()
-    makers[0].join()
+    assert ended(makers[0]) == -signal.SIGKILL
     pool.check()
     assert sorted(int(array[0]) for array in arrays) == sorted(3 * [11, 22, 33])
     del arrays[:5]
@@ -138,12 +136,12 @@ def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
         fill = [np.full(200_000, 99, np.uint8) for _ in range(20)]
     assert all((array == array[0]).all() and array[0] != 99 for array in arrays)
     makers[1].kill()
-    makers[1].join()
+    assert ended(makers[1]) == -signal.SIGKILL
     del arrays, fill
     with rtpool.handler(pool):
         np.empty(8 << 20, np.uint8)
     makers[2].kill()
-    makers[2].join()
+    assert ended(makers[2]) == -signal.SIGKILL
     expect_empty(pool)
 
 
@@ -154,8 +152,7 @@ def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
             queue.put(pool.share(np.full(3000, i)))
     process = context.Process(target=_drain, args=(queue, 20))
     process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert ended(process) == 0
     queue.close()
     queue.join_thread()
     expect_empty(pool)
@@ -163,7 +160,7 @@ def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
 
 def _drain(queue: Any, count: int) -> None:
     for i in range(count):
-        assert (queue.get().open() == i).all()
+        assert (queue.get(timeout=LIMIT).open() == i).all()
 
 
 def test_fork_keeps_what_the_child_inherited(pool: rtpool.SharedPool) -> None:
@@ -177,14 +174,14 @@ def test_fork_keeps_what_the_child_inherited(pool: rtpool.SharedPool) -> None:
     with rtpool.handler(pool):
         b = np.full(1_000_000, 6, np.uint8)
     ours.send(None)
-    assert ours.recv() is True
-    process.join()
+    assert received(ours) is True
+    assert ended(process) == 0
     del b
     expect_empty(pool)
 
 
 def _look_later(connection: Any, array: Any) -> None:
-    connection.recv()
+    received(connection)
     connection.send(bool((array == 5).all()))
 
 

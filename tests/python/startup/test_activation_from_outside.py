@@ -34,7 +34,7 @@ def by(method):
     process = context.Process(target=told, args=(answers,))
     process.start()
     answer = answers.get(timeout=60)
-    process.join()
+    process.join(60)
     return answer
 
 def by_subprocess():
@@ -44,7 +44,7 @@ def by_subprocess():
 
 def by_executor(method):
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as executor:
-        return executor.submit(state).result()
+        return executor.submit(state).result(60)
 
 if __name__ == "__main__":
     how = sys.argv[1]

@@ -139,6 +139,6 @@ def test_what_the_user_set_is_what_the_program_finds(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rtpool", "run", "--quiet", "program.py"],
         cwd=tmp_path, env=os.environ | {"RTPOOL_ACTIVATE": "0", "RTPOOL_SIZE": "1MiB"}, capture_output=True, text=True,
-        check=True,
+        timeout=120, check=True,
     )  # fmt: skip
     assert done.stdout == "0 1MiB\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waits import exit_code, joined
 
 import rtpool
 from rtpool._trace import events as format
@@ -137,7 +138,7 @@ def test_frees_by_other_threads_and_threads_of_their_own(pool: rtpool.Pool) -> N
     with rtpool.record(pool=pool) as recording:
         thread = threading.Thread(target=produce)
         thread.start()
-        thread.join()
+        joined(thread)
         made.clear()
     found = events(recording)
     freed = only(found, format.FREE)
@@ -234,7 +235,7 @@ def test_a_child_is_not_recorded_and_leaves_the_file_alone(pool: rtpool.Pool, tm
                 os._exit(0)
             finally:
                 os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert exit_code(child) == 0
     assert recording.trace.file.complete
     assert recording.report.events == 1
     assert len(only(events(recording), format.ALLOCATE)) == 1

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waits import joined
 
 import rtpool
 from rtpool._trace import events as format
@@ -124,7 +125,7 @@ def test_windows_come_in_the_order_of_time(pool: rtpool.Pool) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            joined(thread)
     file = recording.trace.file
     windows = list(file.windows(500))
     assert len(windows) > 1
