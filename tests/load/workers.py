@@ -90,10 +90,13 @@ def _run_cluster(pipe: Connection) -> None:
     import rtpool.dask
     from rtpool.dask.transfer import PATIENCE
 
-    config.set({"distributed.worker.preload": ["rtpool.dask"]})
+    # Without the timeout a cluster gives a worker up for good that is not back 15 s after it was lost, and one that
+    # is back when it is killed again just 15 s later: the look that the first loss began finds none.
+    config.set({"distributed.worker.preload": ["rtpool.dask"], "distributed.deploy.lost-worker-timeout": "1 day"})
     cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=None, silence_logs=50
-    )
+        n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=None, silence_logs=50,
+        death_timeout=600,
+    )  # fmt: skip
     with cluster, Client(cluster) as client:
         client.register_plugin(rtpool.dask.RtpoolPlugin(idle="500 ms", shared="64 MiB"))
         client.wait_for_workers(2)
@@ -115,7 +118,7 @@ def _run_cluster(pipe: Connection) -> None:
                     size for size, one in zip(sizes, totals, strict=True) if one.result(120) != size * (size % 251)
                 ]
                 del made, totals
-                client.wait_for_workers(2, timeout=400)  # at the lowest priority beside others
+                client.wait_for_workers(2, timeout=400)
                 # A handle on its way to a worker that was killed is given up after a time of its own.
                 end = time.monotonic() + 3 * PATIENCE
                 while True:
