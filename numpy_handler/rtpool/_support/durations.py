@@ -84,7 +84,7 @@ def _parse_value(value: object, name: str, help_text: str) -> Fraction:
         except (TypeError, ValueError, OverflowError):  # NumPy 2.5 tells an overflow, earlier ones wrap
             exact = np.timedelta64("NaT", "ns")
         # A number without a unit, or of months, says nothing; what is too large for nanoseconds changes its value.
-        if np.datetime_data(value.dtype)[0] in ("generic", "Y", "M") or exact != value:
+        if np.isnat(exact) or np.datetime_data(value.dtype)[0] in ("generic", "Y", "M") or exact != value:
             raise ValueError(f"{name} must be a span of time, not {value!r}; {help_text}")
         return Fraction(int(exact.astype(np.int64)))
     if isinstance(value, datetime.timedelta):
