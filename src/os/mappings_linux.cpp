@@ -84,17 +84,16 @@ bool is_thread_heap(std::uintptr_t address) noexcept {
          first.arena == heap.arena;
 }
 
-// Blocks with a mapping of their own begin with their size and the bit IS_MMAPPED. The kernel joins neighbours.
+// Blocks with a mapping of their own begin with their size, in which glibc up to 2.42 counts these two words, and the bit
+// IS_MMAPPED. The kernel joins neighbours.
 bool is_mapped_block(std::uintptr_t begin, std::uintptr_t end, std::uintptr_t address) noexcept {
   constexpr std::size_t k_is_mapped = 2;
   while (begin < end) {
     std::size_t words[2];
     if (!peek(begin, words, sizeof words)) return false;
-    const std::size_t bytes = words[1] & ~std::size_t{7};
-    if ((words[1] & 7) != k_is_mapped || words[0] >= 4096 || bytes == 0 || (bytes + words[0]) % 4096 != 0 ||
-        bytes > end - begin) {
-      return false;
-    }
+    std::size_t bytes = words[0] + (words[1] & ~std::size_t{7});
+    if (bytes % 4096 == 4096 - sizeof words) bytes += sizeof words;
+    if ((words[1] & 7) != k_is_mapped || words[0] >= 4096 || bytes == 0 || bytes % 4096 != 0 || bytes > end - begin) return false;
     if (address - begin < bytes) return true;
     begin += bytes;
   }
