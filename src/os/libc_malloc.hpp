@@ -26,11 +26,11 @@ bool tune_libc_malloc() noexcept;
 void trim_libc_malloc() noexcept;
 
 // Makes `bytes` of the calling thread's heap resident, for what a loop asks libc for in its first iteration: takes
-// them, in one piece and then in small ones (1 MiB at most), writes a byte a page and gives them back. They stay where
-// tune_libc_malloc() is in force. Without this the scratch of NumPy's iterators, say, is new memory wherever little else came
-// from libc, as in a Python without a GIL, whose objects of all sizes come from elsewhere; and so is what a loop takes each
-// time, once something has come to lie where it lay. Does what it can where memory runs out. Any thread. Enters the kernel:
-// a page fault for each page that is not there yet.
+// them, in one piece and then in small ones (1 MiB at most of each of three sizes), writes a byte a page and gives them
+// back. They stay where tune_libc_malloc() is in force. Without this the scratch of NumPy's iterators, say, is new
+// memory wherever little else came from libc, as in a Python without a GIL, whose objects of all sizes come from
+// elsewhere; and so is what a loop takes each time, once something has come to lie where it lay. Does what it can where
+// memory runs out. Any thread. Enters the kernel: a page fault for each page that is not there yet.
 void touch_libc_heap(std::size_t bytes) noexcept;
 
 }  // namespace rtpool::os

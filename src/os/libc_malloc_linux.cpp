@@ -1,6 +1,7 @@
 #include <malloc.h>
 
 #include <cstdlib>
+#include <initializer_list>
 
 #include "os/libc_malloc.hpp"
 
@@ -35,20 +36,22 @@ void trim_libc_malloc() noexcept {
 }
 
 void touch_libc_heap(std::size_t bytes) noexcept {
-  // Blocks of a size that loops ask for (an iterator's buffers of 8192 values), so that holes of it are found as well.
-  constexpr std::size_t k_block = 64 << 10;
-  constexpr std::size_t k_most_in_blocks = 1 << 20;
   if (char* const piece = static_cast<char*>(std::malloc(bytes)); piece != nullptr) {
     touch(piece, bytes);
     std::free(piece);
   }
+  // Holes as well, by blocks of sizes that loops ask for (an iterator's buffers of 8192 values), and by smaller ones what those
+  // leave: all at once, so that none comes to lie where another one was.
+  constexpr std::size_t k_most_in_blocks = 1 << 20;  // of each size
   void* blocks = nullptr;
-  for (std::size_t taken = 0; taken < bytes && taken < k_most_in_blocks; taken += k_block) {
-    char* const block = static_cast<char*>(std::malloc(k_block));
-    if (block == nullptr) break;
-    touch(block, k_block);
-    *reinterpret_cast<void**>(block) = blocks;
-    blocks = block;
+  for (const std::size_t size : {64 << 10, 16 << 10, 4 << 10}) {
+    for (std::size_t taken = 0; taken < bytes && taken < k_most_in_blocks; taken += size) {
+      char* const block = static_cast<char*>(std::malloc(size));
+      if (block == nullptr) break;
+      touch(block, size);
+      *reinterpret_cast<void**>(block) = blocks;
+      blocks = block;
+    }
   }
   while (blocks != nullptr) {
     void* const block = blocks;
