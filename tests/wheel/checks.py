@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from targets import suffix
+
 Check = tuple[str, bool, str]
 
 
@@ -38,8 +40,34 @@ def of_wheel(wheel: Path, into: Path) -> Iterator[Check]:
     yield "the command rtpool-config", any(name.endswith("entry_points.txt") for name in names), ""
     libraries = [name for name in names if ".libs/" in name]
     yield "no libraries taken in", not libraries, str(libraries)
-    for what, true in hardening(binary_of(into)).items():
+    binary = binary_of(into)
+    names_for = module_names(wheel.name)
+    seen = f"{binary.name}, not {names_for}"
+    yield "a module that those who choose the wheel look for", binary.name in names_for, seen
+    machine = re.search(r"Machine:\s*(.+)", output("readelf", "--file-header", binary))
+    said = machine.group(1) if machine else "nothing"
+    yield "a module for the wheel's processors", MACHINES[architecture(wheel.name)] in said, said
+    for what, true in hardening(binary).items():
         yield what, true, ""
+
+
+# As `readelf` calls them.
+MACHINES = {"x86_64": "X86-64", "aarch64": "AArch64"}
+
+
+def architecture(wheel: str) -> str:
+    """The processors that a wheel's name says it is for."""
+    return next(name for name in MACHINES if wheel.endswith(f"_{name}.whl"))
+
+
+def module_names(wheel: str) -> list[str]:
+    """What the module has to be called so that the Python that chose a wheel by its name imports it."""
+    found = re.search(r"-cp(\d)(\d+)-cp\1\2(t?)-(\S+)\.whl$", wheel)
+    if found is None:
+        raise SystemExit(f"{wheel} is not the name of a wheel for one CPython")
+    version = int(found.group(1)), int(found.group(2))
+    libcs = {"musl" if platform.startswith("musl") else "glibc" for platform in found.group(4).split(".")}
+    return [f"_core{suffix(version, found.group(3), architecture(wheel), libc)}" for libc in sorted(libcs)]
 
 
 def binary_of(folder: Path) -> Path:

@@ -33,9 +33,8 @@ class Target:
         return f"{self.architecture}-linux-{'gnu' if self.libc == 'glibc' else 'musl'}"
 
     def suffix(self, version: tuple[int, int], threads: str) -> str:
-        """What the names of modules end in. Python 3.10 has no name of its own for musl."""
-        libc = "musl" if self.libc == "musl" and version > (3, 10) else "gnu"
-        return f".cpython-{version[0]}{version[1]}{threads}-{self.architecture}-linux-{libc}.so"
+        """What the names of modules end in."""
+        return suffix(version, threads, self.architecture, self.libc)
 
     def write_cross_file(self, place: Path, zig: Path) -> Path:
         """A Meson cross file for the Python that runs this, as it is on the target."""
@@ -60,6 +59,12 @@ class Target:
             encoding="utf-8",
         )
         return place
+
+
+def suffix(version: tuple[int, int], threads: str, architecture: str, libc: str) -> str:
+    """What a CPython's modules are called at the end. Python 3.10 has no name of its own for musl."""
+    system = "musl" if libc == "musl" and version > (3, 10) else "gnu"
+    return f".cpython-{version[0]}{version[1]}{threads}-{architecture}-linux-{system}.so"
 
 
 TARGETS = {

@@ -1,0 +1,75 @@
+"""What tests/wheel holds against a wheel before it is uploaded; wheels made here for the purpose."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rtpool import _core
+
+ROOT = Path(__file__).resolve().parents[3]
+LOOKED_FOR = "a module that those who choose the wheel look for"
+PROCESSORS = "a module for the wheel's processors"
+
+pytestmark = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf; Debian: apt-get install binutils")
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    if not (ROOT / "tests" / "wheel" / "checks.py").exists():
+        pytest.skip("the sources are not here")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "wheel")
+    for name in ("checks", "targets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("checks")
+
+
+def failed(checks: ModuleType, folder: Path, name: str, module: str) -> set[str]:
+    """What does not hold of a wheel of that name with this module in it."""
+    wheel = folder / name
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.write(_core.__file__, f"rtpool/{module}")
+    return {what for what, true, _ in checks.of_wheel(wheel, folder / "unpacked") if not true}
+
+
+@pytest.mark.parametrize(
+    ("tags", "module"),
+    [
+        ("cp313-cp313-manylinux_2_28_x86_64", "_core.cpython-313-x86_64-linux-gnu.so"),
+        ("cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64", "_core.cpython-313-x86_64-linux-gnu.so"),
+        ("cp314-cp314t-manylinux_2_28_x86_64", "_core.cpython-314t-x86_64-linux-gnu.so"),
+        ("cp310-cp310-musllinux_1_2_x86_64", "_core.cpython-310-x86_64-linux-gnu.so"),
+        ("cp311-cp311-musllinux_1_2_x86_64", "_core.cpython-311-x86_64-linux-musl.so"),
+        ("cp313-cp313-manylinux_2_28_aarch64", "_core.cpython-313-aarch64-linux-gnu.so"),
+        ("cp313-cp313-musllinux_1_2_aarch64", "_core.cpython-313-aarch64-linux-musl.so"),
+    ],
+)
+def test_modules_have_the_name_that_is_looked_for(checks: ModuleType, tmp_path: Path, tags: str, module: str) -> None:
+    assert LOOKED_FOR not in failed(checks, tmp_path, f"rtpool-0.2.0-{tags}.whl", module)
+
+
+@pytest.mark.parametrize(
+    ("tags", "module"),
+    [
+        ("cp313-cp313-manylinux_2_28_aarch64", "_core.cpython-313-x86_64-linux-gnu.so"),
+        ("cp313-cp313-musllinux_1_2_x86_64", "_core.cpython-313-x86_64-linux-gnu.so"),
+        ("cp314-cp314-manylinux_2_28_x86_64", "_core.cpython-313-x86_64-linux-gnu.so"),
+        ("cp314-cp314t-manylinux_2_28_x86_64", "_core.cpython-314-x86_64-linux-gnu.so"),
+    ],
+)
+def test_modules_of_another_name_are_found(checks: ModuleType, tmp_path: Path, tags: str, module: str) -> None:
+    assert LOOKED_FOR in failed(checks, tmp_path, f"rtpool-0.2.0-{tags}.whl", module)
+
+
+def test_modules_of_another_processor_are_found(checks: ModuleType, tmp_path: Path) -> None:
+    found = [
+        PROCESSORS in failed(checks, tmp_path, f"rtpool-0.2.0-cp313-cp313-manylinux_2_28_{each}.whl", "_core.so")
+        for each in ("x86_64", "aarch64")
+    ]
+    assert sorted(found) == [False, True]
