@@ -3,10 +3,11 @@
     python tests/compilers/run.py [--only g++-12 'clang++*'] [--systems FOLDER] [--record]
 
 Compilers are g++-N and clang++-N on PATH, and the g++ and clang++ of other Debian systems on this machine (root
-folders below FOLDER; ../interpreters/systems.py; root only; clang and GoogleTest are fetched there by apt-get, and go
-with the run). Each builds the core, its tests, benchmark and schedules, and the binding, with all warnings that the
-project asks for (`-Wall -Wextra -Wpedantic`). Exit code 0: every build is there and none warned; 1: one is not, or
-did; 2: there was no compiler. `--record` writes results/compilers.json; compilers run before stay in it.
+folders below FOLDER; ../interpreters/systems.py; root only; clang, GoogleTest and what --only names in full, such as
+g++-14, are fetched there by apt-get, and go with the run). Each builds the core, its tests, benchmark and schedules,
+and the binding, with all warnings that the project asks for (`-Wall -Wextra -Wpedantic`). Exit code 0: every build is
+there and none warned; 1: one is not, or did; 2: there was no compiler. `--record` writes results/compilers.json;
+compilers run before stay in it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "compilers"
 RESULTS = HERE / "results" / "compilers.json"
 BUILD = ("meson>=1.2", "ninja", "numpy>=2.0")
+NAMED = re.compile(r"(clang|g)\+\+-\d+")
 OPTIONS = ("-Dcore_tests=true", "-Dcore_bench=true", "-Dbuildtype=release")
 
 
@@ -62,22 +64,27 @@ def here() -> list[Compiler]:
     for folder in os.get_exec_path():
         for kind in ("g++", "clang++"):
             for path in sorted(Path(folder).glob(f"{kind.replace('+', '[+]')}-[0-9]*")):
-                if re.fullmatch(r"(clang|g)\+\+-\d+", path.name):
+                if NAMED.fullmatch(path.name):
                     found.setdefault(path.name, Compiler(path.name, str(path)))
     return list(found.values())
 
 
-def there(system: System, kinds: list[str]) -> list[Compiler]:
-    """Those of the compilers that this system calls g++ and clang++ which are asked for."""
-    packages = ["libgtest-dev", *(["clang"] if "clang++" in kinds else [])]
-    install = f"apt-get update -qq; apt-get install -y -qq --no-install-recommends {' '.join(packages)}"
-    if kinds:
-        subprocess.run(system.command("sh", "-c", install), capture_output=True, check=False)
+def there(system: System, kinds: list[str], names: list[str]) -> list[Compiler]:
+    """Those of the compilers that this system calls g++ and clang++ which are asked for, and of the others that it can
+    have, those that `names` has."""
+    packages = {"g++": "", "clang++": "clang"} | {name: name.replace("clang++", "clang") for name in names}
+    wanted = [*kinds, *names]
+    if wanted:
+        subprocess.run(system.command("apt-get", "update", "-qq"), capture_output=True, check=False)
+    for package in ["libgtest-dev", *(packages[name] for name in wanted)] if wanted else []:
+        install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", package)
+        if package:
+            subprocess.run(system.command(*install), capture_output=True, check=False)
     found = []
-    for kind in kinds:
-        version = Compiler(kind, kind, system).version()
+    for program in wanted:
+        version = Compiler(program, program, system).version()
         if number := re.search(r"(?:version |\) )(\d+)\.", version):
-            found.append(Compiler(f"{kind}-{number.group(1)}", kind, system))
+            found.append(Compiler(f"{program.partition('-')[0]}-{number.group(1)}", program, system))
     return found
 
 
@@ -152,17 +159,17 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         compilers = {compiler.name: compiler for compiler in here()}
         for root in known(arguments.systems):
+            patterns = [name for name in arguments.only if name not in compilers]
+            kinds = [kind for kind in ("g++", "clang++") if any(each.startswith((kind, "*")) for each in patterns)]
+            names = [name for name in patterns if NAMED.fullmatch(name)]
+            if not kinds:
+                continue
             try:
                 system = stack.enter_context(System(root, ROOT))
             except Unavailable as reason:
                 print(f"left out: {reason}", flush=True)
                 continue
-            kinds = [
-                kind
-                for kind in ("g++", "clang++")
-                if any(pattern.startswith((kind, "*")) for pattern in arguments.only)
-            ]
-            for compiler in there(system, kinds):
+            for compiler in there(system, kinds, names):
                 compilers.setdefault(compiler.name, compiler)
         for name, compiler in compilers.items():
             if not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only):
