@@ -58,9 +58,10 @@ class Memory {
   virtual int unlock(void* address, std::size_t bytes) noexcept = 0;
   // Asks for (or refuses) transparent huge pages in a range; EINVAL where the kernel has none.
   virtual int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept = 0;
-  // Moves what a committed frame (k_huge_page_size, aligned) holds into one huge page and makes all of it resident; contents stay.
-  // EINVAL: the kernel cannot (before Linux 6.1), or the frame may not have one; ENOMEM, EAGAIN: not now.
-  virtual int gather(void* frame) noexcept = 0;
+  // Moves what each committed frame (k_huge_page_size, aligned) holds into one huge page and makes all of it resident; contents stay.
+  // What is one already is passed by. EINVAL: the kernel cannot (before Linux 6.1), or a frame may not have one; ENOMEM, EAGAIN:
+  // not now, and the frames behind are as they were.
+  virtual int gather(void* frames, std::size_t bytes) noexcept = 0;
   // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards. `locked`: by `lock`; what
   // somebody else has locked (all memory of the process) goes as well.
   virtual int discard(void* address, std::size_t bytes, bool locked) noexcept = 0;

@@ -212,9 +212,9 @@ class LinuxMemory final : public Memory {
     return result(::madvise(address, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
   }
 
-  int gather(void* frame) noexcept override {
+  int gather(void* frames, std::size_t bytes) noexcept override {
     const KeepErrno keep;
-    return result(::madvise(frame, k_huge_page_size, MADV_COLLAPSE));
+    return result(::madvise(frames, bytes, MADV_COLLAPSE));
   }
 
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {

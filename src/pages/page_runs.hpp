@@ -61,6 +61,8 @@ class PageRuns {
   Window search_window(std::uint32_t pages, PageIndex committed) const noexcept;
   // The free pages that end at `committed`, as far as k_parts runs go.
   Window tail(PageIndex committed) const noexcept;
+  // The lowest absent run from page `from` on; 0 pages at `committed`: there is none. O(absent runs).
+  Window first_absent(PageIndex from, PageIndex committed) const noexcept;
   // The free run, resident or absent, that `page` begins; 0 pages: none does.
   Window run_at(PageIndex page, PageIndex committed) const noexcept;
   // The free run that ends before `page`.

@@ -58,11 +58,34 @@ void PageStore::give_untouched(PageIndex first, std::uint32_t pages) noexcept {
   static_cast<void>(discard(first, first + pages));
 }
 
-void PageStore::gather(PageIndex frame) noexcept {
+bool PageStore::may_gather() const noexcept {
   const bool may = options_.transparent_huge && options_.explicit_huge == 0 && huge_error() == 0;
-  if (!may || memory_->page_size() != os::k_page_size) return;  // kernels with larger pages have larger huge pages
+  return may && memory_->page_size() == os::k_page_size;  // kernels with larger pages have larger huge pages
+}
+
+void PageStore::gather(PageIndex first, std::uint32_t pages) noexcept {
+  if (!may_gather()) return;
   count_calls(1);
-  static_cast<void>(memory_->gather(address_of(frame)));
+  static_cast<void>(memory_->gather(address_of(first), std::size_t{pages} * os::k_page_size));
+}
+
+void PageStore::gather_frames() noexcept {
+  if (!options_.prefault || !may_gather()) return;
+  // What is absent stays so, and the rest ready.
+  const std::lock_guard giving(giving_lock_);
+  const std::lock_guard growing(growth_lock_);
+  const PageIndex committed = committed_pages();
+  for (PageIndex from = 0; from < committed;) {
+    PageRuns::Window gap;
+    {
+      const std::lock_guard guard(run_lock_);
+      gap = runs_.first_absent(from, committed);
+    }
+    const auto first = static_cast<PageIndex>(base::align_up(from, k_frame_pages));
+    const auto end = static_cast<PageIndex>(base::align_down(gap.first, k_frame_pages));
+    if (first < end) gather(first, end - first);
+    from = gap.first + gap.pages;
+  }
 }
 
 void PageStore::drain_some_locked() noexcept {

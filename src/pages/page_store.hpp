@@ -96,8 +96,11 @@ class PageStore {
   void give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept;
   // The same for what was taken untouched. It is made ready, or the kernel gets all of it. Enters the kernel.
   void give_untouched(PageIndex first, std::uint32_t pages) noexcept;
-  // All of a frame is in use: its pages become a huge one if they may and the kernel has one. Enters the kernel.
-  void gather(PageIndex frame) noexcept;
+  // All of these frames is in use: the pages of each become a huge one if they may and the kernel has one. Enters the kernel.
+  void gather(PageIndex first, std::uint32_t pages) noexcept;
+  // The same for every frame that is ready as a whole. What came in parts is of small pages, which the kernel else gathers by
+  // itself some time, and keeps those waiting who touch them meanwhile. Holds requests that need growth up as long as it takes.
+  void gather_frames() noexcept;
   // Lengthens a run in place by `more` pages if its right neighbour is free. O(1).
   bool extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept;
   // Gives all memory back to the kernel that lies in frames of which nothing is in use; returns the bytes. O(free runs + frames).
@@ -213,6 +216,7 @@ class PageStore {
   std::size_t step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept;
   bool has_room_for(std::size_t needed) noexcept;
   GrowthFailure make_ready(char* start, std::size_t bytes) noexcept;
+  bool may_gather() const noexcept;
   bool gives_back() const noexcept { return !has_explicit_pages_.load(std::memory_order_relaxed); }
   void give_locked(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
   std::size_t ready_locked() const noexcept { return (committed_pages() - runs_.absent_pages()) * os::k_page_size; }

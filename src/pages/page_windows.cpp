@@ -24,6 +24,16 @@ PageRuns::Window PageRuns::run_before(PageIndex page) const noexcept {
   return {page - pages, pages, (head & k_absent_flag) != 0 ? pages : 0, page - pages};
 }
 
+PageRuns::Window PageRuns::first_absent(PageIndex from, PageIndex committed) const noexcept {
+  Window found{committed, 0, 0, committed};
+  for (const PageIndex head : heads_[1]) {
+    for (PageIndex at = head; at != k_no_page; at = descs_[at].run.next.load(std::memory_order_relaxed)) {
+      if (at >= from && at < found.first) found = {at, descs_[at].pages, descs_[at].pages, at};
+    }
+  }
+  return found;
+}
+
 PageRuns::Window PageRuns::tail(PageIndex committed) const noexcept {
   Window found{committed, 0, 0, committed};
   for (unsigned i = 0; i < k_parts; ++i) {

@@ -149,11 +149,14 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   // No place of an event may fault from here on.
   if (recording()) (void)self.origins_.make_resident(*self.memory_, self.store_.view().committed.load(std::memory_order_relaxed));
   const Frozen how = on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback;
-  if (self.frozen_.exchange(how, std::memory_order_acq_rel) == Frozen::no) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
+  const bool first = self.frozen_.exchange(how, std::memory_order_acq_rel) == Frozen::no;
+  if (first) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
   // A frame may just be on its way to the kernel; it is the last one.
   self.idle_lock_.lock();
   self.idle_lock_.unlock();
   scavenger_frozen();
+  // A debug pool's frames are cut by pages that nobody may touch.
+  if (first && self.debug_ == nullptr) self.store_.gather_frames();
   // A frozen pool is not looked at, and its hits pay nothing for saying so.
   const std::lock_guard guard(self.control_lock_);
   if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();

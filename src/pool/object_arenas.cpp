@@ -122,7 +122,7 @@ void ObjectArenas::gather_before(PageIndex first) noexcept {
       if (descs[page].state() != RunState::object_arena && descs[page].state() != RunState::in_object_arena) return;
     }
   }
-  store_.gather(end - pages::k_frame_pages);
+  store_.gather(end - pages::k_frame_pages, pages::k_frame_pages);
 }
 
 void ObjectArenas::note_touched(void* arena) noexcept {

@@ -29,6 +29,7 @@ class FakeMemory final : public os::Memory {
   int refusals = 0;
   int fail_any_at = -1;  // the call with this number fails, whatever its kind
   std::function<void(Kind)> enter = [](Kind) {};  // set while no other thread uses the fake
+  std::size_t gathered = 0;  // bytes
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
   std::size_t addresses = SIZE_MAX;  // RLIMIT_AS
@@ -82,8 +83,9 @@ class FakeMemory final : public os::Memory {
     whole_pages("advise_huge", address, bytes);
     return 0;
   }
-  int gather(void* frame) noexcept override {
-    whole_pages("gather", frame, os::k_huge_page_size);
+  int gather(void* frames, std::size_t bytes) noexcept override {
+    whole_pages("gather", frames, bytes);
+    gathered += bytes;
     return refused(k_gather);
   }
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {

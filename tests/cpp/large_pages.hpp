@@ -77,10 +77,7 @@ class LargePagesMemory final : public os::Memory {
   int advise_huge(void* at, std::size_t bytes, bool wanted) noexcept override {
     return real_.advise_huge(whole_pages("advise_huge", at, bytes), bytes, wanted);
   }
-  int gather(void* frame) noexcept override {
-    whole_pages("gather", frame, os::k_huge_page_size);
-    return real_.gather(frame);
-  }
+  int gather(void* at, std::size_t bytes) noexcept override { return real_.gather(whole_pages("gather", at, bytes), bytes); }
   int discard(void* at, std::size_t bytes, bool locked) noexcept override {
     return real_.discard(whole_pages("discard", at, bytes), bytes, locked);
   }

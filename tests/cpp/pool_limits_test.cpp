@@ -167,6 +167,67 @@ TEST_F(PoolTest, FrozenPoolMakesNoCallIntoTheKernel) {
   pool.release(large);
 }
 
+// What came in parts is of small pages: left to the kernel it would gather them while a section runs.
+TEST_F(PoolTest, FreezingMakesHugePagesOfFramesThatAreReady) {
+  const bool may = memory_.page_size() == os::k_page_size;  // kernels with larger pages have huge pages larger than a frame
+  const auto grow = [](Pool& pool) {
+    std::vector<void*> blocks;
+    for (int i = 0; i < 56; ++i) blocks.push_back(pool.allocate(128 * k_kib));
+    return blocks;
+  };
+  Pool& pool = make();
+  std::vector<void*> blocks = grow(pool);
+  const std::size_t capacity = pool.stats().capacity_bytes;
+  ASSERT_EQ(capacity % os::k_huge_page_size, 0U);
+  pool.freeze(OnMiss::raise);
+  EXPECT_EQ(memory_.gathered, may ? capacity : 0);
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, may ? 1 : 0);
+  pool.freeze(OnMiss::fallback);  // frozen already
+  EXPECT_EQ(memory_.dials[FakeMemory::k_gather].calls, may ? 1 : 0);
+  pool.unfreeze();
+  // Frames whose memory went back are left as they are.
+  for (std::size_t i = 1; i < blocks.size(); ++i) {
+    if (i != 30) pool.release(blocks[i]);
+  }
+  pool.trim();
+  const std::size_t left = pool.stats().capacity_bytes;
+  ASSERT_LT(left, capacity);
+  memory_.gathered = 0;
+  pool.freeze(OnMiss::raise);
+  EXPECT_EQ(memory_.gathered, may ? left : 0);
+  EXPECT_EQ(pool.stats().capacity_bytes, left);
+  pool.unfreeze();
+  pool.release(blocks[0]);
+  pool.release(blocks[30]);
+  expect_ok(pool);
+
+  memory_.gathered = 0;
+  for (const int kind : {0, 1, 2}) {
+    Options options;
+    if (kind == 0) options.prefault = false;
+    if (kind == 1) options.huge_pages = HugePages::off;
+    if (kind == 2) options.debug = true;
+    Pool& other = make(options);
+    blocks = grow(other);
+    other.freeze(OnMiss::raise);
+    EXPECT_EQ(memory_.gathered, 0U) << kind;
+    other.unfreeze();
+    for (void* block : blocks) other.release(block);
+  }
+}
+
+// A kernel that has no huge page to spare, or cannot gather: nothing else is different.
+TEST_F(PoolTest, FreezingGoesOnWhereTheKernelGathersNothing) {
+  memory_.dials[FakeMemory::k_gather].fail_from = 0;
+  Pool& pool = make();
+  std::vector<void*> blocks;
+  for (int i = 0; i < 40; ++i) blocks.push_back(pool.allocate(128 * k_kib));
+  pool.freeze(OnMiss::raise);
+  EXPECT_TRUE(pool.frozen());
+  for (void* block : blocks) pool.release(block);
+  pool.unfreeze();
+}
+
 TEST_F(PoolTest, TrimGivesBackAndKeepsWhatIsAlive) {
   Pool& pool = make();
   std::vector<unsigned char*> blocks;
