@@ -129,6 +129,16 @@ def _defragmentation(machine: Machine) -> Finding:
     return Finding("huge page defrag", "always: page faults may wait for memory to be compacted", "warn", fix)
 
 
+def _gathering(machine: Machine) -> Finding:
+    setting = "sys/kernel/mm/transparent_hugepage/enabled"
+    daemon = "sys/kernel/mm/transparent_hugepage/khugepaged/defrag"
+    if machine.chosen(setting) != "always" or machine.number(daemon) == 0:
+        return Finding("huge page gathering", "of memory that asks for it only", "ok")
+    # A frozen pool leaves nothing to gather; libc's heap is not ours to ask it for.
+    found = "of any memory (khugepaged): who touches libc's heap meanwhile faults and waits"
+    return Finding("huge page gathering", found, "warn", f"echo madvise > /{setting}, or echo 0 > /{daemon} (as root)")
+
+
 def _same_page_merging(machine: Machine) -> Finding:
     if machine.number("sys/kernel/mm/ksm/run") == 1:
         return Finding("page merging (KSM)", "on: merged pages fault when written", "warn",
@@ -236,6 +246,7 @@ _CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     _idle_states,
     _huge_pages,
     _defragmentation,
+    _gathering,
     _same_page_merging,
     _numa_balancing,
     _clock,

@@ -132,6 +132,8 @@ def test_doctor_finds_what_is_unfit(tmp_path: Path) -> None:
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave",
             "sys/devices/system/cpu/cpu0/cpuidle/state3/latency": "400",
             "sys/kernel/mm/transparent_hugepage/defrag": "[always] madvise",
+            "sys/kernel/mm/transparent_hugepage/enabled": "[always] madvise never",
+            "sys/kernel/mm/transparent_hugepage/khugepaged/defrag": "1",
             "sys/kernel/mm/ksm/run": "1",
             "sys/module/damon_reclaim/parameters/enabled": "Y",
             "sys/kernel/mm/damon/admin/kdamonds/0/state": "off",
@@ -148,7 +150,8 @@ def test_doctor_finds_what_is_unfit(tmp_path: Path) -> None:
     )
     findings = {finding.what: finding for finding in checkup.examine(machine, seconds=0)}
     for what in ("kernel preemption", "real-time throttling", "swap", "frequency governor", "huge page defrag",
-                 "page merging (KSM)", "NUMA balancing", "clock", "virtual machine", "proactive reclaim"):  # fmt: skip
+                 "page merging (KSM)", "NUMA balancing", "clock", "virtual machine", "proactive reclaim",
+                 "huge page gathering"):  # fmt: skip
         assert findings[what].verdict != "ok" and findings[what].fix, what
     assert "50 ms" in findings["real-time throttling"].found and findings["swap"].found == "2 GiB"
     assert "400 us" in findings["idle states"].found
@@ -169,6 +172,8 @@ def test_doctor_is_content_with_a_fit_machine(tmp_path: Path) -> None:
             "sys/kernel/mm/damon/admin/kdamonds/0/contexts/0/schemes/0/action": "stat",
             "sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
             "sys/kernel/mm/transparent_hugepage/defrag": "always [madvise]",
+            "sys/kernel/mm/transparent_hugepage/enabled": "[always] madvise never",
+            "sys/kernel/mm/transparent_hugepage/khugepaged/defrag": "0",
             "proc/cpuinfo": "flags : fpu\n",
         },
     )
