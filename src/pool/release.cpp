@@ -20,6 +20,7 @@ using pages::RunState;
 
 namespace {
 
+constexpr std::uint32_t k_most_moved = 16;  // pages that are copied rather than cut off where they are
 constexpr int k_page_bits = std::countr_zero(os::k_page_size);
 constexpr int k_unit_bits = std::countr_zero(blocks::k_unit);
 
@@ -292,6 +293,9 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
     // A free run of that size comes first: a loop that grows a block, frees it and starts again would else take a new run
     // each time and leave a longer one behind.
     done = !heap.has_free_run(new_pages) && store_.extend_run(found.first, old_pages, new_pages - old_pages);
+  } else if (new_pages < old_pages && new_pages <= k_most_moved && heap.has_free_run(new_pages)) {
+    // Likewise: cut in place, the block would come back as one of the shorter size, and its own would be missing each time.
+    done = false;
   } else if (new_pages < old_pages) {
     if (options_.zero_on_free) {
       std::memset(store_.view().base + std::size_t{found.first + new_pages} * os::k_page_size, 0,

@@ -24,6 +24,9 @@ void act(const std::string& work, unsigned long count) {
     pool.release(pool.allocate(64));
     pool.end_recording();
     recording.finish();
+  } else if (work.ends_with("in events") || work.ends_with("in totals")) {
+    recording.start(work.ends_with("totals") ? trace::Mode::totals : trace::Mode::events);
+    pool.begin_recording();
   } else if (work.ends_with("another recorded")) {
     recording.start();
     Pool::create(options, test::machine_memory()).pool->begin_recording();
@@ -89,6 +92,21 @@ TEST_F(Instructions, OfAPairAreTheSameWhateverIsRecorded) {
       EXPECT_NEAR(other.branches, plain.branches, 0.1) << size << when;
       EXPECT_LE(other.mispredicted, 0.01) << size << when;
     }
+  }
+}
+
+// Of pairs that are recorded, without what asking for the place takes.
+TEST_F(Instructions, OfARecordedPairAreFew) {
+  struct Bound {
+    const char* work;
+    double instructions;
+  };
+  for (const auto& [work, bound] :
+       {Bound{"64 in events", 720}, Bound{"65536 in events", 720}, Bound{"64 in totals", 590}, Bound{"65536 in totals", 590}}) {
+    const double pair = count(work, 100, 1000).instructions;
+    ASSERT_GT(pair, 0) << work;
+    RecordProperty(work, std::to_string(pair));
+    EXPECT_LE(pair, bound) << work;
   }
 }
 

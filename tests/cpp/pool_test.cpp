@@ -241,6 +241,22 @@ TEST_F(PoolTest, ResizeKeepsContents) {
   EXPECT_EQ(pool.stats().current_count, 0U);
 }
 
+// A table that is made by guess, cut to what it came to, and freed: both sizes are at hand from the second turn on.
+TEST_F(PoolTest, ALoopThatMakesItsBlocksSmallerDoesNotMiss) {
+  Pool& pool = make();
+  std::uint64_t misses = 0;
+  for (int turn = 0; turn < 20; ++turn) {
+    if (turn == 2) misses = pool.stats().misses;
+    auto* const block = static_cast<unsigned char*>(pool.allocate(16000));
+    block[7999] = static_cast<unsigned char>(turn);
+    auto* const cut = static_cast<unsigned char*>(pool.resize(block, 8000));
+    EXPECT_EQ(cut[7999], turn);
+    pool.release(cut);
+  }
+  EXPECT_EQ(pool.stats().misses, misses);
+  expect_ok(pool);
+}
+
 TEST_F(PoolTest, ResizeGrowsInPlaceWhenTheNeighbourIsFree) {
   Pool& pool = make();
   void* const block = pool.allocate(64 * k_kib);

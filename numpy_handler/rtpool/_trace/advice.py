@@ -105,16 +105,17 @@ def _advice(usage: Usage, buffer: str, own: set[tuple[str, int, int | None, int 
         if wider is None:
             break
         whole, instead = outer, wider
-    return Advice(
-        usage, ast.unparse(whole), f"{buffer} = {ast.unparse(whole)}", instead, "one array of one size at a time"
-    )
+    text = ast.unparse(whole)
+    # A file that takes functions from NumPy by name may call NumPy nothing.
+    first = names["import"] if f"{names['']}." in instead and f"{names['']}." not in text else ""
+    return Advice(usage, text, f"{first}{buffer} = {text}", instead, "one array of one size at a time")
 
 
 @lru_cache(maxsize=64)
 def _names(file: str) -> dict[str, str]:
     """What a file calls NumPy's functions, with their names in NumPy; NumPy itself has none.
 
-    Under "" stands what it calls NumPy.
+    Under "" stands what it calls NumPy, and under "import" what to import first if it calls it nothing.
     """
     tree = _tree(file)
     found = {"np": "", "numpy": "", "": "np"}
@@ -126,7 +127,13 @@ def _names(file: str) -> dict[str, str]:
                     found[found[""]] = ""
         elif isinstance(node, ast.ImportFrom) and node.module == "numpy" and not node.level:
             found |= {alias.asname or alias.name: alias.name for alias in node.names}
+    imported = tree is not None and any(_imports_numpy(node) for node in ast.walk(tree))
+    found["import"] = "" if imported else "import numpy as np; "
     return found
+
+
+def _imports_numpy(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import) and any(alias.name == "numpy" for alias in node.names)
 
 
 @lru_cache(maxsize=64)

@@ -176,18 +176,17 @@ class Trace:
     def diff(self, other: Trace) -> list[Difference]:
         """Lines of this trace beside those of a later one, largest change of bytes first.
 
-        Lines are the same if file, function and text are; so moved lines are found again.
+        Lines are the same if file, function and text are; so moved lines are found again. Of those left over, lines are
+        the same if function and text are: a program beside a copy of it.
         """
-        sides: list[dict[Any, Usage]] = []
-        for trace in (self, other):
-            lines: dict[Any, Usage] = {}
-            for usage in trace.by_line():
-                key: Any = (usage.file, usage.function, usage.source or usage.line)
-                while key in lines:
-                    key = (key, 1)
-                lines[key] = usage
-            sides.append(lines)
-        found = [Difference(sides[0].get(key), sides[1].get(key)) for key in {**sides[0], **sides[1]}]
+        found = []
+        before, after = self.by_line(), other.by_line()
+        for of_file in (True, False):
+            sides = [_lines(side, of_file=of_file) for side in (before, after)]
+            both = [key for key in sides[0] if key in sides[1]]
+            found += [Difference(sides[0].pop(key), sides[1].pop(key)) for key in both]
+            before, after = (list(side.values()) for side in sides)
+        found += [Difference(usage, None) for usage in before] + [Difference(None, usage) for usage in after]
         return sorted(found, key=lambda difference: -abs(difference.change("bytes")))
 
     def summary(self) -> str:
@@ -350,6 +349,17 @@ class Trace:
         from .render import summary_html
 
         return summary_html(self)
+
+
+def _lines(usages: list[Usage], *, of_file: bool) -> dict[Any, Usage]:
+    """Lines by function and text, and by file if it counts; the first, second... of the same text apart."""
+    lines: dict[Any, Usage] = {}
+    for usage in usages:
+        key: Any = (usage.file if of_file else "", usage.function, usage.source or (usage.file, usage.line))
+        while key in lines:
+            key = (key, 1)
+        lines[key] = usage
+    return lines
 
 
 def _name(pool: PoolRange) -> str:

@@ -294,6 +294,50 @@ def test_advice_uses_the_names_of_the_file(pool: rtpool.Pool, tmp_path: Path) ->
     assert (eval(written["dot(a, b)"], scope) == a @ a).all()
 
 
+BY_NAME_ALONE = """
+from numpy import cosh
+
+def step(a, b):
+    return cosh(a * b + a).sum()
+"""
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+def test_advice_imports_what_the_file_does_not(pool: rtpool.Pool, tmp_path: Path) -> None:
+    path = tmp_path / "by_name.py"
+    path.write_text(BY_NAME_ALONE, encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(BY_NAME_ALONE, str(path), "exec"), names)
+    a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
+    trace = traced(pool, lambda: names["step"](a, b))
+    advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
+    assert advice["a * b + a"].before.startswith("import numpy as np; buffer")
+    assert advice["cosh(a * b + a)"].before.startswith("buffer")
+    scope = {"a": a, "b": b, **names}
+    exec(advice["a * b + a"].before, scope)
+    assert (eval(advice["a * b + a"].instead, scope) == a * b + a).all()
+
+
+def test_a_copy_of_a_program_is_held_against_it_line_by_line(pool: rtpool.Pool, tmp_path: Path) -> None:
+    text = "import numpy as np\n\ndef step(n):\n    a = np.empty(n)\n    b = a * 2\n    return b\n"
+    traces = []
+    for name, source in (("before.py", text), ("after.py", text.replace("a * 2", "np.multiply(a, 2, out=a)"))):
+        path = tmp_path / name
+        path.write_text(source, encoding="utf-8")
+        names: dict[str, Any] = {}
+        exec(compile(source, str(path), "exec"), names)
+        traces.append(traced(pool, lambda names=names: names["step"](50_000)))
+    found = {
+        (one.after or one.before).source: one
+        for one in traces[0].diff(traces[1])
+        if (one.after or one.before).file.startswith(str(tmp_path))
+    }
+    same = found["a = np.empty(n)"]
+    assert same.before and same.after and same.change("bytes") == 0
+    gone = found["b = a * 2"]
+    assert gone.after is None and gone.change("bytes") < 0
+
+
 def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:
     sizes = iter(range(1000, 1000000, 700))
     kept: list[np.ndarray] = []
