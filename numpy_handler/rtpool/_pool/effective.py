@@ -8,7 +8,7 @@ from .. import _core
 from .._support.fixes import errno_text, lift_memlock
 from .._support.huge_pages import explicit_fix, transparent_fix
 from .._support.options import HUGE_PAGES
-from .._support.sizes import format_size
+from .._support.sizes import comes_out_in_decimals, format_size
 from .._support.table import columns
 
 # As the core numbers them.
@@ -90,18 +90,21 @@ class Effective(NamedTuple):
     def _rows(self) -> list[list[str]]:
         rows = [["setting", "asked", "in force"]]
         for setting in ("size", "limit", "prefault", "lock", "huge_pages"):
-            rows.append([setting, _shown(self.asked[setting]), _shown(getattr(self, setting))])
+            asked, had = self.asked[setting], getattr(self, setting)
+            rows.append([setting, _shown(asked, asked), _shown(had, asked)])
         if self.objects == "pool":
             rows.append(["objects", "", "pool"])
         return rows
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, asked: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return format_size(value) if isinstance(value, int) else str(value)
+    if not isinstance(value, int):
+        return str(value)
+    return format_size(value, isinstance(asked, int) and comes_out_in_decimals(asked))
 
 
 def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effective:
@@ -112,14 +115,19 @@ def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effec
     return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
 
 
-def describe_refusal(name: str, size: int, stats: Any, limit: int, frozen: bool) -> str:
-    """Say why a pool refused a request of `size` bytes, and what to do about it."""
+def describe_refusal(name: str, size: int, stats: Any, limit: int, frozen: bool, asked: int | None = None) -> str:
+    """Say why a pool refused a request of `size` bytes, and what to do; in units as those of the limit `asked` for."""
     held, free = stats.capacity_bytes, stats.largest_free_bytes
+    decimal = asked is not None and comes_out_in_decimals(asked)
+
+    def shown(size: int) -> str:
+        return format_size(size, decimal)
+
     blocks = "1 block" if stats.current_count == 1 else f"{stats.current_count:,} blocks"
     text = (
-        f"pool {name!r} has no {format_size(size)}: it holds {format_size(held)} of at most {format_size(limit)},"
-        f" {format_size(stats.current_bytes)} of that in {blocks} in use;"
-        f" its largest free piece is {format_size(free)}."
+        f"pool {name!r} has no {shown(size)}: it holds {shown(held)} of at most {shown(limit)},"
+        f" {shown(stats.current_bytes)} of that in {blocks} in use;"
+        f" its largest free piece is {shown(free)}."
     )
     if frozen:
         return f"{text} It is frozen: let it learn what asks for this, or freeze it with on_miss='fallback'"

@@ -158,7 +158,8 @@ class Pool(_core.Pool):
         return read_effective(self._asked(), self._effective())._replace(objects=objects)
 
     def _refusal(self, size: int) -> str:
-        return describe_refusal(self.name, size, self.stats(), self.effective.limit, self.frozen)
+        asked = self._asked()["limit"]
+        return describe_refusal(self.name, size, self.stats(), self.effective.limit, self.frozen, asked)
 
     def stats(self) -> Stats:
         """Counters as they stand; see `Stats`.

@@ -181,7 +181,7 @@ class SharedPool(_core.SharedPool):
     def _refusal(self, size: int) -> str:
         if self.closed:
             return f"shared pool {self.name!r} is closed"
-        return describe_refusal(self.name or "without a name", size, self.stats(), self.size, False)
+        return describe_refusal(self.name or "without a name", size, self.stats(), self.size, False, self.size)
 
     @property
     def closed(self) -> bool:

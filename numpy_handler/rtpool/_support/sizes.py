@@ -101,19 +101,39 @@ def as_given(value: Size) -> str:
     return value.strip() if isinstance(value, str) else f"{operator.index(value):,} bytes"
 
 
-def format_size(size: int) -> str:
-    """Give a size in the largest binary unit that leaves at least 1, with one digit behind the point if needed.
+def comes_out_in_decimals(size: int) -> bool:
+    """Whether a size is written short in decimal units and not in binary ones, as one that was given in them.
+
+    Examples
+    --------
+    >>> comes_out_in_decimals(200_000_000), comes_out_in_decimals(200 << 20), comes_out_in_decimals(12_345)
+    (True, False, False)
+    """
+
+    def short(base: int) -> bool:
+        unit = 1
+        while size >= unit * base:
+            unit *= base
+        return unit > 1 and 10 * size % unit == 0
+
+    return short(1000) and not short(1024)
+
+
+def format_size(size: int, decimal: bool = False) -> str:
+    """Give a size in the largest unit that leaves at least 1, binary or decimal; one digit behind the point if needed.
 
     Examples
     --------
     >>> format_size(65536), format_size(1610612736), format_size(100), format_size(-2048)
     ('64 KiB', '1.5 GiB', '100 B', '-2 KiB')
+    >>> format_size(200_000_000, decimal=True)
+    '200 MB'
     """
+    base, names = (1000, ("kB", "MB", "GB", "TB")) if decimal else (1024, ("KiB", "MiB", "GiB", "TiB"))
     sign, value = ("-", -size) if size < 0 else ("", size)
-    if value < 1024:
+    if value < base:
         return f"{sign}{value} B"
-    exponent = min((value.bit_length() - 1) // 10, 4)
-    scaled = value / (1 << 10 * exponent)
-    if scaled >= 1023.95 and exponent < 4:
-        exponent, scaled = exponent + 1, scaled / 1024
-    return f"{sign}{scaled:.1f}".replace(".0", "") + f" {'KMGT'[exponent - 1]}iB"
+    exponent, unit = 1, base
+    while exponent < 4 and value / unit >= base - 0.05:
+        exponent, unit = exponent + 1, unit * base
+    return f"{sign}{value / unit:.1f}".replace(".0", "") + f" {names[exponent - 1]}"

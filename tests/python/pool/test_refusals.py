@@ -116,6 +116,15 @@ def test_the_note_is_one_line(full: rtpool.Pool) -> None:
 
 
 def test_sizes_come_back_as_they_were_given() -> None:
+    pool = rtpool.Pool("10 MB", limit="200 MB", when_full="raise")
+    with rtpool.handler(pool):
+        kept = np.ones(100_000_000, np.uint8)
+        text = refused(lambda: np.ones(150_000_000, np.uint8))
+    assert "has no 150 MB: it holds" in text and "of at most 200 MB, 100 MB of that in 1 block" in text, text
+    size, limit = (line.split() for line in str(pool.effective).splitlines()[1:3])
+    assert size[:3] == ["size", "10", "MB"] and size[4] == "MB", size
+    assert limit == ["limit", "200", "MB", "200", "MB"]
+    del kept
     with pytest.raises(ValueError, match=r"limit of 200 MB is below the size of 300 MB"):
         rtpool.Pool("300 MB", limit="200 MB")
     with pytest.raises(ValueError, match=r"limit of 4,096 bytes is below the size of 1 GiB"):
