@@ -1,12 +1,14 @@
 """What a program holds over time: resident memory above the start, at once and 15 s after each wave of work.
 
-Each contestant runs in a process of its own, all at once: bytes decide here, not times. `--plot` needs matplotlib
-(`pip install .[plot]`).
+Each contestant runs in a process of its own, all at once: bytes decide here, not times. First one program of four
+waves, then each of `PROGRAMS` in a process of its own; twelve programs one after the other need SciPy, scikit-image,
+pandas and OpenCV and are left out where those are not installed. `--plot` needs matplotlib (`pip install .[plot]`).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -59,19 +61,48 @@ WORK = {
 }
 
 
+# Everything that SciPy, pandas and image libraries do in the suite `programs`.
+TWELVE = (
+    "scipy_gaussian_filter", "scipy_spectrogram", "scipy_convolve", "scipy_cdist", "pandas_group_by", "pandas_rolling",
+    "pandas_filter", "skimage_resize", "skimage_edges", "opencv_optical_flow", "opencv_frame", "numpy_fft_filter",
+)  # fmt: skip
+
+
+def _twelve() -> None:
+    from cases import programs
+
+    for name in TWELVE:
+        step = programs.build(name)
+        for _ in range(5):
+            step()
+        del step
+
+
+def _twelve_missing() -> str:
+    needed = ("scipy", "pandas", "skimage", "cv2")
+    return ", ".join(module for module in needed if importlib.util.find_spec(module) is None)
+
+
+PROGRAMS = {
+    "a program of its own: 40 x 16, 210 x 3, 1 x 600 MiB, four times": _waves,
+    "twelve SciPy, pandas and image programs, one after the other": _twelve,
+}
+
+
 def _resident() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def child(name: str, rest: float) -> None:
+def child(name: str, program: str | None, rest: float) -> None:
     """Work and rest by turns; a line a figure."""
     context = start(name)
     np.ones(10)
+    works = WORK if program is None else {program: PROGRAMS[program]}
     with context():
         begin = _resident()
         print(json.dumps({"begin": begin, "pid": os.getpid(), "at": time.time()}), flush=True)
-        for title, work in WORK.items():
+        for title, work in works.items():
             work()
             at_once = _resident() - begin
             end = time.time()
@@ -79,11 +110,13 @@ def child(name: str, rest: float) -> None:
             print(json.dumps({"work": title, "at": end, "at_once": at_once, "rested": _resident() - begin}), flush=True)
 
 
-def watch(contestants: list[Contestant], rest: float) -> dict[str, Any]:
+def watch(contestants: list[Contestant], program: str | None, rest: float) -> dict[str, Any]:
     """Run all of them, and look at what they hold until they are done."""
     processes = {}
     for one in contestants:
         command = [sys.executable, __file__, "--child", one.name, "--rest", str(rest)]
+        if program is not None:
+            command += ["--program", program]
         environment = os.environ | one.environment
         processes[one.name] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     series: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
@@ -113,10 +146,10 @@ def watch(contestants: list[Contestant], rest: float) -> dict[str, Any]:
 def table(figures: dict[str, Any], rest: float) -> str:
     """The figures as text: a row a wave, at once and after the rest."""
     heads = "".join(f"{name:>16}" for name in figures)
-    lines = [f"resident MiB above the start: at once / {rest:g} s after", f"{'':<48}{heads}"]
-    for index, title in enumerate(WORK):
+    lines = [f"resident MiB above the start: at once / {rest:g} s after", f"{'':<64}{heads}"]
+    for index, title in enumerate(row["work"] for row in next(iter(figures.values()))["rows"]):
         rows = [one["rows"][index] for one in figures.values()]
-        lines.append(f"{title:<48}" + "".join(f"{r['at_once']:>9.0f} /{r['rested']:>5.0f}" for r in rows))
+        lines.append(f"{title:<64}" + "".join(f"{r['at_once']:>9.0f} /{r['rested']:>5.0f}" for r in rows))
     return "\n".join(lines)
 
 
@@ -143,11 +176,18 @@ def main() -> None:
     parser.add_argument("--rest", type=float, default=15.0, help="seconds after each wave")
     parser.add_argument("--plot", action="store_true", help="write results/memory.svg too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--program", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        return child(arguments.child, arguments.rest)
+        return child(arguments.child, arguments.program, arguments.rest)
     chosen = [one for one in everyone() if one.name in COMPARED and not one.missing]
-    figures = watch(chosen, arguments.rest)
+    figures = watch(chosen, None, arguments.rest)
+    for program in PROGRAMS:
+        if PROGRAMS[program] is _twelve and (missing := _twelve_missing()):
+            print(f"left out: {program} (not installed: {missing})", file=sys.stderr)
+            continue
+        for name, one in watch(chosen, program, arguments.rest).items():
+            figures[name]["rows"] += one["rows"]
     text = table(figures, arguments.rest)
     print(text)
     machine = {"system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__}
