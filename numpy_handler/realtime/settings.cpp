@@ -1,5 +1,6 @@
 // `_core.MachineSettings`: scheduling, affinity, locked memory and wake-up latency for the span of a section; and what
 // the scheduler says of the calling thread.
+#include <algorithm>
 #include <memory>
 #include <new>
 
@@ -7,6 +8,7 @@
 #include "numpy_handler/realtime/types.hpp"
 #include "pool/pool.hpp"
 #include "realtime/settings.hpp"
+#include "shared/shared_pool.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -75,7 +77,12 @@ PyObject* settings_apply(PyObject* object, PyObject* arguments) {
     // What pools have given back does not come again for this; where there is no room to say so, or too much of it, it does.
     constexpr std::size_t k_most_absent = 4096;
     const std::unique_ptr<os::AddressRange[]> absent(request.lock_process ? new (std::nothrow) os::AddressRange[k_most_absent] : nullptr);
-    if (absent != nullptr) request.absent = {absent.get(), pool::Pool::absent_ranges(absent.get(), k_most_absent)};
+    if (absent != nullptr) {
+      std::size_t count = pool::Pool::absent_ranges(absent.get(), k_most_absent);
+      count += shared::SharedPool::absent_ranges(absent.get() + count, k_most_absent - count);
+      std::sort(absent.get(), absent.get() + count, [](const auto& a, const auto& b) { return a.begin < b.begin; });
+      request.absent = {absent.get(), count};
+    }
     settings.apply(request);
   }
   Reference errors(PyTuple_New(static_cast<Py_ssize_t>(realtime::k_settings)));

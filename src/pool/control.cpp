@@ -1,5 +1,4 @@
 // Statistics, trimming, freezing, and the walk of all invariants.
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -126,7 +125,6 @@ std::size_t Pool::absent_ranges(os::AddressRange* out, std::size_t capacity) noe
         at.room -= count;
       },
       &filling);
-  std::sort(out, filling.out, [](const os::AddressRange& a, const os::AddressRange& b) { return a.begin < b.begin; });
   return static_cast<std::size_t>(filling.out - out);
 }
 

@@ -224,7 +224,7 @@ class Pool {
   static bool locate(const void* address, PoolPlace* out) noexcept;
 
   Stats stats() noexcept;
-  // Where the pools of the process have addresses but no memory, at least 2 MiB in a row, by address; how many, at most `capacity`.
+  // Where the pools of the process have addresses but no memory, at least 2 MiB in a row; how many, at most `capacity`.
   // For who is about to make all memory of the process resident.
   static std::size_t absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept;
   void reset_peak() noexcept;

@@ -139,6 +139,10 @@ class SharedPool {
     visit_all([](SharedPool& pool, void* context) noexcept { (*static_cast<std::remove_reference_t<Function>*>(context))(pool); }, &function);
   }
 
+  // Where the open pools have no memory behind their data, at least 2 MiB in a row, in each view of it that this process has; how
+  // many, at most `capacity`. For who is about to make all memory of the process resident.
+  static std::size_t absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept;
+
   Stats stats() noexcept;
   void reset_peak() noexcept;
   // Recovers, then gives this process's unused memory back to the pool and, in a nameless pool of small pages, the pool's

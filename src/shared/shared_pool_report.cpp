@@ -1,7 +1,9 @@
 // Figures, recovery on demand, and the check of the invariants.
+#include <cstdint>
 #include <cstdio>
 #include <mutex>
 
+#include "base/bits.hpp"
 #include "shared/registry.hpp"
 #include "shared/section.hpp"
 
@@ -73,6 +75,28 @@ Stats SharedPool::stats() noexcept {
   std::size_t resident = 0;
   if (segment_.os().resident(segment_.data(), geometry().data_bytes, &resident) == 0) common.resident_bytes = resident;
   return stats;
+}
+
+std::size_t SharedPool::absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept {
+  std::size_t count = 0;
+  const auto add = [&](const char* data, std::size_t begin, std::size_t end) {
+    const auto base = reinterpret_cast<std::uintptr_t>(data);
+    if (data != nullptr && begin != end && count != capacity) out[count++] = {base + begin, base + end};
+  };
+  for_each([&](SharedPool& pool) {
+    const Segment& segment = pool.segment_;
+    const std::size_t bytes = base::align_down(pool.geometry().data_bytes, k_discard_unit);
+    std::size_t begin = 0;
+    for (std::size_t at = 0; at <= bytes; at += k_discard_unit) {
+      std::size_t resident = 0;
+      const bool absent = at != bytes && segment.os().resident(segment.data() + at, k_discard_unit, &resident) == 0 && resident == 0;
+      if (absent) continue;
+      add(segment.data(), begin, at);
+      add(segment.read_only_data(), begin, at);
+      begin = at + k_discard_unit;
+    }
+  });
+  return count;
 }
 
 void SharedPool::visit_all(void (*visit)(SharedPool& pool, void* context) noexcept, void* context) noexcept {

@@ -90,6 +90,19 @@ TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
     EXPECT_GE(given, std::size_t{3} << 20);
     EXPECT_LE(pool->stats().common.resident_bytes, before - given + 4 * test::kernel_page());
     for (std::size_t i = 0; i < 20'000; ++i) ASSERT_EQ(kept[i], 5);
+    // Whoever locks all memory of the process leaves that alone.
+    os::AddressRange absent[8];
+    const std::size_t count = SharedPool::absent_ranges(absent, 8);
+    EXPECT_GE(count, 1U);
+    std::size_t away = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto* const begin = reinterpret_cast<const char*>(absent[i].begin);
+      const auto block = reinterpret_cast<std::uintptr_t>(kept);
+      EXPECT_TRUE(pool->contains(begin) && (block + 20'000 <= absent[i].begin || block >= absent[i].end));
+      away += absent[i].end - absent[i].begin;
+    }
+    EXPECT_GE(away, given / (2 << 20) * (2 << 20) - (2 << 20));
+    EXPECT_LE(away, pool->geometry().data_bytes - pool->stats().common.resident_bytes);
     pool->release(kept);
     expect_empty(pool);
     let_go(pool);
