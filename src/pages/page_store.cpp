@@ -110,8 +110,13 @@ std::size_t PageStore::capacity() noexcept {
   return ready_locked();
 }
 
+std::size_t PageStore::held() noexcept {
+  const std::lock_guard guard(run_lock_);
+  return ready_locked() - std::size_t{chosen_} * os::k_page_size;
+}
+
 std::size_t PageStore::resident() noexcept {
-  const std::size_t ready = capacity();
+  const std::size_t ready = held();
   if (options_.prefault) return ready;
   std::size_t bytes = 0;
   count_calls(1);

@@ -134,7 +134,8 @@ class PageStore {
   const ArenaView& view() const noexcept { return view_; }
   PageIndex committed_pages() const noexcept { return static_cast<PageIndex>(view_.committed.load(std::memory_order_acquire) / os::k_page_size); }
   std::size_t reserved() const noexcept { return reserved_; }
-  std::size_t capacity() noexcept;  // bytes ready: committed less absent
+  std::size_t capacity() noexcept;  // bytes ready: committed less absent; and what a growth has chosen, which it may yet not have
+  std::size_t held() noexcept;      // the same without that: never above the limit
   std::size_t resident() noexcept;  // of capacity, in physical memory; asks the kernel for pools that do not prefault
   std::size_t largest_free() noexcept;
   std::size_t free_bytes() noexcept;
@@ -251,6 +252,7 @@ class PageStore {
   std::uint32_t explicit_pages_ = 0;  // pages of an explicit huge one; 0: the pool is to have none. Set once
   alignas(64) os::PriorityLock run_lock_;
   PageRuns runs_;
+  std::uint32_t chosen_ = 0;  // absent pages that a growth has taken from the lists while it makes room for them; under the run lock
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};
   std::atomic<std::size_t> spare_{0};

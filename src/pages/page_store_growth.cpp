@@ -212,6 +212,7 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
   const std::uint32_t absent = runs_.take_window(window, committed);
   *piece = {window.first, window.first, window.first + request.pages, request.pages, absent, piece->untouched};
   if (!piece->untouched) widen(piece, window.holder, surplus, request.most);
+  chosen_ = piece->absent;
   return true;
 }
 
@@ -279,6 +280,7 @@ void PageStore::narrow(Piece* piece) noexcept {
   }
   piece->begin = begin;
   piece->end = end;
+  if (chosen_ != 0) chosen_ = piece->absent;
 }
 
 void PageStore::mark_part(PageIndex first, std::uint32_t pages) noexcept {
@@ -359,7 +361,12 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
       } else if (choose(request, &piece, failure)) {
         const bool grows = piece.absent != 0;
         const auto memory_for = [&] { return piece.absent == 0 || has_room_for(std::size_t{piece.absent} * os::k_page_size); };
-        if (!make_room(piece, request.most) && (!wants_explicit() || (narrow(&piece), !make_room(piece, request.most)))) {
+        const bool room = make_room(piece, request.most) || (wants_explicit() && (narrow(&piece), make_room(piece, request.most)));
+        if (room) {
+          const std::lock_guard guard(run_lock_);
+          chosen_ = 0;
+        }
+        if (!room) {
           *failure = {GrowthStep::limit, ENOMEM};
         } else if (take_explicit(&piece, failure)) {
           if (!memory_for() && (narrow(&piece), !memory_for())) {
@@ -369,6 +376,7 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
           }
         }
         const std::lock_guard guard(run_lock_);
+        chosen_ = 0;
         if (failure->error == 0) {
           put_back(piece.begin, piece.first);
           put_back(piece.first + piece.pages, piece.end);

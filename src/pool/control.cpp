@@ -52,7 +52,7 @@ Stats Pool::stats() noexcept {
   stats.current_bytes -= given_bytes - drained_bytes;
   stats.current_count -= given_count - drained_count;
   stats.remote_frees = given_count;
-  stats.capacity_bytes = self.store_.capacity();
+  stats.capacity_bytes = self.store_.held();
   stats.resident_bytes = self.frozen_.load() == Frozen::no ? self.store_.resident() : stats.capacity_bytes;
   stats.misses = served_misses + self.heapless_misses_.load(std::memory_order_relaxed);
   stats.hits = stats.total_count - served_misses;

@@ -208,7 +208,7 @@ Effective Pool::effective() noexcept {
   PoolImpl& self = impl(*this);
   const pages::GrowthOptions& growth = self.store_.options();
   Effective effective;
-  effective.size = self.store_.capacity();
+  effective.size = self.store_.held();
   effective.limit = growth.limit;
   effective.prefault = growth.prefault;
   effective.lock = growth.lock && self.store_.lock_error() == 0;

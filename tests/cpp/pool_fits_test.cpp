@@ -77,6 +77,26 @@ TEST_F(PoolFitsTest, MemoryOfHolesServesElsewhere) {
   for (std::size_t i = 1; i < blocks.size(); i += 2) pool.release(blocks[i]);
 }
 
+// Also while that is under way: what is to come counts when what goes for it has gone.
+TEST_F(PoolFitsTest, NobodySeesMoreThanTheLimit) {
+  Pool& pool = limited(64 * k_mib);
+  std::vector<void*> blocks;
+  for (int i = 0; i < 15; ++i) blocks.push_back(pool.allocate(4 * k_mib));
+  for (int i = 0; i < 15; i += 2) pool.release(blocks[i]);
+  std::size_t most = 0;
+  memory_.enter = [&](FakeMemory::Kind kind) {
+    if (kind != FakeMemory::k_discard) return;
+    std::thread([&] { most = std::max<std::size_t>(most, pool.stats().capacity_bytes); }).join();
+  };
+  void* const large = pool.allocate(30 * k_mib);
+  memory_.enter = [](FakeMemory::Kind) {};
+  ASSERT_NE(large, nullptr);
+  EXPECT_GT(most, 0U);
+  EXPECT_LE(most, 64 * k_mib);
+  pool.release(large);
+  for (int i = 1; i < 15; i += 2) pool.release(blocks[i]);
+}
+
 // Random histories: a request is refused only where the live blocks leave no room for it.
 TEST_F(PoolFitsTest, OverAnyHistory) {
   for (unsigned seed = 0; seed < 8; ++seed) {

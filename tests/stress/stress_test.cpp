@@ -144,8 +144,8 @@ class Stranger {
   void act() {
     Pool& pool = *round_.pool;
     switch (random_.below(14)) {
-      case 0:
-      case 1: pool.trim(); break;
+      case 0: pool.trim(); break;
+      case 1: pool.trim(static_cast<os::Nanoseconds>(1 + random_.below(20'000'000))); break;
       case 2:
       case 3: check(pool); break;
       case 4: look(pool); break;
@@ -268,6 +268,7 @@ pool::Options some_options(Random& random) {
   options.when_full = random.one_in(3) ? pool::WhenFull::fallback : pool::WhenFull::raise;
   options.zero_on_free = random.one_in(6);
   options.debug = random.one_in(8);
+  if (random.one_in(3)) options.idle = static_cast<os::Nanoseconds>(1 + random.below(40'000'000));  // one more stranger
   return options;
 }
 
