@@ -162,7 +162,7 @@ class PageStore {
   void reset_after_fork() noexcept;  // in the child, instead of `unlock`
 
   static constexpr unsigned k_drain = 8;
-  static constexpr unsigned k_trim_looks = 64;
+  static constexpr unsigned k_trim_looks = 24;  // each some cache lines from memory, while others wait for the run lock
   static constexpr unsigned k_trim_frames = 4096;  // whose epochs fill four pages
 
  private:
