@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
+import functools
 import json
 import mmap
 import os
@@ -206,6 +207,49 @@ def tiles(pages: str, limit: ctypes.CDLL | None, quick: bool) -> dict[str, Any]:
     }
 
 
+def loops(quick: bool) -> list[dict[str, Any]]:
+    """Loops as people write them, a call an image: a canvas that is filled, and tiles that are read at once."""
+    count = 10 if quick else 100
+    images = [np.full((1024, 1024, 4), i, np.uint8) for i in range(count)]
+    canvas = np.zeros((1024, count * 1024, 4), np.uint8)
+    tiles = np.zeros((count, 1024, 1024, 4), np.uint8)
+
+    def assign(target: Array, source: Array) -> None:
+        target[...] = source
+
+    def fill(copy: Callable[[Array, Array], object]) -> None:
+        for i, image in enumerate(images):
+            copy(canvas[:, i * 1024 : (i + 1) * 1024], image)
+
+    def fill_and_read(copy: Callable[[Array, Array], object]) -> None:
+        for i, image in enumerate(images):
+            copy(tiles[i], image)
+            tiles[i].max()
+
+    lines = []
+    for name, target, loop in (
+        ("a canvas filled image by image", 1.6, fill),
+        ("tiles of 4 MiB, each read at once", 0.97, fill_and_read),
+    ):
+        candidates: Candidates = {
+            "numpy assignment": functools.partial(loop, assign),
+            "rtpool.copyto": functools.partial(loop, copyto),
+        }
+        times = rounds_of(candidates, 3 if quick else 31)
+        ratios = sorted(a / b for a, b in zip(times["numpy assignment"], times["rtpool.copyto"], strict=True))
+        lines.append(
+            {
+                "loop": name,
+                "bytes": count << 22,
+                "milliseconds": in_milliseconds(times),
+                "speedup": round(statistics.median(ratios), 3),
+                "quarters": [round(ratios[len(ratios) // 4], 3), round(ratios[3 * len(ratios) // 4], 3)],
+                "target": target,
+            }
+        )
+    return lines
+
+
 def sizes(quick: bool, threads: int | None, offset: int) -> list[dict[str, Any]]:
     """`copyto` against NumPy's assignment; `offset`: how far the two arrays' places in a page differ."""
     lines = []
@@ -304,6 +348,8 @@ def judge(report: dict[str, Any]) -> dict[str, Any]:
         found[f"{case} pages: times NumPy's speed, 1 thread (at least {target})"] = line["times_numpy"][ours]
         if line["share_of_limit"]:
             found[f"{case} pages: share of the limit, 1 thread (at least 0.95)"] = line["share_of_limit"][ours]
+    for line in report.get("loops", ()):
+        found[f"{line['loop']}: times NumPy's speed (at least {line['target']})"] = line["speedup"]
     found["any size: worst speed against NumPy (at least 0.95)"] = min(line["speedup"] for line in report["sizes"])
     return found
 
@@ -322,6 +368,10 @@ def show(report: dict[str, Any]) -> None:
             f"  {line['bytes']:>11} bytes  offset {line['offset']:>2}  threads {line['threads'] or 'auto':>4}"
             f"  numpy {line['numpy_us']:>12.3f} us  rtpool {line['rtpool_us']:>12.3f} us  {line['speedup']:6.2f}x"
         )
+    print("\nloops, a call an image")
+    for line in report.get("loops", ()):
+        low, high = line["quarters"]
+        print(f"  {line['loop']:<40} {line['speedup']:5.2f}x (half of all rounds: {low:.2f} to {high:.2f})")
     print("\nwhat readers see (milliseconds, 1 thread)")
     for line in report["readers"]:
         print(
@@ -333,13 +383,30 @@ def show(report: dict[str, Any]) -> None:
         print(f"  {name:70} {value}")
 
 
+PARTS: dict[str, Callable[[bool, ctypes.CDLL | None], Any]] = {
+    "tiles": lambda quick, limit: [tiles(pages, limit, quick) for pages in ("ordinary", "4 KiB", "2 MiB")],
+    "sizes": lambda quick, _: [
+        line for threads, offset in ((None, 0), (1, 0), (None, 16)) for line in sizes(quick, threads, offset)
+    ],
+    "loops": lambda quick, _: loops(quick),
+    "readers": lambda quick, _: readers(quick),
+}
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
         "--quick", action="store_true", help="a tenth of the work, for a look or a test; judges nothing"
     )
     options.add_argument("--json", metavar="FILE", help="write everything as data")
+    options.add_argument(
+        "--parts", default=",".join(PARTS), help="some of %(default)s; what FILE says of the others stays as it is"
+    )
     chosen = options.parse_args()
+    parts = chosen.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        options.error(f"no such part: {', '.join(sorted(unknown))}")
+    before = json.loads(Path(chosen.json).read_text()) if chosen.json and parts != list(PARTS) else {}
     with tempfile.TemporaryDirectory() as folder:
         limit = load_limit(folder)
         report: dict[str, Any] = {
@@ -347,14 +414,12 @@ def main() -> int:
             "command": " ".join(["python", "bench/copies.py", *sys.argv[1:]]),
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "machine": machine(),
-            "tiles": [tiles(pages, limit, chosen.quick) for pages in ("ordinary", "4 KiB", "2 MiB")],
-            "sizes": [
-                line
-                for threads, offset in ((None, 0), (1, 0), (None, 16))
-                for line in sizes(chosen.quick, threads, offset)
-            ],
-            "readers": readers(chosen.quick),
         }
+        # When each part was measured, where that was not now.
+        earlier = before.get("dates", dict.fromkeys(PARTS, before.get("date")))
+        report["dates"] = {part: report["date"] if part in parts else earlier[part] for part in PARTS}
+        for part in PARTS:
+            report[part] = PARTS[part](chosen.quick, limit) if part in parts else before[part]
     report["targets"] = judge(report)
     show(report)
     if chosen.json:
