@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -256,16 +257,20 @@ def test_children_of_multiprocessing(tmp_path: Path, how: str) -> None:
 
 
 def test_a_killed_process_leaves_nothing() -> None:
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    """What it shows has no name anywhere: it is gone with the last who has it open."""
     with child() as one, watched(one.process.pid) as process:
         assert process.look().answered
+        folder = Path("/proc", str(one.process.pid))
+        opened = {os.readlink(file) for file in (folder / "fd").iterdir()}
+        opened |= set(re.findall(r"\s(/\S.*)$", (folder / "maps").read_text(), re.MULTILINE))
+        assert any("memfd:" in path for path in opened)
+        assert not [path for path in opened if path.startswith("/dev/shm/")], opened
         one.process.kill()
         one.process.wait(timeout=60)
         with pytest.raises(ProcessLookupError):
             process.look()
     with pytest.raises(processes.NotShown, match="there is no process"):
         processes.Watched(one.number)
-    assert (set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()) == before
 
 
 def test_a_stopped_process_does_not_answer_and_is_shown_as_it_was() -> None:
