@@ -12,7 +12,7 @@
 namespace rtpool::copy {
 namespace {
 
-constexpr std::byte k_guard_byte{0x5A};
+constexpr std::byte k_block_guard{0x5A};
 
 void copy_rows(const Rows& rows) noexcept {
   for (std::size_t i = 0; i < rows.count; ++i) {
@@ -126,7 +126,7 @@ Case make_case(std::mt19937_64& random) {
     std::memcpy(made.src_memory.data() + at, &word, part);
     at += part;
   }
-  made.expected.assign(made.dst.extent, k_guard_byte);
+  made.expected.assign(made.dst.extent, k_block_guard);
   const Layout layout = made.layout(made.expected);
   copy_items(layout, 0, layout.dst, layout.src);
   return made;
@@ -136,7 +136,7 @@ TEST(Block, CopiesWhatElementByElementCopies) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 3000; ++i) {
     const Case made = make_case(random);
-    std::vector<std::byte> memory(made.dst.extent, k_guard_byte);
+    std::vector<std::byte> memory(made.dst.extent, k_block_guard);
     Block block;
     ASSERT_TRUE(make_block(made.layout(memory), &block));
     ASSERT_NO_FATAL_FAILURE(validate(block));
@@ -149,7 +149,7 @@ TEST(Block, CanBeCutAnywhere) {
   std::mt19937_64 random(2);
   for (int i = 0; i < 2000; ++i) {
     const Case made = make_case(random);
-    std::vector<std::byte> memory(made.dst.extent, k_guard_byte);
+    std::vector<std::byte> memory(made.dst.extent, k_block_guard);
     Block block;
     ASSERT_TRUE(make_block(made.layout(memory), &block));
     const auto base = reinterpret_cast<std::uintptr_t>(memory.data());

@@ -13,7 +13,7 @@
 namespace rtpool::copy {
 namespace {
 
-constexpr std::byte k_guard_byte{0xC3};
+constexpr std::byte k_copier_guard{0xC3};
 
 // Images side by side in a canvas: rows of `widths[i]` bytes, `height` of them, `gap` bytes between canvas rows.
 struct Canvas {
@@ -26,7 +26,7 @@ struct Canvas {
          std::size_t offset) {
     std::size_t pitch = gap;
     for (const std::size_t width : widths) pitch += width;
-    memory.assign(offset + pitch * height, k_guard_byte);
+    memory.assign(offset + pitch * height, k_copier_guard);
     expected = memory;
     std::size_t column = offset;
     for (const std::size_t width : widths) {

@@ -12,7 +12,7 @@ namespace rtpool::pool {
 namespace {
 
 // What a child under Callgrind does `count` times. A size may be followed by what is, or was, recorded.
-void act(const std::string& work, unsigned long count) {
+void count_work(const std::string& work, unsigned long count) {
   Options options;
   options.limit = std::size_t{1} << 30;
   options.prefault = false;
@@ -110,7 +110,7 @@ TEST_F(Instructions, OfARecordedPairAreFew) {
   }
 }
 
-const bool g_child = test::act_as_child(act);
+const bool g_counted_child = test::act_as_child(count_work);
 
 }  // namespace
 }  // namespace rtpool::pool

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "bytes.hpp"
 #include "pool_fixture.hpp"
 #include "shared_support.hpp"
 
@@ -80,13 +81,13 @@ TEST_P(InterfaceTest, BlocksAreAlignedZeroedKeptAndCounted) {
     ASSERT_NE(block, nullptr);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % (size >= 4033 ? 4096 : 64), 0U);
     EXPECT_GE(k_table.usable_size(handle_, block), size);
-    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(block[i], 0);
+    ASSERT_TRUE(test::all_are(0, block, size));
     std::memset(block, 7, size);
     EXPECT_EQ(k_table.owner(block), handle_);
     EXPECT_EQ(k_table.owner(block + size / 2), handle_);
     block = static_cast<unsigned char*>(k_table.resize(handle_, block, size + 5000));
     ASSERT_NE(block, nullptr);
-    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(block[i], 7);
+    ASSERT_TRUE(test::all_are(7, block, size));
     rtpool_stats stats;
     EXPECT_EQ(k_table.get_stats(handle_, &stats, sizeof stats), sizeof stats);
     EXPECT_EQ(stats.current_count, 1U);

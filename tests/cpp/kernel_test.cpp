@@ -14,7 +14,7 @@ namespace rtpool::copy {
 namespace {
 
 constexpr std::size_t k_guard = 192;
-constexpr std::byte k_guard_byte{0xA5};
+constexpr std::byte k_kernel_guard{0xA5};
 
 class KernelTest : public testing::TestWithParam<const Kernel*> {
  protected:
@@ -25,7 +25,7 @@ class KernelTest : public testing::TestWithParam<const Kernel*> {
 
   // One row of `bytes` from and to the given offsets past a line.
   void check_row(CopyRows copy_rows, std::size_t bytes, std::size_t dst_offset, std::size_t src_offset) {
-    std::vector<std::byte> memory(bytes + 2 * k_guard + 2 * k_line_bytes, k_guard_byte);
+    std::vector<std::byte> memory(bytes + 2 * k_guard + 2 * k_line_bytes, k_kernel_guard);
     const auto base = reinterpret_cast<std::uintptr_t>(memory.data());
     const std::size_t to_line = (k_line_bytes - base % k_line_bytes) % k_line_bytes;
     const std::size_t start = to_line + k_guard + dst_offset;
@@ -34,7 +34,7 @@ class KernelTest : public testing::TestWithParam<const Kernel*> {
     ASSERT_EQ(0, std::memcmp(memory.data() + start, source_.data() + src_offset, bytes));
     for (std::size_t i = 0; i < memory.size(); ++i) {
       if (i >= start && i < start + bytes) continue;
-      ASSERT_EQ(memory[i], k_guard_byte) << "byte " << i << " of a row at " << start << " of " << bytes;
+      ASSERT_EQ(memory[i], k_kernel_guard) << "byte " << i << " of a row at " << start << " of " << bytes;
     }
   }
 
@@ -75,14 +75,14 @@ TEST_P(KernelTest, StepsMayBeNegativeOrZero) {
     constexpr std::size_t k_bytes = 300;
     constexpr std::size_t k_count = 7;
     constexpr std::size_t k_pitch = 333;
-    std::vector<std::byte> memory(k_count * k_pitch, k_guard_byte);
+    std::vector<std::byte> memory(k_count * k_pitch, k_kernel_guard);
     // Destination downwards, source standing still.
     copy_rows(Rows{memory.data() + (k_count - 1) * k_pitch, source_.data(), k_bytes, k_count,
                    -static_cast<std::ptrdiff_t>(k_pitch), 0});
     GetParam()->fence();
     for (std::size_t i = 0; i < k_count; ++i) {
       ASSERT_EQ(0, std::memcmp(memory.data() + i * k_pitch, source_.data(), k_bytes));
-      for (std::size_t k = k_bytes; k < k_pitch; ++k) ASSERT_EQ(memory[i * k_pitch + k], k_guard_byte);
+      for (std::size_t k = k_bytes; k < k_pitch; ++k) ASSERT_EQ(memory[i * k_pitch + k], k_kernel_guard);
     }
     // Source downwards.
     copy_rows(Rows{memory.data(), source_.data() + 3000, k_bytes, k_count, static_cast<std::ptrdiff_t>(k_pitch), -101});

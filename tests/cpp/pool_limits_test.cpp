@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bytes.hpp"
 #include "pool_fixture.hpp"
 
 namespace rtpool::pool {
@@ -241,11 +242,11 @@ TEST_F(PoolTest, TrimGivesBackAndKeepsWhatIsAlive) {
   EXPECT_GE(given, 100 * k_mib);
   expect_ok(pool);
   EXPECT_EQ(pool.stats().capacity_bytes, before.capacity_bytes - given);
-  for (std::size_t k = 0; k < 3 * k_mib; ++k) ASSERT_EQ(blocks[20][k], 20);
+  EXPECT_TRUE(test::all_are(20, blocks[20], 3 * k_mib));
   // Trimmed memory comes back, zero.
   auto* const again = static_cast<unsigned char*>(pool.allocate_zeroed(20 * k_mib));
   ASSERT_NE(again, nullptr);
-  EXPECT_TRUE(std::all_of(again, again + 20 * k_mib, [](unsigned char c) { return c == 0; }));
+  EXPECT_TRUE(test::all_are(0, again, 20 * k_mib));
   pool.release(again);
   pool.release(blocks[20]);
   pool.trim();

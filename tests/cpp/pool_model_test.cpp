@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "bytes.hpp"
 #include "pool_fixture.hpp"
 
 namespace rtpool::pool {
@@ -42,7 +43,7 @@ TEST_F(PoolTest, BehavesAsTheModel) {
         auto* const p = static_cast<unsigned char*>(zeroed ? pool.allocate_zeroed(wanted) : pool.allocate(wanted));
         if (p == nullptr) continue;
         if (zeroed) {
-          ASSERT_TRUE(std::all_of(p, p + wanted, [](unsigned char c) { return c == 0; }));
+          ASSERT_TRUE(test::all_are(0, p, wanted));
         }
         const auto after = model.lower_bound(p);
         if (after != model.end()) {

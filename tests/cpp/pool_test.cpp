@@ -7,6 +7,7 @@
 #include <vector>
 #include <string>
 
+#include "bytes.hpp"
 #include "pool_fixture.hpp"
 
 namespace rtpool::pool {
@@ -137,7 +138,7 @@ TEST_F(PoolTest, ZeroedMemoryIsZeroAlsoWhenRecycled) {
     for (int round = 0; round < 3; ++round) {
       auto* const block = static_cast<unsigned char*>(pool.allocate_zeroed(size));
       ASSERT_NE(block, nullptr);
-      EXPECT_TRUE(std::all_of(block, block + size, [](unsigned char c) { return c == 0; }));
+      EXPECT_TRUE(test::all_are(0, block, size));
       std::memset(block, 0xFF, size);
       pool.release(block);
     }
@@ -204,7 +205,7 @@ TEST_F(PoolTest, ZeroAheadClearsWhatWillBeAskedFor) {
   EXPECT_EQ(pool.zero_ahead(4 * k_mib, 1, 8 * k_mib), 0U);
   auto* const b = static_cast<unsigned char*>(pool.allocate_zeroed(4 * k_mib));
   EXPECT_EQ(b, a);
-  EXPECT_TRUE(std::all_of(b, b + 4 * k_mib, [](unsigned char c) { return c == 0; }));
+  EXPECT_TRUE(test::all_are(0, b, 4 * k_mib));
   pool.release(b);
 }
 

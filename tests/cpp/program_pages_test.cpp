@@ -13,15 +13,15 @@ namespace rtpool::os {
 namespace {
 
 // Tables of several pages each, in what the program maps from its file and in what it starts as zero.
-constexpr std::size_t k_bytes = 64 * 4096;
-alignas(4096) volatile char g_filled[k_bytes] = {1};
-alignas(4096) volatile char g_zero[k_bytes];
+constexpr std::size_t k_table_bytes = 64 * 4096;
+alignas(4096) volatile char g_filled[k_table_bytes] = {1};
+alignas(4096) volatile char g_zero[k_table_bytes];
 
 long faults_of_writing(volatile char* table) {
   rusage before;
   rusage after;
   ::getrusage(RUSAGE_SELF, &before);
-  for (std::size_t at = 0; at < k_bytes; at += 4096) table[at] = 2;
+  for (std::size_t at = 0; at < k_table_bytes; at += 4096) table[at] = 2;
   ::getrusage(RUSAGE_SELF, &after);
   return after.ru_minflt - before.ru_minflt;
 }
@@ -30,7 +30,7 @@ TEST(ProgramPages, AreAllPresentAfterwardsAndStayWhatTheyWere) {
   const ProgramPages pages = make_program_resident();
   if (pages.error == EINVAL) GTEST_SKIP() << "this kernel cannot populate";
   EXPECT_EQ(pages.error, 0);
-  EXPECT_GT(pages.bytes, 2 * k_bytes);
+  EXPECT_GT(pages.bytes, 2 * k_table_bytes);
   EXPECT_EQ(g_filled[0], 1);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   EXPECT_LE(faults_of_writing(g_filled), 1);
@@ -42,7 +42,7 @@ TEST(ProgramPages, AreNotLookedAtAgainUntilTheProcessForks) {
   if (make_program_resident().error == EINVAL) GTEST_SKIP() << "this kernel cannot populate";
   EXPECT_EQ(make_program_resident().bytes, 0U);
   const pid_t child = ::fork();
-  if (child == 0) ::_exit(make_program_resident().bytes > k_bytes ? 0 : 1);
+  if (child == 0) ::_exit(make_program_resident().bytes > k_table_bytes ? 0 : 1);
   int status = 1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);

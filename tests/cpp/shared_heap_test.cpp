@@ -15,14 +15,14 @@ namespace rtpool::shared {
 namespace {
 
 // A segment with several processes in it, all played by this one.
-struct Bench {
-  explicit Bench(std::uint64_t size) {
+struct HeapBench {
+  explicit HeapBench(std::uint64_t size) {
     SegmentOptions options;
     options.size = size;
     options.prefault = false;
     EXPECT_EQ(Segment::create(os::shared_memory(), options, &segment), 0);
   }
-  ~Bench() { segment.unmap(); }
+  ~HeapBench() { segment.unmap(); }
   Tenancy join() {
     Processes processes(segment);
     Tenancy tenancy;
@@ -43,7 +43,7 @@ void expect_sound(const Heap* heap) {
 // live blocks lay in the same memory.
 TEST(Heap, LiveBlocksAreNotHandedOutAgainWhateverOthersWrite) {
   for (const std::uint64_t size : {std::uint64_t{300}, std::uint64_t{20'000}}) {
-    Bench bench(64 << 10);
+    HeapBench bench(64 << 10);
     Heap* heap = Heap::make(bench.segment, bench.granules, bench.join());
     const std::uint64_t kept = heap->take_new(size);
     ASSERT_NE(kept, k_no_block);
@@ -64,7 +64,7 @@ TEST(Heap, LiveBlocksAreNotHandedOutAgainWhateverOthersWrite) {
 
 TEST(Heap, AgreesWithAMapOverRandomWork) {
   for (const std::uint64_t size : {std::uint64_t{1} << 20, std::uint64_t{64} << 20, std::uint64_t{700} << 20}) {
-    Bench bench(size);
+    HeapBench bench(size);
     Heap* heap = Heap::make(bench.segment, bench.granules, bench.join());
     std::map<std::uint64_t, std::uint64_t> model;  // offset -> granted
     std::vector<std::uint64_t> order;
@@ -114,7 +114,7 @@ TEST(Heap, AgreesWithAMapOverRandomWork) {
 }
 
 TEST(Heap, LastFreedComesFirst) {
-  Bench bench(16 << 20);
+  HeapBench bench(16 << 20);
   Heap* heap = Heap::make(bench.segment, bench.granules, bench.join());
   for (const std::uint64_t size : {64U, 1000U, 5000U, 100000U, 4000000U}) {
     const std::uint64_t first = heap->take_new(size);
@@ -129,7 +129,7 @@ TEST(Heap, LastFreedComesFirst) {
 }
 
 TEST(Heap, IdleRunsAreStolenAndTheVictimFindsOut) {
-  Bench bench(8 << 20);
+  HeapBench bench(8 << 20);
   const Tenancy mine = bench.join();
   const Tenancy other = bench.join();
   Heap* heap = Heap::make(bench.segment, bench.granules, mine);
@@ -152,7 +152,7 @@ TEST(Heap, IdleRunsAreStolenAndTheVictimFindsOut) {
 }
 
 TEST(Granules, ThreadsNeverGetTheSame) {
-  Bench bench(4 << 20);
+  HeapBench bench(4 << 20);
   std::vector<std::atomic<int>> owners(bench.segment.geometry().granules);
   std::vector<std::thread> threads;
   std::atomic<int> clashes{0};
@@ -176,7 +176,7 @@ TEST(Granules, ThreadsNeverGetTheSame) {
 
 // Two take blocks in and out of idle while a third steals all it can: no block has two owners.
 TEST(Granules, StealingAgainstReuse) {
-  Bench bench(2 << 20);
+  HeapBench bench(2 << 20);
   std::vector<std::atomic<int>> owners(bench.segment.geometry().granules);
   std::atomic<int> clashes{0};
   std::atomic<bool> stop{false};

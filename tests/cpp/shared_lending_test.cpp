@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "bytes.hpp"
 #include "shared_support.hpp"
 
 namespace rtpool::shared {
@@ -72,7 +73,7 @@ TEST(Lending, WhatAnIdleMakerMadeIsFreeForOthers) {
     for (BlockRef& ref : refs) {
       BlockRange range;
       ASSERT_TRUE(pair.receive(&ref, &range));
-      for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(pair.pool->data()[range.offset + i], 0x5a);
+      ASSERT_TRUE(test::all_are(0x5a, pair.pool->data() + range.offset, size));
     }
     EXPECT_EQ(pair.pool->stats().common.current_count, count);
     for (const BlockRef& ref : refs) pair.pool->drop(ref, pair.pool->lineage());

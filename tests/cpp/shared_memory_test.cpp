@@ -2,6 +2,7 @@
 // living from the dead.
 #include "os/shared_memory.hpp"
 
+#include "bytes.hpp"
 #include "os/segment_door.hpp"
 
 #include <gtest/gtest.h>
@@ -41,7 +42,7 @@ TEST(SharedMemory, NamelessIsSealedAndReadsAsZeros) {
   std::size_t resident = 0;
   ASSERT_EQ(real().resident(base, 1 << 20, &resident), 0);
   EXPECT_EQ(resident, std::size_t{1} << 20);
-  for (std::size_t i = 0; i < (1 << 20); ++i) ASSERT_EQ(static_cast<char*>(base)[i], 0);
+  EXPECT_TRUE(test::all_are(0, base, 1 << 20));
   // Found through the process that has it, by descriptor and by search.
   int other = -1;
   const auto never = [](void*, int) { return false; };

@@ -1,4 +1,5 @@
 // What os/shared_page.hpp promises.
+#include "bytes.hpp"
 #include "os/helper_thread.hpp"
 #include "os/shared_page.hpp"
 
@@ -17,14 +18,14 @@
 namespace rtpool::os {
 namespace {
 
-constexpr std::size_t k_bytes = 8192;
+constexpr std::size_t k_shown_bytes = 8192;
 constexpr Nanoseconds k_soon = 1'000'000;
 
 TEST(SharedPage, isZeroHasANameAndAFixedSizeAndStaysWithThisProgram) {
   int fd = -1;
   void* address = nullptr;
-  ASSERT_EQ(open_shared_page("looked-at", k_bytes, &fd, &address), 0);
-  for (std::size_t i = 0; i < k_bytes; ++i) ASSERT_EQ(static_cast<char*>(address)[i], 0);
+  ASSERT_EQ(open_shared_page("looked-at", k_shown_bytes, &fd, &address), 0);
+  EXPECT_TRUE(test::all_are(0, address, k_shown_bytes));
   char link[256] = {};
   ASSERT_GT(::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), link, sizeof link - 1), 0);
   EXPECT_EQ(std::strncmp(link, "/memfd:looked-at", 16), 0) << link;
@@ -41,13 +42,13 @@ TEST(SharedPage, isZeroHasANameAndAFixedSizeAndStaysWithThisProgram) {
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  close_shared_page(fd, address, k_bytes);
+  close_shared_page(fd, address, k_shown_bytes);
 }
 
 TEST(SharedPage, processesWakeEachOther) {
   int fd = -1;
   void* address = nullptr;
-  ASSERT_EQ(open_shared_page("words", k_bytes, &fd, &address), 0);
+  ASSERT_EQ(open_shared_page("words", k_shown_bytes, &fd, &address), 0);
   auto& asked = *static_cast<std::atomic<std::uint32_t>*>(address);
   auto& answered = *(static_cast<std::atomic<std::uint32_t>*>(address) + 1);
   const pid_t child = ::fork();
@@ -66,7 +67,7 @@ TEST(SharedPage, processesWakeEachOther) {
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  close_shared_page(fd, address, k_bytes);
+  close_shared_page(fd, address, k_shown_bytes);
 }
 
 TEST(SharedPage, wordsOfOthersFilesAreNeverASignal) {

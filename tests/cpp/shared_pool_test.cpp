@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "bytes.hpp"
 #include "shared_support.hpp"
 
 namespace rtpool::shared {
@@ -34,7 +35,7 @@ TEST(SharedPool, BlocksAreAlignedDistinctAndReused) {
     EXPECT_EQ(pool->allocate(size), block);
     pool->release(block);
     char* const zeroed = static_cast<char*>(pool->allocate_zeroed(size));
-    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(zeroed[i], 0);
+    ASSERT_TRUE(test::all_are(0, zeroed, size));
     pool->release(zeroed);
   }
   expect_empty(pool);
@@ -89,7 +90,7 @@ TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
     const std::size_t given = pool->trim();
     EXPECT_GE(given, std::size_t{3} << 20);
     EXPECT_LE(pool->stats().common.resident_bytes, before - given + 4 * test::kernel_page());
-    for (std::size_t i = 0; i < 20'000; ++i) ASSERT_EQ(kept[i], 5);
+    EXPECT_TRUE(test::all_are(5, kept, 20'000));
     // Whoever locks all memory of the process leaves that alone.
     os::AddressRange absent[8];
     const std::size_t count = SharedPool::absent_ranges(absent, 8);

@@ -9,16 +9,17 @@
 #include <cerrno>
 #include <vector>
 
+#include "bytes.hpp"
 #include "shared/step.hpp"
 #include "shared_support.hpp"
 
 namespace rtpool::shared {
 namespace {
 
-unsigned g_steps_left = 0;
+unsigned g_steps_until_death = 0;
 
 void die_at_zero(Step) {
-  if (g_steps_left != 0 && --g_steps_left == 0) ::raise(SIGKILL);
+  if (g_steps_until_death != 0 && --g_steps_until_death == 0) ::raise(SIGKILL);
 }
 
 // What parent and child tell each other, in memory both see.
@@ -99,7 +100,7 @@ TEST(Recovery, KilledAtEachStep) {
       pool->drop(board->lent[i], pool->lineage());
     }
     const int status = in_child([&] {
-      g_steps_left = kill_at;
+      g_steps_until_death = kill_at;
       step_hook = die_at_zero;
       const int answer = work(pool, board);
       step_hook = nullptr;
@@ -113,11 +114,11 @@ TEST(Recovery, KilledAtEachStep) {
     ASSERT_TRUE(check.ok) << "at " << kill_at << ": " << check.invariant << " " << check.text;
     std::size_t k = 0;
     for (const std::size_t size : {100UL, 9000UL, 200000UL}) {
-      for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(mine[k][i], size % 251);
+      ASSERT_TRUE(test::all_are(static_cast<unsigned char>(size % 251), mine[k], size)) << "at " << kill_at;
       pool->release(mine[k++]);
     }
     for (int i = 0; i < 4; ++i) {
-      for (int j = 0; j < 3000; ++j) ASSERT_EQ(sent[i][j], 0x40 + i);
+      ASSERT_TRUE(test::all_are(static_cast<unsigned char>(0x40 + i), sent[i], 3000)) << "at " << kill_at;
       pool->drop(board->sent[i], pool->lineage());
       pool->release(sent[i]);
     }
@@ -151,7 +152,7 @@ TEST(Recovery, KilledWhileRecovering) {
     });
     ASSERT_TRUE(WIFSIGNALED(first));
     const int second = in_child([&] {
-      g_steps_left = at;
+      g_steps_until_death = at;
       step_hook = die_at_zero;
       const bool done = pool->recover();
       step_hook = nullptr;

@@ -73,7 +73,7 @@ TEST(Watch, AddressSanitizerFindsUseAfterFreeAndOverruns) {
 
 #ifndef RTPOOL_SANITIZED
 // What a child under Valgrind does; its exit code is Valgrind's when that found an error.
-[[noreturn]] void act(const std::string& part) {
+[[noreturn]] void misuse(const std::string& part) {
   Pool& pool = watched_pool();
   if (!pool.debug()) std::_Exit(3);
   behave(pool);
@@ -132,8 +132,8 @@ TEST(Watch, ValgrindFindsUseAfterFreeOverrunsAndUninitialisedReads) {
 
 #ifndef RTPOOL_SANITIZED
 // Runs instead of the tests in the children of the test above.
-const bool g_child = [] {
-  if (const char* const part = std::getenv("RTPOOL_WATCH_PART")) act(part);
+const bool g_watched_child = [] {
+  if (const char* const part = std::getenv("RTPOOL_WATCH_PART")) misuse(part);
   return false;
 }();
 #endif
