@@ -258,3 +258,9 @@ def test_every_room_of_the_package_is_installed_without_byte_code() -> None:
     installed = Path(rtpool.__file__).parent
     missing = [name for name, path in MODULES.items() if not (installed / path.relative_to(PACKAGE)).exists()]
     assert not missing, missing
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Pytest imports them by their names alone, and stops where two are the same."""
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
