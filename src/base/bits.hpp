@@ -17,6 +17,11 @@ constexpr unsigned log2_floor(std::uint64_t n) noexcept { return 63U - static_ca
 // Position of the lowest set bit; n must not be 0.
 constexpr unsigned lowest_bit(std::uint64_t n) noexcept { return static_cast<unsigned>(std::countr_zero(n)); }
 
+// Where a key belongs in a table of so many places, a power of two (Fibonacci hashing).
+constexpr std::size_t hash_place(std::uint64_t key, std::size_t places) noexcept {
+  return (key * 0x9E3779B97F4A7C15ULL >> 32) & (places - 1);
+}
+
 // The line is about to be written, and another processor may hold it: one turn between them instead of one to read it and one to
 // write it, and several lines at once.
 inline void prefetch_to_write(const void* line) noexcept {

@@ -31,7 +31,7 @@ struct Names {
   std::size_t count = 0;
 };
 
-int collect(dl_phdr_info* object, std::size_t, void* out) noexcept {
+int collect_names(dl_phdr_info* object, std::size_t, void* out) noexcept {
   auto* const names = static_cast<Names*>(out);
   const char* const folder = std::strrchr(object->dlpi_name, '/');
   if (folder == nullptr || names->count == k_libraries) return 0;
@@ -134,7 +134,7 @@ void take_buffers(Library* library, std::size_t count) noexcept {
 BlasBuffers make_blas_buffers_ready() noexcept {
   BlasBuffers result;
   Names names;
-  ::dl_iterate_phdr(collect, &names);
+  ::dl_iterate_phdr(collect_names, &names);
   if (names.count == 0) return result;
   const std::size_t count = std::clamp(threads_of_process(), std::size_t{1}, k_buffers);
   std::array<Library, k_libraries> libraries;
@@ -168,7 +168,7 @@ BlasBuffers make_blas_buffers_ready() noexcept {
 BlasLibraries blas_libraries() noexcept {
   BlasLibraries result;
   Names names;
-  ::dl_iterate_phdr(collect, &names);
+  ::dl_iterate_phdr(collect_names, &names);
   result.loaded = names.count;
   for (std::size_t i = 0; i < names.count; ++i) {
     Library library;

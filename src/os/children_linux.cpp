@@ -35,9 +35,9 @@ bool same(const ThreadScheduling& a, const ThreadScheduling& b) noexcept {
 
 // While it lives, the calling thread runs at what its children are to begin with. Only what still is as the section has
 // set it is changed: what the program has set itself meanwhile is its own, and its children's.
-class Start {
+class OutsideStart {
  public:
-  Start() noexcept {
+  OutsideStart() noexcept {
     const ChildSettings* const settings = t_settings;
     if (settings == nullptr) return;
     const int error = errno;
@@ -52,14 +52,14 @@ class Start {
     }
     errno = error;
   }
-  ~Start() {
+  ~OutsideStart() {
     const int error = errno;
     if (lowered_) scheduling().set_thread_scheduling(scheduling_);
     if (moved_) scheduling().set_thread_affinity(affinity_);
     errno = error;
   }
-  Start(const Start&) = delete;
-  Start& operator=(const Start&) = delete;
+  OutsideStart(const OutsideStart&) = delete;
+  OutsideStart& operator=(const OutsideStart&) = delete;
 
  private:
   cpu_set_t affinity_;
@@ -88,52 +88,52 @@ decltype(&::execvp) g_execvp;
 decltype(&::execvpe) g_execvpe;
 
 int hooked_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*routine)(void*), void* argument) {
-  const Start start;
+  const OutsideStart start;
   return g_pthread_create(thread, attributes, routine, argument);
 }
 
 int hooked_posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                        const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-  const Start start;
+  const OutsideStart start;
   return g_posix_spawn(pid, path, actions, attributes, argv, envp);
 }
 
 int hooked_posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
                         const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-  const Start start;
+  const OutsideStart start;
   return g_posix_spawnp(pid, file, actions, attributes, argv, envp);
 }
 
 FILE* hooked_popen(const char* command, const char* mode) {
-  const Start start;
+  const OutsideStart start;
   return g_popen(command, mode);
 }
 
 int hooked_system(const char* command) {
   // It waits for the command to end, all the while at the settings of a child: the thread does nothing else.
-  const Start start;
+  const OutsideStart start;
   return g_system(command);
 }
 
 // Before a program takes the place of this one. What calls it may be the child of a vfork, in the memory of its parent:
 // only the settings of the task are changed, and set back if there is no such program.
 int hooked_execve(const char* path, char* const* argv, char* const* envp) {
-  const Start start;
+  const OutsideStart start;
   return g_execve(path, argv, envp);
 }
 
 int hooked_execv(const char* path, char* const* argv) {
-  const Start start;
+  const OutsideStart start;
   return g_execv(path, argv);
 }
 
 int hooked_execvp(const char* file, char* const* argv) {
-  const Start start;
+  const OutsideStart start;
   return g_execvp(file, argv);
 }
 
 int hooked_execvpe(const char* file, char* const* argv, char* const* envp) {
-  const Start start;
+  const OutsideStart start;
   return g_execvpe(file, argv, envp);
 }
 

@@ -33,13 +33,13 @@ bool is_library(const char* path) noexcept {
   return dot != nullptr && (dot[3] == '\0' || dot[3] == '.' || dot[3] == ' ');
 }
 
-struct Search {
+struct ObjectSearch {
   std::uintptr_t address;
   Place place;
 };
 
 int search_object(dl_phdr_info* object, std::size_t, void* out) noexcept {
-  auto* const search = static_cast<Search*>(out);
+  auto* const search = static_cast<ObjectSearch*>(out);
   for (int i = 0; i < object->dlpi_phnum; ++i) {
     const ElfW(Phdr)& header = object->dlpi_phdr[i];
     if (header.p_type != PT_LOAD) continue;
@@ -112,7 +112,7 @@ bool peek(std::uintptr_t address, void* out, std::size_t bytes) noexcept {
 }
 
 Place find_loaded(std::uintptr_t address) noexcept {
-  Search search{address, {}};
+  ObjectSearch search{address, {}};
   ::dl_iterate_phdr(search_object, &search);
   return search.place;
 }

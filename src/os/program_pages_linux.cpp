@@ -49,7 +49,7 @@ std::uintptr_t end_of_relocated(const dl_phdr_info& object) noexcept {
   return 0;
 }
 
-int collect(dl_phdr_info* object, std::size_t size, void* out) noexcept {
+int collect_segments(dl_phdr_info* object, std::size_t size, void* out) noexcept {
   auto* const segments = static_cast<Segments*>(out);
   if (size >= offsetof(dl_phdr_info, dlpi_subs)) segments->loaded = object->dlpi_adds;
   const std::uintptr_t relocated = end_of_relocated(*object);
@@ -80,7 +80,7 @@ ProgramPages make_program_resident() noexcept {
   if (busy.test_and_set(std::memory_order_acquire)) return result;
   segments.count = 0;
   // The loader's lock is held during this call alone, not while pages come in from the disk.
-  ::dl_iterate_phdr(collect, &segments);
+  ::dl_iterate_phdr(collect_segments, &segments);
   const pid_t process = ::getpid();
   if (segments.loaded == 0 || segments.loaded != g_seen_loaded.load() || process != g_seen_process.load()) {
     for (std::size_t i = 0; i < segments.count; ++i) {

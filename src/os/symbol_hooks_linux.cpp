@@ -43,7 +43,7 @@ struct Tables {
   std::uintptr_t closed_end = 0;
 };
 
-struct Search {
+struct SlotSearch {
   const SymbolHook* hooks;
   std::size_t count;
   std::uint64_t seen;    // objects ever loaded, at the last complete search
@@ -102,7 +102,7 @@ int write_slot(const Tables& tables, std::uintptr_t address, void* value) noexce
 }
 
 void redirect(const dl_phdr_info& object, const Tables& tables, const Relocations& relocations, std::size_t first,
-              Search* search) noexcept {
+              SlotSearch* search) noexcept {
   if (relocations.items == nullptr) return;
   for (std::size_t i = first; i < relocations.bytes / sizeof(ElfW(Rela)); ++i) {
     const ElfW(Rela)& relocation = relocations.items[i];
@@ -125,7 +125,7 @@ void redirect(const dl_phdr_info& object, const Tables& tables, const Relocation
 }
 
 int visit(dl_phdr_info* object, std::size_t size, void* context) noexcept {
-  auto* const search = static_cast<Search*>(context);
+  auto* const search = static_cast<SlotSearch*>(context);
   if (size >= offsetof(dl_phdr_info, dlpi_subs)) {
     search->loaded = object->dlpi_adds;
     if (search->loaded == search->seen) return 1;
@@ -150,7 +150,7 @@ int install_symbol_hooks(const SymbolHook* hooks, std::size_t count) noexcept {
   (void)hooks, (void)count;
   return ENOSYS;
 #else
-  Search search{hooks, count, g_seen.load(std::memory_order_relaxed), 0, 0, 0};
+  SlotSearch search{hooks, count, g_seen.load(std::memory_order_relaxed), 0, 0, 0};
   // The loader lets one thread at a time through its list.
   ::dl_iterate_phdr(visit, &search);
   if (search.seen != 0 && search.loaded == search.seen) return 0;

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/bits.hpp"
+
 namespace rtpool::pool {
 
 DebugBlocks::~DebugBlocks() {
@@ -15,7 +17,7 @@ DebugBlocks::~DebugBlocks() {
 }
 
 std::size_t DebugBlocks::place_of(const void* block) const noexcept {
-  return (reinterpret_cast<std::uintptr_t>(block) >> 4) * 0x9E3779B97F4A7C15ULL >> 32 & (place_count_ - 1);
+  return base::hash_place(reinterpret_cast<std::uintptr_t>(block) >> 4, place_count_);
 }
 
 bool DebugBlocks::make_room() noexcept {

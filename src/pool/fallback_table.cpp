@@ -3,12 +3,14 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "base/bits.hpp"
+
 namespace rtpool::pool {
 
 FallbackTable::~FallbackTable() { std::free(entries_); }
 
 std::size_t FallbackTable::place_of(const void* block) const noexcept {
-  return (reinterpret_cast<std::uintptr_t>(block) >> 4) * 0x9E3779B97F4A7C15ULL >> 32 & (places_ - 1);
+  return base::hash_place(reinterpret_cast<std::uintptr_t>(block) >> 4, places_);
 }
 
 bool FallbackTable::add(void* block, std::size_t size) noexcept {

@@ -2,13 +2,13 @@
 
 #include <cstdlib>
 
+#include "base/bits.hpp"
+
 namespace rtpool::pool {
 namespace {
 
-std::size_t place_of(std::uint64_t size, std::size_t places) noexcept { return (size * 0x9E3779B97F4A7C15ULL >> 32) & (places - 1); }
-
 SizeCount& find_place(SizeCount* entries, std::size_t places, std::uint64_t size) noexcept {
-  std::size_t at = place_of(size, places);
+  std::size_t at = base::hash_place(size, places);
   while (entries[at].size != 0 && entries[at].size != size) at = (at + 1) & (places - 1);
   return entries[at];
 }

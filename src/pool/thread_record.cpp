@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "base/bits.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/registry.hpp"
 
@@ -25,10 +26,8 @@ struct ThreadRecord {
 
 namespace {
 
-std::size_t place_of(std::uint64_t id, std::size_t places) noexcept { return (id * 0x9E3779B97F4A7C15ULL >> 32) & (places - 1); }
-
 void insert(ThreadRecord& record, const ThreadRecord::Entry& entry) noexcept {
-  std::size_t at = place_of(entry.id, record.places);
+  std::size_t at = base::hash_place(entry.id, record.places);
   while (record.entries[at].id != 0) at = (at + 1) & (record.places - 1);
   record.entries[at] = entry;
   ++record.used;
@@ -80,7 +79,7 @@ blocks::Heap* find_heap(const PoolImpl& pool) noexcept {
   if (t_cache.key == pool.heap_key_) return t_cache.heap;
   const ThreadRecord* const record = t_cache.record;
   if (record == nullptr || record->places == 0) return nullptr;
-  for (std::size_t at = place_of(pool.heap_key_, record->places);; at = (at + 1) & (record->places - 1)) {
+  for (std::size_t at = base::hash_place(pool.heap_key_, record->places);; at = (at + 1) & (record->places - 1)) {
     const ThreadRecord::Entry& entry = record->entries[at];
     if (entry.id == 0) return nullptr;
     if (entry.id != pool.heap_key_) continue;
