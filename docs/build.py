@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def follow_links(python: str, source: Path = HERE, work: Path = WORK) -> int:
     found: list[dict[str, Any]] = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     good = [link for link in found if link["status"] in ("working", "redirected")]
     bad = [link for link in found if link["status"] in ("broken", "timeout", "rate-limited")]
+    bad += [link for link in found if link["status"] == "ignored" and "unavailable" in link["info"]]
     unreached = [link for link in bad if not was_answered(link)]
     broken = [link for link in bad if was_answered(link)]
     for link in broken:
@@ -57,9 +59,9 @@ def follow_links(python: str, source: Path = HERE, work: Path = WORK) -> int:
 
 
 def was_answered(link: dict[str, Any]) -> bool:
-    """Whether the link was looked at: a site gave a code, or a page that lacks the anchor; files need no answer."""
-    answered = bool(link["code"]) and link["status"] == "broken"
-    return answered or link["info"].startswith("Anchor ") or not link["uri"].startswith("http")
+    """Whether somebody was asked: a site that answered with an error, or with a page that lacks the anchor; a file."""
+    answered = bool(link["code"]) or re.match(r"\d{3} |unauthorized|Anchor ", link["info"]) is not None
+    return (answered and link["status"] == "broken") or not link["uri"].startswith("http")
 
 
 def main() -> int:

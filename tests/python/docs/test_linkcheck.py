@@ -29,8 +29,7 @@ def build() -> ModuleType:
 
 class Site(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        there = self.path == "/there"
-        self.send_response(200 if there else 404)
+        self.send_response({"/there": 200, "/busy": 503}.get(self.path, 404))
         self.send_header("Content-Type", "text/html")
         self.end_headers()
         if self.command == "GET":
@@ -72,10 +71,11 @@ NOBODY = "http://127.0.0.1:9"
         (("{site}/there", "{site}/there#part"), 0, "2 links to other sites followed, 0 broken, 0 not reached"),
         (("{site}/there", "{site}/gone"), 1, "1 links to other sites followed, 1 broken, 0 not reached"),
         (("{site}/there#no-such-part",), 1, "1 broken"),
+        (("{site}/there", "{site}/busy"), 3, "1 links to other sites followed, 0 broken, 1 not reached"),
         (("{site}/there", NOBODY), 3, "1 links to other sites followed, 0 broken, 1 not reached"),
         (("{site}/gone", NOBODY), 1, "1 broken, 1 not reached"),
     ],
-    ids=["all there", "gone", "no such anchor", "nobody answers", "both"],
+    ids=["all there", "gone", "no such anchor", "unavailable", "nobody answers", "both"],
 )
 def test_links_to_other_sites(
     build: ModuleType, site: str, links: tuple[str, ...], code: int, told: str, tmp_path: Path, capfd: Any
