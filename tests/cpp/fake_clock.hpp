@@ -6,7 +6,7 @@
 
 #include "os/clock.hpp"
 
-namespace rtpool::testing {
+namespace rtpool::test {
 
 class FakeClock final : public os::Clock {
  public:
@@ -34,4 +34,4 @@ class FakeClock final : public os::Clock {
   std::vector<os::Nanoseconds> sleeps;
 };
 
-}  // namespace rtpool::testing
+}  // namespace rtpool::test

@@ -7,7 +7,7 @@
 
 #include "os/scheduling.hpp"
 
-namespace rtpool::testing {
+namespace rtpool::test {
 
 class FakeScheduling final : public os::Scheduling {
  public:
@@ -81,4 +81,4 @@ class FakeScheduling final : public os::Scheduling {
   std::vector<std::string> calls;
 };
 
-}  // namespace rtpool::testing
+}  // namespace rtpool::test

@@ -6,7 +6,7 @@
 
 #include "os/usage.hpp"
 
-namespace rtpool::testing {
+namespace rtpool::test {
 
 struct FakeUsageState {
   os::UsageCounts counts;
@@ -72,4 +72,4 @@ class FakeUsage final : public os::Usage {
   FakeUsageState& state_;
 };
 
-}  // namespace rtpool::testing
+}  // namespace rtpool::test

@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t k_mib = std::size_t{1} << 20;
 
 struct Blocks {
-  testing::FakeClock* clock;
+  test::FakeClock* clock;
   std::size_t dirty = 0;
   double cost = 0.1;  // ns a byte
   int calls = 0;
@@ -27,7 +27,7 @@ std::size_t clear_one(void* context, std::size_t size, std::size_t, std::size_t 
 }
 
 TEST(IdleWork, ClearsEverythingWhenThereIsTime) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Blocks blocks{&clock, 3};
   IdleWork work(clock);
   EXPECT_TRUE(work.empty());
@@ -40,7 +40,7 @@ TEST(IdleWork, ClearsEverythingWhenThereIsTime) {
 }
 
 TEST(IdleWork, BeginsNoBlockAfterThePause) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Blocks blocks{&clock, 1000};
   IdleWork work(clock);
   work.add(100 * k_mib, 8);
@@ -53,7 +53,7 @@ TEST(IdleWork, BeginsNoBlockAfterThePause) {
 
 TEST(IdleWork, NeverRunsPastTheDeadline) {
   for (os::Nanoseconds idle = 0; idle < 8'000'000; idle += 50'000) {
-    testing::FakeClock clock;
+    test::FakeClock clock;
     Blocks blocks{&clock, 1000};
     IdleWork work(clock);
     work.add(4 * k_mib, 5);
@@ -69,7 +69,7 @@ TEST(IdleWork, NeverRunsPastTheDeadline) {
 }
 
 TEST(IdleWork, OneInterruptedClearingDoesNotEndTheWorkForGood) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Blocks blocks{&clock, 1};
   IdleWork work(clock);
   work.add(4 * k_mib, 1);
@@ -85,7 +85,7 @@ TEST(IdleWork, OneInterruptedClearingDoesNotEndTheWorkForGood) {
 }
 
 TEST(IdleWork, NorDoesAFirstOneThatWasInterrupted) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Blocks blocks{&clock, 1};
   IdleWork work(clock);
   work.add(4 * k_mib, 1);
@@ -99,7 +99,7 @@ TEST(IdleWork, NorDoesAFirstOneThatWasInterrupted) {
 }
 
 TEST(IdleWork, NothingToDoCostsNothing) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Blocks blocks{&clock, 1};
   IdleWork work(clock);
   work.set_clear(clear_one, &blocks);

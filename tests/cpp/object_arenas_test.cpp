@@ -454,7 +454,7 @@ TEST_F(ObjectArenasTest, AForkedChildKeepsItsCopies) {
 // By itself, over a clock that stands still.
 TEST(ObjectArenasAge, TheOldestGoFirst) {
   FakeMemory memory;
-  rtpool::testing::FakeClock clock;
+  rtpool::test::FakeClock clock;
   pages::PageStore store;
   pages::GrowthOptions growth;
   growth.limit = 64 * k_mib;

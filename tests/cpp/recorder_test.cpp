@@ -21,8 +21,8 @@ class RecorderTest : public ::testing::Test {
   }
   std::size_t slowest() { return recorder->slowest(&slow); }
 
-  testing::FakeUsageState usage;
-  std::unique_ptr<Recorder> recorder = std::make_unique<Recorder>(std::make_unique<testing::FakeUsage>(usage));
+  test::FakeUsageState usage;
+  std::unique_ptr<Recorder> recorder = std::make_unique<Recorder>(std::make_unique<test::FakeUsage>(usage));
   std::array<Iteration, Recorder::k_slowest> slow;
   os::Nanoseconds now = 0;
 };

@@ -27,7 +27,7 @@ class SettingsTest : public ::testing::Test {
     EXPECT_FALSE(os.children.affinity || os.children.scheduling || os.scheduling.reset_on_fork);
   }
 
-  testing::FakeScheduling os;
+  test::FakeScheduling os;
   SettingsRequest request;
   Settings settings{os};
 };
@@ -56,7 +56,7 @@ TEST_F(SettingsTest, AllInForceAndAllTakenBackInReverse) {
 
 struct Refusal {
   Setting setting;
-  int testing::FakeScheduling::*field;
+  int test::FakeScheduling::*field;
   int error;
 };
 
@@ -77,11 +77,11 @@ TEST_P(Refused, IsReportedAndTheOthersAreInForce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, Refused,
-                         ::testing::Values(Refusal{Setting::affinity, &testing::FakeScheduling::refuse_affinity, EINVAL},
-                                           Refusal{Setting::lock_process, &testing::FakeScheduling::refuse_lock, ENOMEM},
-                                           Refusal{Setting::wakeup_latency, &testing::FakeScheduling::refuse_latency, EACCES},
-                                           Refusal{Setting::priority, &testing::FakeScheduling::refuse_scheduling, EPERM},
-                                           Refusal{Setting::children, &testing::FakeScheduling::refuse_children, ENOSYS}));
+                         ::testing::Values(Refusal{Setting::affinity, &test::FakeScheduling::refuse_affinity, EINVAL},
+                                           Refusal{Setting::lock_process, &test::FakeScheduling::refuse_lock, ENOMEM},
+                                           Refusal{Setting::wakeup_latency, &test::FakeScheduling::refuse_latency, EACCES},
+                                           Refusal{Setting::priority, &test::FakeScheduling::refuse_scheduling, EPERM},
+                                           Refusal{Setting::children, &test::FakeScheduling::refuse_children, ENOSYS}));
 
 TEST_F(SettingsTest, ApplyingAgainTakesTheFirstBackBefore) {
   settings.apply(request);

@@ -11,7 +11,7 @@ namespace {
 constexpr os::Nanoseconds k_ms = 1'000'000;
 
 TEST(Timer, DeadlinesDoNotDriftWithLateWakeUps) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   clock.wake_late = 37'000;
   const std::atomic<bool> stop{false};
   Timer timer(clock, k_ms, Overrun::skip);
@@ -28,7 +28,7 @@ TEST(Timer, DeadlinesDoNotDriftWithLateWakeUps) {
 }
 
 TEST(Timer, SkipLeavesOutWhatHasPassedAndStaysOnTheGrid) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Timer timer(clock, k_ms, Overrun::skip);
   timer.start(0);
   EXPECT_EQ(timer.advance(0).at, 0);
@@ -41,7 +41,7 @@ TEST(Timer, SkipLeavesOutWhatHasPassedAndStaysOnTheGrid) {
 }
 
 TEST(Timer, CatchUpRunsEveryIterationUntilOnTheGridAgain) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   const std::atomic<bool> stop{false};
   Timer timer(clock, k_ms, Overrun::catch_up);
   timer.start(0);
@@ -60,14 +60,14 @@ TEST(Timer, CatchUpRunsEveryIterationUntilOnTheGridAgain) {
 }
 
 TEST(Timer, TheFirstIterationIsNeverSkipped) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Timer timer(clock, k_ms, Overrun::skip);
   timer.start(0);
   EXPECT_EQ(timer.advance(10 * k_ms).at, 0);
 }
 
 TEST(Timer, SignalsInterruptAWaitAndItCanGoOn) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   const std::atomic<bool> stop{false};
   clock.interrupt_at = 400'000;
   Timer timer(clock, k_ms, Overrun::skip);
@@ -86,7 +86,7 @@ Waited wait_all(Timer& timer, os::Nanoseconds instant, const std::atomic<bool>& 
 
 TEST(Timer, ALongWaitPausesSoThatNothingGoesUnseenForFiftyMilliseconds) {
   for (const os::Nanoseconds spin : {os::Nanoseconds{0}, 100'000L, 500 * k_ms}) {
-    testing::FakeClock clock;
+    test::FakeClock clock;
     clock.tick = 1000;
     const std::atomic<bool> stop{false};
     Timer timer(clock, 1000 * k_ms, Overrun::skip, spin);
@@ -107,7 +107,7 @@ TEST(Timer, ALongWaitPausesSoThatNothingGoesUnseenForFiftyMilliseconds) {
 }
 
 TEST(Timer, AShortWaitIsOneSleep) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   const std::atomic<bool> stop{false};
   Timer timer(clock, 40 * k_ms, Overrun::skip);
   EXPECT_EQ(timer.wait(40 * k_ms, stop), Waited::reached);
@@ -118,16 +118,16 @@ TEST(Timer, AShortWaitIsOneSleep) {
 std::atomic<bool> g_stop{false};
 
 TEST(Timer, AStopEndsALongWaitWithinFiftyMilliseconds) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   Timer timer(clock, 10'000 * k_ms, Overrun::skip);
   g_stop = false;
-  clock.on_sleep = [](testing::FakeClock&) { g_stop = true; };
+  clock.on_sleep = [](test::FakeClock&) { g_stop = true; };
   EXPECT_EQ(wait_all(timer, 10'000 * k_ms, g_stop), Waited::stopped);
   EXPECT_LE(clock.time, 50 * k_ms);
 }
 
 TEST(Timer, SpinningLooksAtTheClockForTheLastPart) {
-  testing::FakeClock clock;
+  test::FakeClock clock;
   clock.tick = 100;
   const std::atomic<bool> stop{false};
   Timer timer(clock, k_ms, Overrun::skip, 50'000);
