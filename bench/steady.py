@@ -3,12 +3,16 @@
     python bench/steady.py                                   60 s of each loop for every contestant, 27 minutes in all
     python bench/steady.py --seconds 5 --only rtpool --dry   counters only, a minute
     python bench/steady.py --loops lists --keep              one loop; the others' figures stay as the results have them
+    python bench/steady.py --rounds 6 --seconds 10           contestants in turns, six processes each: to compare times
 
 The loops (bench/steady_loops.py) are programs over Python's objects, pandas, OpenCV, SciPy, filterpy and threads. Each
 contestant is a process of its own, which warms up and then says so; from then on the kernel counts for --seconds what
 all of its threads do: mmap, munmap, brk, mremap, madvise (perf's tracepoints, or strace), and page faults
 (/proc/PID/stat). All contestants use the same timer, the same recorder and the same rule for garbage collection. Times
 are of the loop's body; what does not fit into 10 ms overruns, and the periods left out are counted.
+A machine that others use as well is faster in one minute than in the next, by a fifth on a small VM: without --rounds
+the times of two contestants, a minute apart, differ by that much whoever they are. With it, counts are the sums of all
+rounds, percentiles the medians.
 
 Results go to bench/results/steady.json and steady.txt. Exits with 1 if rtpool's loops make a memory call or fault.
 """
@@ -19,6 +23,7 @@ import argparse
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -92,6 +97,19 @@ def watch(
     return {"calls": counts, "faults": faults, "seconds": seconds, **figures}
 
 
+def sum_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several rounds of one contestant as one: counts are summed, percentiles are medians, maxima the largest."""
+    one = dict(rounds[-1])
+    for key in ("faults", "seconds", "iterations", "overruns", "skipped"):
+        one[key] = sum(each[key] for each in rounds)
+    one["calls"] = {name: sum(each["calls"].get(name, 0) for each in rounds) for name in one["calls"]}
+    one["peak_kib"] = max(each["peak_kib"] for each in rounds)
+    for kind in ("work", "late"):
+        one[kind] = {key: statistics.median(each[kind][key] for each in rounds) for key in one[kind]}
+        one[kind]["max"] = max(each[kind]["max"] for each in rounds)
+    return one
+
+
 def without_times(one: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on how busy the machine is."""
     return {key: one[key] for key in ("calls", "faults", "seconds", "iterations", "peak_kib")}
@@ -131,6 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each process is watched")
     parser.add_argument("--warmup", type=int, default=200, help="iterations of a process before it is watched")
+    parser.add_argument("--rounds", type=int, default=1, help="so many processes of each, contestants in turns")
     parser.add_argument("--loops", nargs="*", choices=list(LOOPS), default=list(LOOPS))
     parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--keep", action="store_true", help="keep the figures of the other loops and contestants")
@@ -152,14 +171,20 @@ def main() -> int:
         results["loops"][loop] = problem or (dict(kept) if isinstance(kept, dict) else {})
         if problem:
             continue
-        for name, environment in environments().items():
-            if name not in arguments.only:
+        contestants_of = {name: how for name, how in environments().items() if name in arguments.only}
+        taken: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants_of}
+        for turn in range(arguments.rounds):
+            for name, environment in contestants_of.items():
+                if isinstance(environment, str):
+                    results["loops"][loop][name] = environment
+                    continue
+                print(f"{loop}: {TITLES[name]}", *([turn + 1] if turn else []), file=sys.stderr, flush=True)
+                options = {"seconds": arguments.seconds, "warmup": arguments.warmup, "by": by}
+                taken[name].append(watch(loop, name, environment, **options))
+        for name, rounds in taken.items():
+            if not rounds:
                 continue
-            if isinstance(environment, str):
-                results["loops"][loop][name] = environment
-                continue
-            print(f"{loop}: {TITLES[name]}", file=sys.stderr, flush=True)
-            one = watch(loop, name, environment, seconds=arguments.seconds, warmup=arguments.warmup, by=by)
+            one = sum_up(rounds)
             results["loops"][loop][name] = without_times(one) if arguments.counters else one
             if name == "rtpool":
                 clean = clean and not one["faults"] and not any(one["calls"].values())
