@@ -247,7 +247,7 @@ def install_on_arm(tools: Path, report: Report) -> str:
     shutil.rmtree(work, ignore_errors=True)
     offline(work / "wheels", tools, ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64"), version)
     (work / "steps.sh").write_text(STEPS.format(python="python3", venv="/tmp/user", place="/job/wheels"))
-    lines = list(store.boot("4k", work, "sh /job/steps.sh && echo all done", seconds=3000))
+    lines = list(store.boot("4k", work, "sh /job/steps.sh && echo all done", seconds=3000, own_time=True))
     told = "\n".join(line for line in lines if line.startswith("rtpool "))
     report.hold(
         f"Python {version}, 64-bit Arm, emulated", "installs and works", "all done" in lines, "\n".join(lines[-30:])
@@ -390,7 +390,8 @@ def record(result: dict[str, Any]) -> None:
     if before.get("archive") == result["archive"]:
         wheels = {row["wheel"]: row for row in [*before["wheels"], *result["wheels"]]}
         places = {line.partition(", NumPy")[0]: line for line in [*before["installed"], *result["installed"]]}
-        result = result | {"wheels": [wheels[name] for name in sorted(wheels)], "installed": sorted(places.values())}
+        merged = {"wheels": [wheels[name] for name in sorted(wheels)], "installed": sorted(places.values())}
+        result = before | result | merged
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
