@@ -346,7 +346,7 @@ bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
   desc.set(RunState::remote, index_);
   PageIndex head = remote_runs_.load(std::memory_order_relaxed);
   do {
-    desc.run.next.store(head, std::memory_order_relaxed);
+    desc.run.next.store(head, std::memory_order_release);  // after `remote`, for who walks over the pages (pool/control.cpp)
   } while (!remote_runs_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
   return true;
 }

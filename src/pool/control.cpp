@@ -197,11 +197,12 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
   const PageDesc* const descs = pool.store_.view().descs;
   for (PageIndex page = 0; page < committed;) {
     const PageDesc& desc = descs[page];
+    // First this: a thread that frees another heap's run writes first `remote` and then the next one of its list here.
+    const PageIndex next = desc.run.next.load(std::memory_order_acquire);
     const RunState state = desc.state();
     if (state == RunState::none || state == RunState::free_last || state == RunState::in_object_arena) return broken("PG-1", page, "page belongs to no run");
     const std::uint32_t length = state == RunState::slab ? blocks::slab_of_page(desc, page)->pages : desc.pages;
     if (length == 0 || length > committed - page) return broken("PD-3", page, "run reaches past the arena");
-    const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
     if (state == RunState::remote || (state == RunState::heap && (next == pages::k_live || next == pages::k_remote))) {
       walked->live_bytes += std::size_t{desc.pages} * os::k_page_size;
       ++walked->live_count;
