@@ -65,6 +65,10 @@ class Memory {
   // Gives the memory behind a committed range back; the range stays committed and reads as zeros afterwards. `locked`: by `lock`; what
   // somebody else has locked (all memory of the process) goes as well.
   virtual int discard(void* address, std::size_t bytes, bool locked) noexcept = 0;
+  // Moves what is behind a committed range to another one that has nothing behind it; the old one stays committed and reads as zeros.
+  // Each of the two may become a mapping of its own. EINVAL: the kernel cannot (before Linux 5.7); EPERM: the range is locked, which
+  // the kernel would not keep; ENOMEM: too many mappings. Nothing has changed then.
+  virtual int move(void* from, void* to, std::size_t bytes) noexcept = 0;
   // Counts the resident bytes of a range, which may begin and end anywhere.
   virtual int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept = 0;
   // A full memory barrier on every running thread of this process (membarrier). ENOSYS where there is none;

@@ -26,6 +26,12 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24  // Linux 5.18
 #endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4  // Linux 5.7
+#endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000  // Linux 4.17
+#endif
 #ifndef MAP_HUGE_SHIFT
 #define MAP_HUGE_SHIFT 26
 #endif
@@ -228,6 +234,18 @@ class LinuxMemory final : public Memory {
     // Before Linux 5.18 locked memory must be unlocked first; it is locked again when it is made ready again.
     if (::munlock(address, bytes) != 0) return errno;
     return result(::madvise(address, bytes, MADV_DONTNEED));
+  }
+
+  int move(void* from, void* to, std::size_t bytes) noexcept override {
+    const KeepErrno keep;
+    // Of a locked range the kernel moves the pages and unlocks what stays. That this is one it says by refusing to empty it.
+    if (::madvise(to, page_size(), MADV_DONTNEED) != 0) return EPERM;
+    if (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to) return 0;
+    const int error = errno;
+    // The kernel may have refused after it had unmapped what was there.
+    void* const again = ::mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (again != MAP_FAILED && again != to) ::munmap(again, bytes);  // before Linux 4.17: an address of its own, as the range is there
+    return error;
   }
 
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {

@@ -12,6 +12,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/thread_local.hpp"
+
 namespace rtpool::os {
 
 class PriorityLock {
@@ -44,7 +46,7 @@ class PriorityLock {
   void lock_slow() noexcept;
   void unlock_slow() noexcept;
 
-  static inline thread_local constinit std::uint32_t thread_ = 0;
+  static inline thread_local constinit std::uint32_t thread_ RTPOOL_THREAD_LOCAL = 0;
   std::atomic<std::uint32_t> word_{0};
 };
 

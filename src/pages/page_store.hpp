@@ -4,8 +4,9 @@
 // Memory that is *ready*, resident as far as the pool prefaults, is what counts against the limit; addresses do not: several
 // times the limit of them is reserved. A free run whose memory went back is *absent* and keeps its place. Growth makes a
 // *window* ready, free pages in a row, and where the limit leaves no room for that gives back other free memory in exchange: a
-// request is refused only where what is not free leaves no room for it. Explicit huge pages come and go whole, in exchange only: what
-// was set aside for the pool stays the pool's (page_store_explicit.cpp).
+// request is refused only where what is not free leaves no room for it. Where whole frames are lacking and whole frames are free,
+// their memory moves instead: a change of page tables, without a page that is cleared. Explicit huge pages come and go whole, in
+// exchange only: what was set aside for the pool stays the pool's (page_store_explicit.cpp).
 //
 // *Epochs* say how long memory has been free: `begin_epoch` is called now and then, each frame notes the epoch in which a page
 // of it was last given back, and what has been free since before an epoch can be asked for.
@@ -141,6 +142,7 @@ class PageStore {
   std::size_t free_bytes() noexcept;
   std::uint64_t growths() const noexcept { return growths_.load(std::memory_order_relaxed); }
   std::uint64_t returned_bytes() const noexcept { return returned_.load(std::memory_order_relaxed); }  // to the kernel, ever
+  std::uint64_t moved_frames() const noexcept { return moved_frames_.load(std::memory_order_relaxed); }  // in exchange, ever
   std::uint64_t kernel_calls() const noexcept { return kernel_calls_.load(std::memory_order_relaxed); }
   void count_kernel_call() noexcept { kernel_calls_.fetch_add(1, std::memory_order_relaxed); }
   const GrowthOptions& options() const noexcept { return options_; }
@@ -196,15 +198,20 @@ class PageStore {
   void widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std::size_t most) noexcept;
   void narrow(Piece* piece) noexcept;
   void mark_part(PageIndex first, std::uint32_t pages) noexcept;
+  void mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept;
   bool make_room(const Piece& piece, std::size_t most) noexcept;
   bool prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept;
   void put_back(PageIndex begin, PageIndex end) noexcept;
   std::uint32_t exchange(std::uint32_t pages) noexcept;
+  void move_frames(Piece* piece, std::size_t most) noexcept;
+  PageIndex take_free_frame() noexcept;
+  bool move_frame(PageIndex to, bool* zero) noexcept;
+  bool may_map_more() noexcept;
+  void forget_mappings() noexcept;
   // --- page_store_explicit.cpp; under the growth lock ---
   bool wants_explicit() const noexcept { return explicit_pages_ != 0 && !explicit_refused_; }
   bool take_explicit(Piece* piece, GrowthFailure* failure) noexcept;
   GrowthFailure commit_explicit(PageIndex from, PageIndex to) noexcept;
-  void mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept;
   bool find_explicit_locked(std::uint32_t most, PageIndex* run, PageIndex* start, PageIndex* end) noexcept;
   std::uint32_t exchange_explicit(std::uint32_t pages) noexcept;
   enum class Found : std::uint8_t { frames, nothing_yet, nothing };
@@ -237,7 +244,7 @@ class PageStore {
   struct FreeRecord {
     FreeRecord* next;
   };
-  static constexpr std::size_t k_record_kinds = 8;
+  static constexpr std::size_t k_record_kinds = 12;
   struct RecordList {
     std::size_t bytes = 0;
     FreeRecord* head = nullptr;
@@ -250,6 +257,9 @@ class PageStore {
   std::atomic<bool> has_explicit_pages_{false};  // under the growth lock to change
   bool explicit_refused_ = false;    // the kernel had none, and none of the pool's has gone back since; under the growth lock
   std::uint32_t explicit_pages_ = 0;  // pages of an explicit huge one; 0: the pool is to have none. Set once
+  bool moving_refused_ = false;      // by the kernel, for good; under the growth lock
+  std::uint32_t mappings_ = 0;       // that moves may have added; under the growth lock
+  std::atomic<std::uint64_t> moved_frames_{0};
   alignas(64) os::PriorityLock run_lock_;
   PageRuns runs_;
   std::uint32_t chosen_ = 0;  // absent pages that a growth has taken from the lists while it makes room for them; under the run lock

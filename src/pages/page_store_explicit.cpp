@@ -85,27 +85,6 @@ GrowthFailure PageStore::commit_explicit(PageIndex from, PageIndex to) noexcept 
   return failure;
 }
 
-// What of the parts from `part` on lies between `from` and `to` has memory now, in parts of its own.
-void PageStore::mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept {
-  PageDesc* const descs = view_.descs;
-  while (part < to) {
-    const PageIndex end = part + descs[part].pages;
-    if (end > from) {
-      const std::uint32_t flags = descs[part].head.load(std::memory_order_relaxed);
-      const PageIndex begin = part < from ? from : part;
-      const PageIndex stop = end < to ? end : to;
-      descs[part].pages = begin - part;
-      descs[begin].pages = stop - begin;
-      descs[begin].head.store(run_head(RunState::taken) | (zero ? k_zero_flag : 0), std::memory_order_relaxed);
-      if (stop != end) {
-        descs[stop].pages = end - stop;
-        descs[stop].head.store(flags, std::memory_order_relaxed);
-      }
-    }
-    part = end;
-  }
-}
-
 // The last whole explicit huge pages, at most as many as make up `most` pages, of a free run that has any: of the longest runs. Run
 // lock held.
 bool PageStore::find_explicit_locked(std::uint32_t most, PageIndex* run, PageIndex* start, PageIndex* end) noexcept {

@@ -1,5 +1,6 @@
 // The part of the page store that gives memory back to the kernel: what has been free for long, and what is given in
 // exchange for memory in another place.
+#include <cerrno>
 #include <mutex>
 
 #include "base/bits.hpp"
@@ -11,7 +12,16 @@ namespace {
 
 constexpr unsigned k_most_restarts = 64;  // of a list that others change
 
+// A process may have 65,530 mappings (vm.max_map_count): all moves of all of its pools together add at most so many.
+constexpr std::uint32_t k_most_mappings = 16384;
+std::atomic<std::uint32_t> g_moved_mappings{0};
+
 }  // namespace
+
+void PageStore::forget_mappings() noexcept {
+  g_moved_mappings.fetch_sub(mappings_, std::memory_order_relaxed);
+  mappings_ = 0;
+}
 
 // Takes start .. end out of the free run at `first` while the kernel works on it; what is left of the run goes back at once.
 // Run lock held.
@@ -67,6 +77,78 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
     given += end - start;
   }
   return given;
+}
+
+// A whole frame of free memory, out of the lists; of a long run the last one. k_no_page: some looks find none.
+PageIndex PageStore::take_free_frame() noexcept {
+  const std::lock_guard guard(run_lock_);
+  drain_pending_locked();
+  unsigned looks = PageRuns::k_looks;
+  for (unsigned list = PageRuns::k_lists; looks != 0 && list-- != PageRuns::list_of(k_frame_pages);) {
+    for (PageIndex first = runs_.first_in(list); looks != 0 && first != k_no_page; --looks) {
+      const PageIndex behind = first + view_.descs[first].pages;
+      const auto end = static_cast<PageIndex>(base::align_down(behind, k_frame_pages));
+      if (end >= first + k_frame_pages) {
+        out_of_lists(first, end - k_frame_pages, end);
+        return end - k_frame_pages;
+      }
+      first = view_.descs[first].run.next.load(std::memory_order_relaxed);
+    }
+  }
+  return k_no_page;
+}
+
+// Growth lock held. A frame that moves may end a mapping at both of its ends; no more than frames have ends.
+bool PageStore::may_map_more() noexcept {
+  const std::uint64_t moves = 2 * (moved_frames() + 1);
+  const std::uint64_t ends = committed_pages() / k_frame_pages + 1;
+  const auto most = static_cast<std::uint32_t>(moves < ends ? moves : ends);
+  if (most <= mappings_) return true;
+  const std::uint32_t more = most - mappings_;
+  if (g_moved_mappings.fetch_add(more, std::memory_order_relaxed) + more > k_most_mappings) {
+    g_moved_mappings.fetch_sub(more, std::memory_order_relaxed);
+    return false;
+  }
+  mappings_ = most;
+  return true;
+}
+
+// The memory of a free frame comes to `to`, which is nobody's and has none. Growth lock held.
+bool PageStore::move_frame(PageIndex to, bool* zero) noexcept {
+  if (moving_refused_ || !may_map_more()) return false;
+  const PageIndex from = take_free_frame();
+  if (from == k_no_page) return false;
+  *zero = (view_.descs[from].head.load(std::memory_order_relaxed) & k_zero_flag) != 0;
+  count_calls(2);
+  const int error = memory_->move(address_of(from), address_of(to), os::k_huge_page_size);
+  if (error != 0) {
+    moving_refused_ = error != EPERM;  // what is locked may be unlocked
+  } else {
+    moved_frames_.fetch_add(1, std::memory_order_relaxed);
+  }
+  const std::lock_guard guard(run_lock_);
+  runs_.give(from, k_frame_pages, error == 0 || *zero, committed_pages(), error == 0);
+  return error == 0;
+}
+
+// Of what the piece lacks whole frames come from elsewhere, as long as there would else be more ready than `most`. Growth lock held.
+void PageStore::move_frames(Piece* piece, std::size_t most) noexcept {
+  if (piece->untouched || options_.lock || explicit_pages_ != 0) return;
+  const std::size_t target = most < options_.limit ? most : options_.limit;
+  const auto is_absent = [&](PageIndex at) {
+    return at != piece->end && (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0;
+  };
+  for (PageIndex at = piece->begin; at != piece->end;) {
+    PageIndex end = at;
+    while (is_absent(end)) end += view_.descs[end].pages;
+    for (auto frame = static_cast<PageIndex>(base::align_up(at, k_frame_pages)); frame + k_frame_pages <= end; frame += k_frame_pages) {
+      bool zero = false;
+      if (capacity() <= target || !move_frame(frame, &zero)) return;
+      mark_ready(at, frame, frame + k_frame_pages, zero);
+      piece->absent -= k_frame_pages;
+    }
+    at = end != at ? end : at + view_.descs[at].pages;
+  }
 }
 
 // Whether all pages between `page` and the begin, or the end, of its frame are free, with memory behind them or not. Counts the

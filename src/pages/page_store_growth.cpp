@@ -46,8 +46,8 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
     int error = memory.reserve(bytes, unit, &base);
     if (error == 0) error = descs_.reserve(memory, bytes_of_descs(bytes));
     if (error == 0) error = frames_.reserve(memory, (bytes / os::k_huge_page_size + 1) * sizeof(Epoch));
-    // Records: at worst every page that is ready is a page of slabs, 640 bytes for each 16 KiB; and heaps.
-    if (error == 0) error = records_.reserve(memory, (bytes < limit ? bytes : limit) / 24 + (std::size_t{64} << 20));
+    // Records: at worst every page that is ready is a slab of the first class, 256 bytes for each; and heaps.
+    if (error == 0) error = records_.reserve(memory, (bytes < limit ? bytes : limit) / 16 + (std::size_t{64} << 20));
     if (error == 0) {
       view_.base = static_cast<char*>(base);
       break;
@@ -86,6 +86,7 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
 
 void PageStore::destroy() noexcept {
   if (view_.base != nullptr) memory_->release(view_.base, reserved_);
+  forget_mappings();
   descs_.release(*memory_);
   frames_.release(*memory_);
   records_.release(*memory_);
@@ -288,6 +289,27 @@ void PageStore::mark_part(PageIndex first, std::uint32_t pages) noexcept {
   view_.descs[first].head.store(run_head(RunState::taken) | k_zero_flag | k_absent_flag, std::memory_order_relaxed);
 }
 
+// What of the parts from `part` on lies between `from` and `to` has memory now, in parts of its own.
+void PageStore::mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept {
+  PageDesc* const descs = view_.descs;
+  while (part < to) {
+    const PageIndex end = part + descs[part].pages;
+    if (end > from) {
+      const std::uint32_t flags = descs[part].head.load(std::memory_order_relaxed);
+      const PageIndex begin = part < from ? from : part;
+      const PageIndex stop = end < to ? end : to;
+      descs[part].pages = begin - part;
+      descs[begin].pages = stop - begin;
+      descs[begin].head.store(run_head(RunState::taken) | (zero ? k_zero_flag : 0), std::memory_order_relaxed);
+      if (stop != end) {
+        descs[stop].pages = end - stop;
+        descs[stop].head.store(flags, std::memory_order_relaxed);
+      }
+    }
+    part = end;
+  }
+}
+
 // Parts of a window, as they are, to the lists. Run lock held.
 void PageStore::put_back(PageIndex begin, PageIndex end) noexcept {
   while (begin != end) {
@@ -359,6 +381,7 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
       if (!may_ever_fit(request.pages)) {
         *failure = {GrowthStep::limit, ENOMEM};
       } else if (choose(request, &piece, failure)) {
+        move_frames(&piece, request.most);
         const bool grows = piece.absent != 0;
         const auto memory_for = [&] { return piece.absent == 0 || has_room_for(std::size_t{piece.absent} * os::k_page_size); };
         const bool room = make_room(piece, request.most) || (wants_explicit() && (narrow(&piece), make_room(piece, request.most)));

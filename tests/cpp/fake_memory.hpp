@@ -17,7 +17,7 @@ namespace rtpool::test {
 
 class FakeMemory final : public os::Memory {
  public:
-  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_gather, k_renew, k_kinds };
+  enum Kind { k_reserve, k_commit, k_commit_huge, k_prefault, k_lock, k_discard, k_guard, k_gather, k_renew, k_move, k_kinds };
   struct Dial {
     int calls = 0;
     int fail_from = -1;  // 0-based number of the first call that fails; -1 never
@@ -91,6 +91,10 @@ class FakeMemory final : public os::Memory {
   int discard(void* address, std::size_t bytes, bool locked) noexcept override {
     const int error = refused(k_discard);
     return error != 0 ? error : real().discard(address, bytes, locked);
+  }
+  int move(void* from, void* to, std::size_t bytes) noexcept override {
+    const int error = refused(k_move);
+    return error != 0 ? error : real().move(from, to, bytes);
   }
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
     return real().resident(address, bytes, out);

@@ -81,6 +81,9 @@ class LargePagesMemory final : public os::Memory {
   int discard(void* at, std::size_t bytes, bool locked) noexcept override {
     return real_.discard(whole_pages("discard", at, bytes), bytes, locked);
   }
+  int move(void* from, void* to, std::size_t bytes) noexcept override {
+    return real_.move(whole_pages("move", from, bytes), whole_pages("move", to, bytes), bytes);
+  }
   int resident(const void* address, std::size_t bytes, std::size_t* out) noexcept override {
     return count_resident(real_, address, bytes, out);
   }

@@ -267,6 +267,7 @@ class BarrierMemory final : public os::Memory {
   int advise_huge(void*, std::size_t, bool) noexcept override { return 0; }
   int gather(void*, std::size_t) noexcept override { return 0; }
   int discard(void* a, std::size_t b, bool l) noexcept override { return under_.discard(a, b, l); }
+  int move(void* f, void* t, std::size_t b) noexcept override { return under_.move(f, t, b); }
   int resident(const void* a, std::size_t b, std::size_t* o) noexcept override { return under_.resident(a, b, o); }
   std::size_t physical_memory() noexcept override { return std::size_t{2} << 20; }
   std::size_t available_memory() noexcept override { return 0; }
