@@ -1,5 +1,6 @@
 #include "blocks/heap.hpp"
 
+#include <bit>
 #include <new>
 
 #include "base/bits.hpp"
@@ -39,7 +40,7 @@ Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_
 
 Slab*& Heap::list_of(const Slab& slab) noexcept {
   ClassState& cls = classes_[slab.size_class];
-  return slab.free == slab.capacity ? cls.empty : cls.partial;
+  return slab.is_empty() ? cls.empty : cls.partial;
 }
 
 void Heap::link(Slab& slab) noexcept {
@@ -59,10 +60,11 @@ void Heap::unlink(Slab& slab) noexcept {
   (slab.prev != nullptr ? slab.prev->next : list_of(slab)) = slab.next;
 }
 
-void Heap::put_back(Slab& slab, unsigned unit) noexcept {
-  const bool moves = slab.free == 0 || slab.free + 1 == slab.capacity;
+void Heap::put_back(Slab& slab, std::uint64_t blocks) noexcept {
+  RTPOOL_ASSERT((slab.free & blocks) == 0);
+  const bool moves = slab.free == 0 || (slab.free | blocks) == slab.all;
   if (moves) unlink(slab);
-  slab.put(unit);
+  slab.free |= blocks;
   if (moves) link(slab);
 }
 
@@ -80,7 +82,7 @@ bool Heap::refill(unsigned size_class) noexcept {
     while (got < wanted && slab->free != 0) {
       const unsigned unit = slab->take();
       State& state = slab->states()[unit];
-      state.store(k_magazine, std::memory_order_relaxed);
+      base::prefetch_to_write(&state);  // handing the block out writes it, and who freed it may have been on another processor
       // From above, so that blocks come out in the order in which the slab has them.
       magazine.top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
       ++got;
@@ -137,7 +139,7 @@ void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
     auto* const block = static_cast<char*>(bottom[i].block);
     const auto page = static_cast<PageIndex>(static_cast<std::size_t>(block - base_) / os::k_page_size);
     Slab& slab = *slab_of_page(descs_[page], page);
-    put_back(slab, static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit));
+    put_back(slab, slab.bit_of(static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit)));
   }
   for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];
   magazine.top -= blocks;
@@ -148,7 +150,7 @@ void Heap::free_small(Slab& slab, unsigned unit) noexcept {
   if (magazine.top == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
   State& state = slab.states()[unit];
   const std::uint32_t was = state.load(std::memory_order_relaxed);
-  state.store(k_magazine, std::memory_order_relaxed);
+  state.store(k_free, std::memory_order_relaxed);
   *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
   unaccount(class_bytes(slab.size_class), was & k_small_size_mask);
 }
@@ -323,13 +325,9 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexce
   std::uint16_t was = state.load(std::memory_order_relaxed);
   do {
     if ((was & k_live) == 0) return false;
-  } while (!state.compare_exchange_weak(was, k_remote | k_no_unit, std::memory_order_relaxed));
+  } while (!state.compare_exchange_weak(was, k_free, std::memory_order_relaxed));
   *requested = was & k_small_size_mask;
-  std::uint16_t head = slab.remote.load(std::memory_order_relaxed);
-  do {
-    state.store(static_cast<std::uint16_t>(k_remote | head), std::memory_order_relaxed);
-  } while (!slab.remote.compare_exchange_weak(head, static_cast<std::uint16_t>(unit), std::memory_order_acq_rel, std::memory_order_relaxed));
-  if (head != k_no_unit) return true;
+  if (slab.remote.fetch_or(slab.bit_of(unit), std::memory_order_acq_rel) != 0) return true;
   // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
   Slab* first = remote_slabs_.load(std::memory_order_relaxed);
   do {
@@ -352,17 +350,14 @@ bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
 }
 
 unsigned Heap::drain_slab(Slab& slab) noexcept {
-  unsigned count = 0;
-  const std::size_t granted = class_bytes(slab.size_class);
-  unsigned unit = slab.remote.exchange(k_no_unit, std::memory_order_acq_rel);
-  for (; unit != k_no_unit; ++count) {  // at most a slab's 256 blocks
-    const unsigned next = slab.states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
-    put_back(slab, unit);
-    unaccount(granted, 0);
-    stats.drained_bytes.add(granted);
-    stats.drained_count.add(1);
-    unit = next;
-  }
+  const std::uint64_t blocks = slab.remote.exchange(0, std::memory_order_acq_rel);
+  const auto count = static_cast<unsigned>(std::popcount(blocks));
+  const std::size_t granted = count * class_bytes(slab.size_class);
+  put_back(slab, blocks);
+  headroom_bytes_.add(granted);
+  headroom_count_.add(count);
+  stats.drained_bytes.add(granted);
+  stats.drained_count.add(count);
   return count;
 }
 

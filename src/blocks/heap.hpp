@@ -19,7 +19,7 @@
 // to one; once they are sixteen times the heap's peak ahead, and 256 MiB, a block is freed to the page store at once unless its size
 // comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
 //
-//   HP-1  every block in a magazine has state k_magazine and belongs to a slab of this heap and of the magazine's class
+//   HP-1  every block in a magazine is not live, not in its slab's `free`, and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
 //   HP-4  live_bytes() and live_count() are the sums over the heap's live and its remotely freed, undrained blocks
@@ -155,8 +155,14 @@ class alignas(64) Heap {
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
   bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
   bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
+  // Called by the freeing thread inside its own heap: it has freed a block of another's.
+  void count_given(std::size_t granted, std::size_t requested) noexcept {
+    stats.given_bytes.add(granted);
+    stats.given_count.add(1);
+    stats.given_requested.add(requested);
+  }
   // Takes back at least `most` of each kind, small and large, if there are so many (a slab's are taken together, so it may be
-  // 255 small ones more); true if any. O(most).
+  // 63 small ones more); true if any. O(most).
   bool drain(unsigned most) noexcept { return has_remote() && drain_some(most); }
   bool has_remote() const noexcept {
     return drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page || remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
@@ -200,6 +206,8 @@ class alignas(64) Heap {
 
   // nullptr if HP-1..HP-3, HP-5 and SL-1..SL-3 hold, else the id. O(everything).
   const char* validate() noexcept;
+  // Adds the small blocks in magazines. O(classes).
+  void count_at_hand(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
   // Bytes of the longest cached run. O(bins).
   std::size_t largest_cached() const noexcept;
 
@@ -250,7 +258,7 @@ class alignas(64) Heap {
   Slab*& list_of(const Slab& slab) noexcept;
   void unlink(Slab& slab) noexcept;
   void link(Slab& slab) noexcept;
-  void put_back(Slab& slab, unsigned unit) noexcept;
+  void put_back(Slab& slab, std::uint64_t blocks) noexcept;
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab, pages::Epoch used) noexcept;
   bool drain_some(unsigned most) noexcept;

@@ -1,6 +1,7 @@
 // How a heap gives memory back, and the walk of its invariants.
 #include <initializer_list>
 
+#include "base/bits.hpp"
 #include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
 
@@ -218,6 +219,14 @@ void Heap::flush() noexcept {
   give_idle();
 }
 
+void Heap::count_at_hand(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
+  for (unsigned cls = 1; cls < k_classes; ++cls) {
+    const auto held = static_cast<std::uint64_t>(magazines_[cls].top - magazines_[cls].bottom);
+    *count += held;
+    *bytes += held * class_bytes(cls);
+  }
+}
+
 std::size_t Heap::largest_cached() const noexcept {
   std::uint32_t pages = 0;
   for (unsigned bin = 0; bin < k_bins; ++bin) {
@@ -250,20 +259,21 @@ const char* Heap::validate() noexcept {
       if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
       const auto page = static_cast<PageIndex>(offset / os::k_page_size);
       const PageDesc& desc = descs_[page];
-      if (desc.head.load() != head_of(RunState::slab) || slab_of_page(desc, page)->size_class != cls) return "HP-1";
-      if (item->state != state_of_unit(desc, offset / k_unit) || item->state->load() != k_magazine) return "HP-1";
+      if (desc.head.load() != head_of(RunState::slab)) return "HP-1";
+      const Slab& slab = *slab_of_page(desc, page);
+      const auto unit = static_cast<unsigned>(static_cast<std::size_t>(static_cast<char*>(item->block) - slab.base) / k_unit);
+      if (slab.size_class != cls || (slab.free & slab.bit_of(unit)) != 0) return "HP-1";
+      if (item->state != state_of_unit(desc, offset / k_unit) || (item->state->load() & k_live) != 0) return "HP-1";
     }
     for (Slab* list : {classes_[cls].partial, classes_[cls].empty}) {
       const bool empties = list != nullptr && list == classes_[cls].empty;
       for (Slab* slab = list; slab != nullptr; slab = slab->next) {
-        if (slab->free == 0 || (slab->free == slab->capacity) != empties) return "SL-3";
-        unsigned listed = 0;
-        for (unsigned unit = slab->list_head; unit != k_no_unit; ++listed) {
-          const std::uint16_t state = slab->states()[unit].load();
-          if ((state & k_listed) == 0 || unit % cls != 0 || listed > slab->capacity) return "SL-1";
-          unit = state & k_unit_mask;
+        if (slab->free == 0 || slab->is_empty() != empties) return "SL-3";
+        const std::uint64_t remote = slab->remote.load();
+        if (((slab->free | remote) & ~slab->all) != 0 || (slab->free & remote) != 0) return "SL-2";
+        for (std::uint64_t rest = slab->free | remote; rest != 0; rest &= rest - 1) {
+          if ((slab->states()[base::lowest_bit(rest) * cls].load() & k_live) != 0) return "SL-2";
         }
-        if (listed + slab->capacity - slab->carved != slab->free) return "SL-2";
       }
     }
   }

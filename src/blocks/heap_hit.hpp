@@ -58,7 +58,7 @@ inline bool Heap::push_small_and_leave(void* block, std::uint64_t unit, const pa
   Magazine& magazine = magazine_at(granted);
   Item* const top = magazine.top;
   if (RTPOOL_UNLIKELY(static_cast<std::int64_t>(requested) < 0 || top == magazine.last)) return false;
-  state.store(k_magazine, std::memory_order_relaxed);
+  state.store(k_free, std::memory_order_relaxed);
   top[1] = {block, &state};
   magazine.top = top + 1;
   unaccount(granted, requested);

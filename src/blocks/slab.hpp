@@ -1,16 +1,24 @@
-// A slab: a page run cut into equal small blocks. Its record, with one state for every 64-byte unit, lies out of band.
+// A slab: a page run cut into equal small blocks, at most 64 of them. Its record, with one state for every 64-byte unit, lies out of
+// band.
 //
-//   SL-1  state[u] != 0 only where a carved block starts; block b starts at unit b * size_class
-//   SL-2  free == blocks in the free list + blocks not yet carved; free <= capacity
-//   SL-3  a slab with free == capacity is in its owner's list `empty`, one with 0 < free < capacity in `partial`
+// Which blocks are free and which others have freed are two words with a bit for each block. So another thread's free is one atomic
+// operation besides the one on the block's state, the owner takes all of a slab's back by one, and neither reads the states of others'
+// blocks, whose lines the other processor has.
 //
-// Thread rule: everything but `remote`, `next_remote` and the transition live -> remote belongs to the owning heap.
+//   SL-1  state[u] != 0 only where a block starts; block b starts at unit b * size_class
+//   SL-2  a block that is in `free` is neither live nor in `remote`; one in `remote` is not live; no other bits are set
+//   SL-3  a slab with all blocks in `free` is in its owner's list `empty`, one with some in `partial`
+//
+// Thread rule: everything but `remote`, `next_remote` and the transition live -> free belongs to the owning heap.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "base/bits.hpp"
+#include "base/counter.hpp"
 #include "blocks/size_class.hpp"
 #include "pages/page_desc.hpp"
 
@@ -18,31 +26,25 @@ namespace rtpool::blocks {
 
 using State = std::atomic<std::uint16_t>;
 
-inline constexpr std::uint16_t k_live = 0x8000;      // low twelve bits: the size that was asked for
-inline constexpr std::uint16_t k_magazine = 0x4000;  // free, at hand
-inline constexpr std::uint16_t k_listed = 0x2000;    // free, in the slab's list; low ten bits: next unit
-inline constexpr std::uint16_t k_remote = 0x1000;    // freed by another thread; low ten bits: next unit
+inline constexpr std::uint16_t k_live = 0x8000;  // low twelve bits: the size that was asked for
+inline constexpr std::uint16_t k_free = 0x4000;  // was alive once: at hand, in its slab, or freed by another thread
 inline constexpr std::uint16_t k_small_size_mask = 0xFFF;
 static_assert(k_largest_small <= k_small_size_mask);
-inline constexpr std::uint16_t k_unit_mask = 0x3FF;
-inline constexpr std::uint16_t k_no_unit = 0x3FF;  // no block starts at unit 1023: slabs that long hold classes above 32
 
 struct alignas(64) Slab {
   // What other threads read and write: a line that the owner seldom touches.
   char* base;
   std::uint32_t size_class;
   pages::PageIndex first_page;
-  std::uint16_t pages;
-  std::uint16_t capacity;
-  std::atomic<std::uint16_t> remote;  // unit of the first remotely freed block, k_no_unit for none
+  std::atomic<std::uint64_t> remote;  // bit b: another thread has freed block b, and the owner has not yet taken it back
   Slab* next_remote;
+  std::uint16_t pages;
 
   // The owner's.
   alignas(64) Slab* prev;
   Slab* next;
-  std::uint16_t free;
-  std::uint16_t carved;     // blocks ever used; the rest has never been touched
-  std::uint16_t list_head;  // unit of the first free block, k_no_unit for none
+  std::uint64_t free;  // bit b: block b is free and not at hand
+  std::uint64_t all;   // a bit for each block
   std::uint64_t aged;  // of an empty one: 1 + the epoch in which it was last used, 0 if that is not known yet
 
   State* states() noexcept { return reinterpret_cast<State*>(this + 1); }
@@ -52,36 +54,32 @@ struct alignas(64) Slab {
     return sizeof(Slab) + slab_units(size_class) * sizeof(State);
   }
 
-  void initialise(char* at, pages::PageIndex first, unsigned cls) noexcept {
+  void initialise(char* at, pages::PageIndex begin, unsigned cls) noexcept {
     base = at;
     size_class = cls;
-    first_page = first;
+    first_page = begin;
     pages = static_cast<std::uint16_t>(slab_pages(cls));
-    capacity = static_cast<std::uint16_t>(slab_units(cls) / cls);
-    free = capacity;
-    carved = 0;
-    list_head = k_no_unit;
-    remote.store(k_no_unit, std::memory_order_relaxed);
+    all = ~std::uint64_t{0} >> (64 - slab_blocks(cls));
+    free = all;
+    remote.store(0, std::memory_order_relaxed);
     prev = next = next_remote = nullptr;
     aged = 0;
+#if defined(RTPOOL_THREAD_SANITIZER) || defined(atomic)
     for (unsigned unit = 0; unit < slab_units(cls); ++unit) states()[unit].store(0, std::memory_order_relaxed);
+#else
+    std::memset(static_cast<void*>(states()), 0, slab_units(cls) * sizeof(State));  // a loop of atomic stores is no vector's
+#endif
   }
 
-  // Takes one free block; its state is the caller's to set. `free` must not be 0. O(1).
+  bool is_empty() const noexcept { return free == all; }
+  // Takes one free block and returns the unit it starts at; `free` must not be 0. The lowest first, so that what was never used
+  // stays so. O(1).
   unsigned take() noexcept {
-    --free;
-    if (list_head == k_no_unit) return carved++ * size_class;
-    const unsigned unit = list_head;
-    list_head = states()[unit].load(std::memory_order_relaxed) & k_unit_mask;
-    return unit;
+    const unsigned block = rtpool::base::lowest_bit(free);
+    free &= free - 1;
+    return block * size_class;
   }
-
-  // Puts a block back. O(1).
-  void put(unsigned unit) noexcept {
-    states()[unit].store(static_cast<std::uint16_t>(k_listed | list_head), std::memory_order_relaxed);
-    list_head = static_cast<std::uint16_t>(unit);
-    ++free;
-  }
+  std::uint64_t bit_of(unsigned unit) const noexcept { return std::uint64_t{1} << block_at_unit(size_class, unit); }
 };
 static_assert(sizeof(Slab) == 128 && sizeof(State) == 2);
 

@@ -1,4 +1,5 @@
 // Statistics, trimming, freezing, and the walk of all invariants.
+#include <bit>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -191,7 +192,7 @@ struct Walked {
   ObjectArenas::Walked objects;
 };
 
-// PG-1: every committed page belongs to exactly one run. Adds up what is alive or remotely freed. PoolImpl::hold_pages.
+// PG-1: every committed page belongs to exactly one run. Adds up what is alive, remotely freed or at hand. PoolImpl::hold_pages.
 CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
   const PageIndex committed = pool.store_.committed_pages();
   const PageDesc* const descs = pool.store_.view().descs;
@@ -215,12 +216,12 @@ CheckResult walk_pages(PoolImpl& pool, Walked* walked) noexcept {
       const blocks::Slab& slab = *blocks::slab_of_page(desc, page);
       for (unsigned unit = 0; unit < blocks::slab_units(slab.size_class); ++unit) {
         const std::uint16_t unit_state = slab.states()[unit].load(std::memory_order_relaxed);
-        if (unit_state == 0) continue;
-        if (unit % slab.size_class != 0) return broken("SL-1", page, "block state off the block grid");
-        if ((unit_state & (blocks::k_live | blocks::k_remote)) == 0) continue;
-        walked->live_bytes += blocks::class_bytes(slab.size_class);
-        ++walked->live_count;
+        if (unit_state != 0 && unit % slab.size_class != 0) return broken("SL-1", page, "block state off the block grid");
       }
+      // Not by their states: others free meanwhile.
+      const auto taken = static_cast<std::uint64_t>(std::popcount(slab.all & ~slab.free));
+      walked->live_bytes += taken * blocks::class_bytes(slab.size_class);
+      walked->live_count += taken;
     }
     if (state == RunState::heap || state == RunState::remote || state == RunState::slab) {
       walked->owned_bytes += std::size_t{length} * os::k_page_size;
@@ -250,6 +251,7 @@ CheckResult Pool::check() noexcept {
     counted.live_bytes += heap.live_bytes();
     counted.live_count += heap.live_count();
     counted.owned_bytes += heap.owned_bytes();
+    heap.count_at_hand(&counted.live_count, &counted.live_bytes);
     if (const char* const id = result.ok ? heap.validate() : nullptr) result = broken(id, heap.index(), "a thread heap is inconsistent");
   });
   if (result.ok && (counted.live_bytes != walked.live_bytes || counted.live_count != walked.live_count)) {

@@ -9,26 +9,35 @@ namespace rtpool::pool {
 
 using blocks::Heap;
 
+Heap* PoolImpl::take_heap_locked(bool may_grow) noexcept {
+  if (orphan_count_ != 0) return heaps_[orphans_[--orphan_count_]].load(std::memory_order_relaxed);
+  const std::uint32_t index = heap_count_.load(std::memory_order_relaxed);
+  if (index == k_max_heaps) return nullptr;
+  void* const record = store_.take_record(sizeof(Heap), may_grow);
+  if (record == nullptr) return nullptr;
+  auto* const heap = new (record) Heap(store_, index, symmetric_, attention_.load(std::memory_order_relaxed));
+  heaps_[index].store(heap, std::memory_order_release);
+  heap_count_.store(index + 1, std::memory_order_release);
+  return heap;
+}
+
 Heap* PoolImpl::thread_heap() noexcept {
   if (Heap* const heap = find_heap(*this)) return heap;
   Heap* heap = nullptr;
   {
     const std::lock_guard guard(control_lock_);
-    if (orphan_count_ != 0) {
-      heap = heaps_[orphans_[--orphan_count_]].load(std::memory_order_relaxed);
-    } else {
-      const std::uint32_t index = heap_count_.load(std::memory_order_relaxed);
-      if (index == k_max_heaps) return nullptr;
-      void* const record = store_.take_record(sizeof(Heap), frozen_.load(std::memory_order_relaxed) == Frozen::no);
-      if (record == nullptr) return nullptr;
-      heap = new (record) Heap(store_, index, symmetric_, attention_.load(std::memory_order_relaxed));
-      heaps_[index].store(heap, std::memory_order_release);
-      heap_count_.store(index + 1, std::memory_order_release);
-    }
+    heap = take_heap_locked(frozen_.load(std::memory_order_relaxed) == Frozen::no);
   }
-  if (remember_heap(*this, heap)) return heap;
+  if (heap == nullptr || remember_heap(*this, heap)) return heap;
   abandon(*heap);
   return nullptr;
+}
+
+void PoolImpl::give_heap_to_stranger() noexcept {
+  if (debug_ != nullptr || frozen_.load(std::memory_order_relaxed) != Frozen::no || !control_lock_.try_lock()) return;
+  Heap* const heap = take_heap_locked(true);
+  control_lock_.unlock();
+  if (heap != nullptr && !remember_heap(*this, heap)) abandon(*heap);
 }
 
 void PoolImpl::abandon(Heap& heap) noexcept {

@@ -164,6 +164,9 @@ struct PoolImpl : Pool {
   void leave_and_release(void* block, blocks::Heap& heap) noexcept;
   bool release_recorded(void* block, blocks::Heap& heap) noexcept;
   void release_run(void* block, blocks::Heap& heap, std::uint64_t first) noexcept;
+  void release_of_other(void* block, blocks::Heap& heap) noexcept;
+  // A live block of another heap; false: somebody else has freed it meanwhile.
+  bool free_remote(const Found& found, std::size_t* requested) noexcept;
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
   void* resize_block(void* block, std::size_t size) noexcept;
   void* resize_debug_block(void* block, std::size_t size) noexcept;
@@ -193,6 +196,10 @@ struct PoolImpl : Pool {
 
   // --- heaps.cpp ---
   blocks::Heap* thread_heap() noexcept;  // makes or adopts one; nullptr: too many threads or no memory
+  blocks::Heap* take_heap_locked(bool may_grow) noexcept;  // control_lock_ held; a new one, or an orphan
+  // For a thread that has none and frees much: its frees cost no atomic operation for their counts then. Does nothing while frozen, or
+  // where it would have to wait for a lock; may enter the kernel for the heap's record.
+  void give_heap_to_stranger() noexcept;
   void abandon(blocks::Heap& heap) noexcept;
   // Between them no thread is inside any heap but the caller's own, which the caller must not be inside of either.
   void stop_heaps() noexcept;    // control_lock_ held

@@ -43,14 +43,14 @@ template <class Other>
       return self.release_run(block, heap, page);
     }
     if (RTPOOL_LIKELY(heap.push_small_and_leave(block, page * blocks::k_page_units, desc))) return;
-    return self.leave_and_release(block, heap);
+    return self.release_of_other(block, heap);
   }
   const std::uint64_t unit = std::rotl(page, k_page_bits - k_unit_bits);
   if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units)) &&
       RTPOOL_LIKELY(heap.push_small_and_leave(block, unit, view.descs[unit / blocks::k_page_units]))) {
     return;
   }
-  self.leave_and_release(block, heap);
+  self.release_of_other(block, heap);
 }
 
 }  // namespace
@@ -85,6 +85,24 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
   }
   trace::recorder().ended(end, may_wait());
   return true;
+}
+
+// A block of another heap, or none of those that hits serve. Nobody wants attention, so that nothing is to be told, learned or
+// cleared.
+[[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap) noexcept {
+  if (const Found found = find_block<true>(block); found.place == Place::live && found.owner != &heap) {
+    if (std::size_t requested = 0; free_remote(found, &requested)) {
+      heap.count_given(found.granted, requested);
+      heap.lock.leave_fast();
+      return;
+    }
+  }
+  leave_and_release(block, heap);
+}
+
+bool PoolImpl::free_remote(const Found& found, std::size_t* requested) noexcept {
+  return found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, requested)
+                               : found.owner->free_remote(found.first, requested);
 }
 
 // A run of the heap whose bin is not the one that hits look at.
@@ -198,17 +216,13 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     return;
   }
   std::size_t requested = 0;
-  const bool freed = found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, &requested)
-                                           : found.owner->free_remote(found.first, &requested);
-  if (!freed) return misuse(block, Place::not_live, "free");
+  if (!free_remote(found, &requested)) return misuse(block, Place::not_live, "free");
   if (own != nullptr) {
     own->lock.enter();
-    own->stats.given_bytes.add(found.granted);
-    own->stats.given_count.add(1);
-    own->stats.given_requested.add(requested);
+    own->count_given(found.granted, requested);
     own->lock.leave();
-  } else {
-    stranger_frees_.add(found.granted, requested);
+  } else if (stranger_frees_.add(found.granted, requested)) {
+    give_heap_to_stranger();
   }
 }
 

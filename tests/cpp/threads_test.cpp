@@ -16,6 +16,7 @@
 #include "fake_memory.hpp"
 #include "pages/page_desc.hpp"
 #include "pool/pool.hpp"
+#include "pool/pool_impl.hpp"
 
 namespace rtpool::pool {
 namespace {
@@ -141,6 +142,31 @@ TEST_F(ThreadsTest, ProducerAndConsumerStayBounded) {
 }
 
 // Hits write descriptors: threads whose blocks' descriptors share a cache line slow each other down.
+// A thread that only frees comes to have a heap, for its counts; while the pool is frozen it does without.
+TEST_F(ThreadsTest, WhoFreesMuchGetsAHeap) {
+  const PoolImpl& pool = impl(*pool_);
+  for (const bool frozen : {true, false}) {
+    std::vector<void*> blocks;
+    for (int i = 0; i < 6'000; ++i) blocks.push_back(pool_->allocate(i % 16 == 0 ? 8'192 : 64 + i % 3'000));
+    if (frozen) pool_->freeze(OnMiss::fallback);
+    const std::uint64_t before = pool_->stats().remote_frees;
+    std::thread([&] {
+      for (void* const block : blocks) pool_->release(block);
+      pool_->release(blocks[0]);  // a second time
+      pool_->release(blocks[1]);
+    }).join();
+    if (frozen) pool_->unfreeze();
+    EXPECT_EQ(pool.heap_count_.load(), frozen ? 1U : 2U);
+    const Stats stats = pool_->stats();
+    EXPECT_EQ(stats.remote_frees - before, blocks.size());
+    EXPECT_EQ(stats.current_count, 0U);
+    EXPECT_EQ(stats.current_bytes, 0U);
+    EXPECT_EQ(stats.requested_bytes, 0U);
+    EXPECT_EQ(stats.misuses, frozen ? 2U : 4U);
+    EXPECT_TRUE(pool_->check().ok);
+  }
+}
+
 TEST_F(ThreadsTest, SmallRunsOfTwoThreadsShareNoLineOfDescriptors) {
   constexpr std::size_t k_line = std::size_t{os::k_page_size} * pages::k_line_pages;
   pool_->release(pool_->allocate(std::size_t{4} << 20));  // room for whole lines

@@ -131,6 +131,91 @@ TEST_F(HeapSchedules, RemotelyFreedSmallBlocksComeBackOnce) {
   expect_all("remote small blocks", run(prepare, {first, [=](StoreState& s) { free(s, 2); }, drain}, {3}));
 }
 
+TEST_F(HeapSchedules, ADoubleFreeOfASmallBlockByTwoThreadsIsSeenByOne) {
+  static blocks::Slab* slab;
+  static unsigned unit;
+  static int freed;
+  const auto prepare = [](StoreState& state) {
+    pages::GrowthFailure failure;
+    const unsigned cls = blocks::class_of(4000);
+    expect(state.heap->add_slab(cls, true, &failure) && state.heap->refill(cls), "there is a slab");
+    auto* const block = static_cast<char*>(state.heap->pop_small(4000).block);
+    state.heap->raise_peak();
+    const auto page = static_cast<pages::PageIndex>(static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size);
+    slab = blocks::slab_of_page(state.store.view().descs[page], page);
+    unit = static_cast<unsigned>(static_cast<std::size_t>(block - slab->base) / blocks::k_unit);
+    freed = 0;
+  };
+  const auto free = [](StoreState& state) {
+    std::size_t requested = 0;
+    freed += state.heap->free_remote(*slab, unit, &requested) ? 1 : 0;
+    expect(freed <= 1, "a second free is none");
+  };
+  const auto drain = [](StoreState& state) { state.heap->drain(64); };
+  expect_all("double free of a small block", run(prepare, {free, free, drain}, {}));
+}
+
+// What is taken back is handed out again, while others go on freeing blocks of the slab.
+TEST_F(HeapSchedules, SmallBlocksAreHandedOutOnceWhileOthersFree) {
+  static blocks::Slab* slab;
+  static unsigned units[2];
+  static char* first;
+  const auto prepare = [](StoreState& state) {
+    pages::GrowthFailure failure;
+    const unsigned cls = blocks::class_of(4000);
+    expect(state.heap->add_slab(cls, true, &failure), "there is a slab");
+    while (state.heap->refill(cls)) {
+      while (auto* const block = static_cast<char*>(state.heap->pop_small(4000).block)) {
+        state.heap->raise_peak();
+        const auto page = static_cast<pages::PageIndex>(static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size);
+        slab = blocks::slab_of_page(state.store.view().descs[page], page);
+        units[0] = units[1];
+        units[1] = static_cast<unsigned>(static_cast<std::size_t>(block - slab->base) / blocks::k_unit);
+      }
+    }
+    first = slab->base;
+  };
+  const auto free = [](unsigned which) {
+    return [which](StoreState& state) {
+      std::size_t requested = 0;
+      expect(state.heap->free_remote(*slab, units[which], &requested), "a live block can be freed");
+    };
+  };
+  const auto owner = [](StoreState& state) {
+    const unsigned cls = blocks::class_of(4000);
+    char* had[2] = {};
+    for (char*& block : had) {
+      state.heap->drain(1);
+      if (!state.heap->refill(cls)) continue;
+      block = static_cast<char*>(state.heap->pop_small(4000).block);
+      const auto unit = static_cast<unsigned>(static_cast<std::size_t>(block - first) / blocks::k_unit);
+      expect(unit == units[0] || unit == units[1], "what was freed is handed out");
+    }
+    expect(had[0] == nullptr || had[0] != had[1], "once");
+    for (char* const block : had) {
+      if (block != nullptr) state.heap->free_small(*slab, static_cast<unsigned>(static_cast<std::size_t>(block - first) / blocks::k_unit));
+    }
+  };
+  const auto outcome = [&] {
+    static std::unique_ptr<StoreState> state;
+    Scenario scenario;
+    scenario.begin = [&] {
+      state = std::make_unique<StoreState>();
+      prepare(*state);
+    };
+    scenario.threads = {[&] { free(0)(*state); }, [&] { free(1)(*state); }, [&] { owner(*state); }};
+    scenario.end = [] {
+      while (state->heap->drain(64)) {
+      }
+      expect(state->heap->validate() == nullptr, "the heap is whole");
+      expect(state->heap->live_count() == 16 - 2, "what was freed is no longer alive");
+    };
+    scenario.clean_up = [] { state.reset(); };
+    return explore(scenario, {2});
+  };
+  expect_all("small blocks handed out again", outcome());
+}
+
 TEST_F(HeapSchedules, PendingFreesAreDrainedWhole) {
   static pages::PageIndex runs[3];
   const auto prepare = [](StoreState& state) {
