@@ -27,15 +27,17 @@ def run(
     found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for turn in range(arguments.rounds):
         for suite in suites:
-            if suite in ("producer_consumer", "waste") and turn > 0:
-                continue  # long enough, or the same every time
+            if suite == "waste" and turn > 0:
+                continue  # the same every time
             shift = turn % len(taking_part)
             order = [*taking_part[shift:], *taking_part[:shift]]
             for contestant in order if turn % 2 == 0 else reversed(order):
                 name = "glibc" if contestant.name == "numpy" else contestant.name
                 progress.step(f"{suite}, {name}")
                 program = "core_bench_rtpool" if name == "rtpool" else "core_bench_malloc"
-                command = [str(folder / program), "--json", "--quick", "--suite", suite]
+                # Many turns of few rounds: a machine's speed changes between them.
+                rounds = "2" if arguments.rounds > 10 else "5"
+                command = [str(folder / program), "--json", "--rounds", rounds, "--suite", suite]
                 environment = {**os.environ, **contestant.environment}
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
                 if done.returncode != 0:
@@ -45,15 +47,24 @@ def run(
                     for field, value in measured.items():
                         fields.setdefault(field, []).append(value)
     progress.close()
-    rows: list[dict[str, Any]] = []
+    rows = _kept(arguments, suites)
     for (suite, label, name), fields in found.items():
-        row: dict[str, Any] = {"suite": suite, "case": label, "contestant": name}
+        row: dict[str, Any] = {"suite": suite, "case": label, "contestant": name, "rounds": arguments.rounds}
         for field, values in fields.items():
             # The least of the least and the most of the most; of everything else the median.
             pick = {"min": min, "scaling_min": min, "max": max, "scaling_max": max}.get(field, statistics.median)
             row[field] = pick(values)
         rows.append(row)
+    rows.sort(key=lambda row: _SUITES.index(row["suite"]))
     return {"contestants": [c.name for c in taking_part], "rows": rows, "rounds": arguments.rounds}, _table(rows)
+
+
+def _kept(arguments: argparse.Namespace, suites: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the results as they are whose suites are not measured now (``--keep``)."""
+    if not arguments.keep:
+        return []
+    report = json.loads((arguments.results / "core.json").read_text(encoding="utf-8"))
+    return [row for row in report["rows"] if row["suite"] not in suites]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -87,7 +98,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
             continue
         lines.append(f"\n{suite.replace('_', ' ')}")
         for row in mine:
-            figures = {field: value for field, value in row.items() if field not in ("suite", "case", "contestant")}
+            about = ("suite", "case", "contestant", "rounds")
+            figures = {field: value for field, value in row.items() if field not in about}
             text = ", ".join(f"{field} {value:.4g}" for field, value in figures.items())
             lines.append(f"{row['contestant']:<12}{row['case']:<26}{text}")
     return "\n".join(lines).strip("\n")

@@ -47,6 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=float, default=0.15, help="seconds of a turn, roughly (default: %(default)s)")
     parser.add_argument("--build", type=Path, help="core, idle: the build folder with bench/cpp in it")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder for the result files")
+    parser.add_argument("--keep", action="store_true", help="core: with --cases, the other cases' results stay")
     parser.add_argument("--dry", action="store_true", help="print the table, write nothing")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or not arguments.batch > 0:

@@ -162,7 +162,7 @@ void run_threads(const Allocator& a, Report& report, unsigned rounds) {
 }
 
 void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds) {
-  constexpr std::size_t k_blocks = 10'000'000;
+  constexpr std::size_t k_blocks = 2'000'000;
   std::vector<double> per_block;
   Consumed worst;
   std::uint64_t most_resident = 0;
@@ -216,7 +216,7 @@ void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds) 
     worst.free_max = std::max(worst.free_max, consumed.free_max);
   }
   const Spread s = spread(per_block);
-  report.add("producer_consumer", "10,000,000 blocks",
+  report.add("producer_consumer", "2,000,000 blocks",
              {{"median", s.median, "ns"},
               {"min", s.min, "ns"},
               {"max", s.max, "ns"},

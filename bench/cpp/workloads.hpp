@@ -17,7 +17,7 @@ void run_batches(const Allocator& a, Report& report, unsigned rounds);
 void run_mixed(const Allocator& a, Report& report, unsigned rounds);
 // One thread against as many as there are processors (at most 4), each with sizes of its own.
 void run_threads(const Allocator& a, Report& report, unsigned rounds);
-// One thread allocates, another releases: 10 million blocks of 64 B to 4 KiB through a ring of 1,024.
+// One thread allocates, another releases: 2 million blocks of 64 B to 4 KiB through a ring of 1,024.
 void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds);
 // The same with blocks of one size, many short rounds: what it costs a block.
 void run_handoff(const Allocator& a, Report& report, unsigned rounds);

@@ -145,7 +145,14 @@ def core_producer(data: Data) -> Table:
 
 def core_ahead(data: Data) -> Table:
     """Where another allocator of the core's benchmark is ahead by more than a tenth; where there is none, that."""
-    compared = {"pairs": "median", "batches": "median", "mixed": "mean", "producer_consumer": "median"}
+    compared = {
+        "pairs": "median",
+        "batches": "median",
+        "mixed": "mean",
+        "threads": "all_threads",
+        "handoff": "median",
+        "producer_consumer": "median",
+    }
     body = []
     for suite, figure in compared.items():
         found = [row for row in rows(data, suite=suite) if suite != "mixed" or "alive" in row["case"]]
