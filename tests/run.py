@@ -12,9 +12,9 @@ reason. The last line is `N passed, N failed, N skipped`; the exit code is 0 if 
     python3 tests/run.py --only python lint     some steps
     python3 tests/run.py --skip asan tsan numpy     all but some
 
-Two lanes of steps run side by side: what is compiled steps aside (`nice`) for what runs in Python, real-time loops
-among it. Each command has a deadline (bounded.py), each Python test as well: what hangs is named and shown with its
-stacks, and the whole ends within half an hour. A machine that is too slow for that: `--minutes 120`.
+Steps run side by side; all step aside (`nice`) for the Python tests with real-time loops among them. Each command has a
+deadline (bounded.py), each Python test as well: what hangs is named and shown with its stacks, and the whole ends
+within half an hour. A machine that is too slow for that: `--minutes 120`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,26 @@ ROOT = Path(__file__).resolve().parent.parent
 BOUNDED = ROOT / "tests" / "bounded.py"
 WORK = ROOT / "build" / "tests"
 # Line numbers only: full debug information doubles the time to build.
-SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
+# Several sources at a time: most of what they take to compile is headers. The build for release takes each by itself,
+# so that each includes what it uses.
+TOGETHER = ["-Dunity=on", "-Dunity_size=6"]
+SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false", *TOGETHER]
 WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined"]
+# Tests of programs, pages and builds, which run beside the others: folders of tests/python.
+PROGRAMS = ("cli", "dask", "docs", "interface", "module", "notebook", "pictures", "replay", "startup", "trace")
 BUILD_REQUIREMENTS = ["meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0"]
 # Seconds in a run of MINUTES: what a command may take, pytest as a whole, and each of its tests. A test that does not
 # end then fails and the others go on; where no signal ends it, it is named and pytest ends a little later.
 MINUTES = 30.0
 A_COMMAND, ALL_PYTHON_TESTS, A_PYTHON_TEST, A_HUNG_TEST = 600.0, 1200.0, 120.0, 180.0
+
+
+# What mypy looks at, together where no two have the same name.
+SCRIPTS = (
+    ("tests/run.py", "tests/bounded.py", "tests/numpy_suite/compare.py", "tests/fuzz/long_run.py", "docs/build.py"),
+    ("tests/load/run.py", "tests/stress/long_run.py"),
+    ("bench/run.py",),
+)
 
 
 class Skipped(Exception):
@@ -158,7 +171,7 @@ class Runner:
 
 
 def environment(runner: Runner) -> Result:
-    """Make the environment and install rtpool in it."""
+    """Make the environment and install rtpool in it, from the build folder of the core's tests: same objects."""
     if not Path(runner.python).exists():
         command = [sys.executable, "-m", "venv", "--clear", str(runner.venv)]
         code = runner.run(*command)
@@ -166,10 +179,23 @@ def environment(runner: Runner) -> Result:
             raise Failed("no virtual environment can be made; on Debian and Ubuntu: apt-get install python3-venv")
     pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     runner.must("pip cannot install what the build needs", *pip, *BUILD_REQUIREMENTS)
-    runner.must("rtpool cannot be built and installed", *pip, "--no-build-isolation", f"{ROOT}[test,examples]")
+    pip += ["--no-build-isolation", f"--config-settings=build-dir={_configure_core(runner)}"]
+    pip += ["--config-settings=compile-args=binding"]
+    extras = "quick" if runner.quick else "test,examples,docs"
+    runner.must("rtpool cannot be built and installed", *pip, f"{ROOT}[{extras}]")
     if not runner.quick and shutil.which("chromium") is None:
         _install_package(runner, "chromium")  # for the tests of pages, which are skipped without
     return Result()
+
+
+def _configure_core(runner: Runner) -> Path:
+    """The build folder of the binding and, where there is GoogleTest, of the core's tests."""
+    try:
+        _find_googletest(runner)
+        options = ["-Dcore_tests=true", "-Dcore_bench=true", "-Dtogether=true"]
+    except Skipped:
+        options = []  # the step says why
+    return _configure(runner, "core", options, python=True)
 
 
 def _install_package(runner: Runner, package: str) -> bool:
@@ -203,16 +229,25 @@ def _find_googletest(runner: Runner) -> None:
     raise Skipped("GoogleTest is missing; on Debian and Ubuntu: apt-get install libgtest-dev")
 
 
+def _configure(
+    runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None, python: bool = False
+) -> Path:
+    """Configure a build folder of its own, if it is not yet, and give it."""
+    build = WORK / folder
+    options = [f"-Dpython={str(python).lower()}", *options]
+    asked = build / "asked.txt"
+    if not (build / "build.ninja").exists() or not asked.exists() or asked.read_text() != repr(options):
+        shutil.rmtree(build, ignore_errors=True)
+        if (code := runner.run("meson", "setup", str(build), str(ROOT), *options, variables=variables)) != 0:
+            raise Failed(f"meson setup: exit code {code}")
+        asked.write_text(repr(options))
+    return build
+
+
 def _build(runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None) -> Path:
     """Configure and build a folder of its own, and give it."""
-    build = WORK / folder
-    if not (build / "build.ninja").exists():
-        shutil.rmtree(build, ignore_errors=True)
-        setup = ["meson", "setup", str(build), str(ROOT), "-Dpython=false", *options]
-        if (code := runner.run(*setup, variables=variables)) != 0:
-            raise Failed(f"meson setup: exit code {code}")
-    if not runner.quick:
-        runner.must("build", "ninja", "-C", str(build))
+    build = _configure(runner, folder, options, variables)
+    runner.must("build", "ninja", "-C", str(build))
     return build
 
 
@@ -245,7 +280,9 @@ def _ended_otherwise(log: Path) -> list[str]:
 def core(runner: Runner) -> Result:
     """Run the core's tests as it is released, and its schedules; the core's benchmark must build."""
     _find_googletest(runner)
-    build = _build(runner, "core", ["-Dcore_tests=true", "-Dcore_bench=true"])
+    build = _configure_core(runner)
+    if not runner.quick:  # else `meson test` builds what it runs
+        runner.must("build", "ninja", "-C", str(build))
     return _googletest(runner, build, *(["--suite", "core"] if runner.quick else []))
 
 
@@ -320,16 +357,26 @@ def fuzz(runner: Runner) -> Result:
 
 def python(runner: Runner) -> Result:
     """Run the Python tests against the installed package."""
+    return _pytest(runner, *(f"--ignore=tests/python/{folder}" for folder in PROGRAMS), "tests/python")
+
+
+def programs(runner: Runner) -> Result:
+    """Run the Python tests of programs, pages and builds."""
     if not runner.quick and ctypes.util.find_library("portaudio") is None:
         _install_package(runner, "libportaudio2")  # for the page about audio; skipped without
-    report, now = WORK / "pytest.xml", WORK / "pytest.now"
+    return _pytest(runner, *(f"tests/python/{folder}" for folder in PROGRAMS))
+
+
+def _pytest(runner: Runner, *selection: str) -> Result:
+    report, now = WORK / f"{runner.step}.xml", WORK / f"{runner.step}.now"
     report.unlink(missing_ok=True)
     command = [runner.python, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "timeout_method=signal"]
+    command += ["-o", f"cache_dir={WORK / f'{runner.step}.cache'}"]
     command += [f"--timeout={runner.clock.scale * A_PYTHON_TEST:.0f}", *(["-m", "not slow"] if runner.quick else [])]
     variables = {"RTPOOL_TEST_NOW": str(now)}
     hung: list[str] = []
     try:
-        code = runner.run(*command, "tests/python", variables=variables, seconds=ALL_PYTHON_TESTS, now=now)
+        code = runner.run(*command, *selection, variables=variables, seconds=ALL_PYTHON_TESTS, now=now)
     except Failed as reason:
         if not report.exists():
             raise
@@ -344,14 +391,14 @@ def python(runner: Runner) -> Result:
 def lint(runner: Runner) -> Result:
     """Check style, and types in strict mode."""
     result = Result()
+    mypy = [runner.python, "-m", "mypy", "--strict"]
     checks = {
-        "ruff": [runner.python, "-m", "ruff", "check", "."],
-        "mypy over the package": [runner.python, "-m", "mypy", "--strict", "-p", "rtpool"],
+        "ruff check": [runner.python, "-m", "ruff", "check", "."],
+        "ruff format": [runner.python, "-m", "ruff", "format", "--check", "numpy_handler", "tests/python", "examples"],
+        "mypy over the package": [*mypy, "-p", "rtpool"],
     }
-    checked = ("tests/run.py", "tests/numpy_suite/compare.py", "tests/load/run.py", "tests/fuzz/long_run.py")
-    for script in (*checked, "tests/bounded.py", "tests/stress/long_run.py", "bench/run.py", "docs/build.py"):
-        mypy = [runner.python, "-m", "mypy", "--strict", "--ignore-missing-imports"]
-        checks[f"mypy over {script}"] = [*mypy, script]
+    for scripts in SCRIPTS:
+        checks[f"mypy over {' '.join(scripts)}"] = [*mypy, "--ignore-missing-imports", *scripts]
     for name, command in checks.items():
         if runner.run(*command) == 0:
             result.passed += 1
@@ -371,25 +418,23 @@ def numpy(runner: Runner) -> Result:
 
 def docs(runner: Runner) -> Result:
     """Build the documentation site, warnings being errors. Its examples are run with the Python tests."""
-    pip = [runner.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    runner.must("pip cannot install what the documentation needs", *pip, "--no-build-isolation", f"{ROOT}[docs]")
     code = runner.run(runner.python, "docs/build.py", "--here")
     return Result(passed=1) if code == 0 else Result(failures=["the documentation does not build"])
 
 
+# As many at a time as there are processors and one more, each as soon as there is room for it.
 STEPS: dict[str, Callable[[Runner], Result]] = {
-    "core": core,
     "python": python,
-    "lint": lint,
-    "numpy": numpy,
-    "asan": asan,
+    "programs": programs,
+    "core": core,
     "tsan": tsan,
+    "asan": asan,
     "fuzz": fuzz,
+    "numpy": numpy,
     "docs": docs,
+    "lint": lint,
 }
-QUICK = ("core", "python", "lint")
-# What runs side by side, each in this order.
-LANES = {("docs", "python", "numpy", "lint"): (), ("core", "asan", "fuzz", "tsan"): ("nice", "-n", "10")}
+QUICK = ("python", "programs", "core", "lint")
 
 
 def _read_junit(path: Path) -> Result:
@@ -432,10 +477,6 @@ def _perform(runner: Runner, step: Callable[[Runner], Result]) -> Result:
     return result
 
 
-def _perform_lane(names: list[str], clock: Clock, quick: bool, prefix: tuple[str, ...]) -> list[Result]:
-    return [_perform(Runner(name, clock, quick, prefix), STEPS[name]) for name in names]
-
-
 def _grouped(skips: list[str]) -> list[str]:
     """Say each reason once, with the test it was given for or their number."""
     by_reason: dict[str, list[str]] = {}
@@ -455,21 +496,23 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a first answer: the shorter tests of " + ", ".join(QUICK))
     parser.add_argument("--minutes", type=float, default=MINUTES, help="when all has ended, or is ended (%(default)g)")
     arguments = parser.parse_args()
-    wanted = [name for name in arguments.only or (QUICK if arguments.quick else STEPS) if name not in arguments.skip]
+    chosen = arguments.only or (QUICK if arguments.quick else STEPS)
+    wanted = [name for name in STEPS if name in chosen and name not in arguments.skip]
     clock = Clock(arguments.minutes)
     total = _perform(Runner("environment", clock, arguments.quick), environment)
     if not total.failures:
-        with ThreadPoolExecutor(len(LANES)) as executor:
-            lanes = []
-            for lane, prefix in LANES.items():
-                names = [name for name in lane if name in wanted]
-                lanes.append(executor.submit(_perform_lane, names, clock, arguments.quick, prefix))
+        with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as executor:
+            steps = []
+            for name in wanted:
+                prefix = () if name == "python" else ("nice", "-n", "10")
+                runner = Runner(name, clock, arguments.quick, prefix)
+                steps.append(executor.submit(_perform, runner, STEPS[name]))
             try:
-                wait(lanes)
+                wait(steps)
             except KeyboardInterrupt:
                 clock.stop()
-            for result in (result for lane in lanes for result in lane.result()):
-                total.add(result)
+            for step in steps:
+                total.add(step.result())
         total.skips += [f"{name}: left out by option" for name in STEPS if name not in wanted]
     for line in _grouped(total.skips):
         print(f"skipped: {line}")

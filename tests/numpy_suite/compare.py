@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,9 @@ def parse_arguments() -> argparse.Namespace:
         "--label", choices=["fast", "full"], default="fast", help="as numpy.test(): full has the slow tests too"
     )
     parser.add_argument("--python", action="append", default=[], metavar="3.X=PATH", help="an interpreter to use")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pytest-xdist workers (0: none)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes of both runs together (above 2: pytest-xdist)"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "numpy_suite", help="environments and records")
     parser.add_argument("--results", type=Path, help="folder for the result files (default with --numpy: results/)")
     parser.add_argument(
@@ -146,9 +150,13 @@ def compare(python: str, env: dict[str, str], arguments: argparse.Namespace) -> 
     core = "numpy._core" if environments.release(found["numpy"]) >= (2, 0) else "numpy.core"
     tests = [name.format(core=core) for name in PARTS[arguments.part]]
     label = ["-m", "not slow"] if arguments.label == "fast" else []
-    options = [*label, *(["-n", str(arguments.jobs)] if arguments.jobs else [])]
+    runs = [False] if arguments.baseline_only else [False, True]
+    # Side by side: a run in one process collects once and sends nothing from process to process.
+    workers = arguments.jobs // len(runs)
+    options = [*label, *(["-n", str(workers)] if workers > 1 else [])]
     began = time.monotonic()
-    without = run_suite(python, env, tests, options, activate=False)
+    with ThreadPoolExecutor(len(runs) if arguments.jobs > 1 else 1) as executor:
+        without, *more = executor.map(partial(run_suite, python, env, tests, options), runs)
     result: dict[str, Any] = {
         "versions": found,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()} {platform.release()}",
@@ -159,8 +167,7 @@ def compare(python: str, env: dict[str, str], arguments: argparse.Namespace) -> 
         "without": without.counts(),
         "failed_without": sorted(without.bad()),
     }
-    if not arguments.baseline_only:
-        activated = run_suite(python, env, tests, options, activate=True)
+    for activated in more:
         steady, unsteady = settle(outcomes.differences(without, activated), python, env, label)
         result["activated"] = activated.counts()
         result["pool"] = activated.pool

@@ -1,4 +1,4 @@
-"""The package as a whole: what importing does, what the module exports, and that checkers and examples are content."""
+"""The package as a whole: what importing does, what the module exports, and that its examples run."""
 
 from __future__ import annotations
 
@@ -89,17 +89,6 @@ def test_the_stubs_name_what_there_is() -> None:
     for cls in (_core.Pool, _core.Handler):
         members = {name for name in vars(cls) if not name.startswith("__") or name in special}
         assert members - {"__reduce__"} == _stub_names(tree, cls.__name__), cls
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]])
-def test_checkers_are_content(arguments: list[str]) -> None:
-    pytest.importorskip(arguments[0])
-    where = ["numpy_handler", "tests/python", "examples"] if arguments[0] == "ruff" else []
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments, *where], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
