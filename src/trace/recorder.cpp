@@ -61,7 +61,9 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
   memory_ = &memory;
   report_ = RecorderReport{};
   full_ = false;
-  ticks_ = os::Ticks::choose();
+  // Once: whoever is late from the recording before may be asking for the time.
+  if (number() == 0) ticks_ = os::Ticks::choose();
+  sums_.store(options.mode == Mode::totals, std::memory_order_relaxed);
   coarse_.store(now(), std::memory_order_relaxed);
 #ifdef RTPOOL_THREAD_SANITIZER
   symmetric_.store(true, std::memory_order_relaxed);

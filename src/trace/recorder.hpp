@@ -115,7 +115,7 @@ class Recorder {
   // The same in two steps, for pools that give blocks back under a lock: `end_of` takes none, `ended` may. An end that is not told
   // yet when the recording ends is left out; another thread may have been heard to make a block of that memory by then.
   BlockEnd end_of(const Origins* origins, const void* block, std::size_t size, unsigned kind) const noexcept {
-    const bool sums = options_.mode == Mode::totals;
+    const bool sums = sums_.load(std::memory_order_relaxed);
     return {number(), block, size, sums ? coarse_now() : now_after(), sums && origins != nullptr ? origins->get(block, size) : 0, kind, false};
   }
   void ended(const BlockEnd& end, bool may_wait) noexcept;
@@ -171,6 +171,7 @@ class Recorder {
   bool symmetric() const noexcept { return symmetric_.load(std::memory_order_relaxed); }
 
   std::atomic<bool> symmetric_{false};  // no process barrier: threads pay a fence
+  std::atomic<bool> sums_{false};       // the mode, for those who ask outside of a visit
   os::Ticks ticks_;
   RecorderOptions options_;
   os::Memory* memory_ = nullptr;
