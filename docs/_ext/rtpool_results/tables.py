@@ -295,6 +295,23 @@ def realtime_parts(data: Data) -> Table:
     return Table(["what", "figure"], body)
 
 
+def copies_loops(data: Data) -> Table:
+    """Loops that copy an image a call: times NumPy's speed."""
+    return Table(
+        ["loop", "NumPy", "rtpool.copyto", "times NumPy's speed", "half of all rounds"],
+        [
+            [
+                line["loop"],
+                f"{line['milliseconds']['numpy assignment']:.1f} ms",
+                f"{line['milliseconds']['rtpool.copyto']:.1f} ms",
+                f"{line['speedup']:.2f}",
+                f"{line['quarters'][0]:.2f} to {line['quarters'][1]:.2f}",
+            ]
+            for line in data["loops"]
+        ],
+    )
+
+
 def copies_tiles(data: Data) -> Table:
     """Images tiled into one canvas."""
     pages = [one_of["pages"] for one_of in data["tiles"]]
@@ -456,6 +473,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "realtime": ("realtime", realtime),
     "realtime-first": ("realtime", realtime_first),
     "realtime-parts": ("realtime", realtime_parts),
+    "copies-loops": ("copies", copies_loops),
     "copies-tiles": ("copies", copies_tiles),
     "shared-throughput": ("shared", shared_throughput),
     "shared-fill": ("shared", shared_fill),
