@@ -128,6 +128,7 @@ bool PageStore::move_frame(PageIndex to, bool* zero) noexcept {
   }
   const std::lock_guard guard(run_lock_);
   runs_.give(from, k_frame_pages, error == 0 || *zero, committed_pages(), error == 0);
+  if (error == 0) chosen_ -= k_frame_pages;  // it is here now and no longer there
   return error == 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -77,24 +78,37 @@ TEST_F(PoolFitsTest, MemoryOfHolesServesElsewhere) {
   for (std::size_t i = 1; i < blocks.size(); i += 2) pool.release(blocks[i]);
 }
 
-// Also while that is under way: what is to come counts when what goes for it has gone.
+// Also while that is under way: what is to come counts when what goes for it has gone, or is on its way.
 TEST_F(PoolFitsTest, NobodySeesMoreThanTheLimit) {
-  Pool& pool = limited(64 * k_mib);
-  std::vector<void*> blocks;
-  for (int i = 0; i < 15; ++i) blocks.push_back(pool.allocate(4 * k_mib));
-  for (int i = 0; i < 15; i += 2) pool.release(blocks[i]);
-  std::size_t most = 0;
-  memory_.enter = [&](FakeMemory::Kind kind) {
-    if (kind != FakeMemory::k_discard) return;
-    std::thread([&] { most = std::max<std::size_t>(most, pool.stats().capacity_bytes); }).join();
-  };
-  void* const large = pool.allocate(30 * k_mib);
-  memory_.enter = [](FakeMemory::Kind) {};
-  ASSERT_NE(large, nullptr);
-  EXPECT_GT(most, 0U);
-  EXPECT_LE(most, 64 * k_mib);
-  pool.release(large);
-  for (int i = 1; i < 15; i += 2) pool.release(blocks[i]);
+  for (const bool moves : {false, true}) {
+    memory_.dials[FakeMemory::k_move].fail_from = moves ? -1 : 0;
+    memory_.dials[FakeMemory::k_move].error = EINVAL;
+    Pool& pool = limited(64 * k_mib);
+    std::vector<void*> blocks;
+    for (int i = 0; i < 15; ++i) blocks.push_back(pool.allocate(4 * k_mib));
+    for (int i = 0; i < 15; i += 2) pool.release(blocks[i]);
+    const std::size_t before = pool.stats().capacity_bytes;
+    std::size_t most = 0;
+    std::size_t least = before;
+    bool discarded = false;
+    memory_.enter = [&](FakeMemory::Kind kind) {
+      if (kind != FakeMemory::k_discard && kind != FakeMemory::k_move) return;
+      discarded |= kind == FakeMemory::k_discard;
+      std::thread([&] {
+        const std::size_t seen = pool.stats().capacity_bytes;
+        most = std::max(most, seen);
+        least = std::min(least, seen);
+      }).join();
+    };
+    void* const large = pool.allocate(30 * k_mib);
+    memory_.enter = [](FakeMemory::Kind) {};
+    ASSERT_NE(large, nullptr);
+    EXPECT_GT(most, 0U) << moves;
+    EXPECT_LE(most, 64 * k_mib) << moves;
+    if (!discarded) EXPECT_EQ(least, before);  // what has moved is neither there twice nor gone
+    pool.release(large);
+    for (int i = 1; i < 15; i += 2) pool.release(blocks[i]);
+  }
 }
 
 // Random histories: a request is refused only where the live blocks leave no room for it.

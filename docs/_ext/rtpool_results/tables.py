@@ -451,6 +451,18 @@ def once(data: Data) -> Table:
 
 
 # What pages ask for: a name, the file it is made of, the function that makes it.
+def strangers(data: Data) -> Table:
+    """Programs of others as they are, and after what their recordings named was changed."""
+    body = []
+    for program in data["programs"].values():
+        versions = [program, *filter(None, [program.get("changed")])]
+        cells = [program["source"]]
+        for key in ("arrays", "bytes", "temporaries", "peak"):
+            cells.append(" → ".join(f"{of[key]:,}" if isinstance(of[key], int) else of[key] for of in versions))
+        body.append(cells)
+    return Table(["program", "arrays", "bytes made", "temporaries", "peak"], body)
+
+
 TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "convert": ("convert", convert),
     "convert-times-out": ("convert", times_out),
@@ -484,5 +496,6 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "compiled": ("compiled", compiled),
     "interface": ("interface", interface),
     "replay": ("replay", replay),
+    "strangers": ("strangers", strangers),
     "once": ("once", once),
 }

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -386,8 +387,9 @@ def test_diff_finds_what_changed(pool: rtpool.Pool) -> None:
 
 def test_totals_answer_by_line(pool: rtpool.Pool) -> None:
     with rtpool.handler(pool), rtpool.record(pool=pool, mode="totals") as recording:
-        for _ in range(100):
-            np.empty(5000)
+        kept = [np.empty(5000) for _ in range(100)]
+        sleep(0.02)  # lifetimes of totals are read from a clock that goes on every 1 to 5 ms
+        del kept
     usage = recording.trace.by_line()[0]
     assert (usage.calls, usage.bytes) == (100, 100 * 40_000) and usage.lifetime > 0
 
