@@ -52,6 +52,9 @@ TEST(MemoryMoveTest, BringsContentsAndLeavesZeros) {
 }
 
 TEST(MemoryMoveTest, WhatIsLockedStaysLocked) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";
+#endif
   os::Memory& memory = test::machine_memory();
   void* range = nullptr;
   ASSERT_EQ(memory.reserve(4 * k_mib, os::k_huge_page_size, &range), 0);
