@@ -84,6 +84,15 @@ std::uint32_t Granules::mark_lent(Tenancy thief) noexcept {
   return marked;
 }
 
+void Granules::for_each_looked_at(void (*visit)(void*, std::uint32_t, std::uint32_t), void* context) const noexcept {
+  const std::uint32_t total = segment_->geometry().granules;
+  for (std::uint32_t first = 0; first < total; ++first) {
+    const std::uint64_t head = segment_->granule(first).load(std::memory_order_relaxed);
+    const std::uint32_t length = GranuleWord::length(head);
+    if ((head & GranuleWord::k_looked_at) != 0 && length != 0 && length <= total - first) visit(context, first, length);
+  }
+}
+
 std::uint32_t Granules::settle_lent(Tenancy thief, bool (*covered)(const void*, std::uint32_t, std::uint32_t),
                                     const void* context) noexcept {
   const std::uint32_t total = segment_->geometry().granules;

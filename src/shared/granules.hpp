@@ -52,8 +52,10 @@ class Granules {
   bool looked_at(Tenancy tenancy, std::uint32_t first, std::uint32_t count) const noexcept;
 
   // Under the recovery lock: marks the lent runs of all others; how many. Then, for each marked one, frees it where
-  // `covered(context, first, count)` says that no record covers it, and removes the mark elsewhere.
+  // `covered(context, first, count)` says that no record covers it, and removes the mark elsewhere. Between the two nobody
+  // else changes them: `for_each_looked_at` visits the same.
   std::uint32_t mark_lent(Tenancy thief) noexcept;
+  void for_each_looked_at(void (*visit)(void* context, std::uint32_t first, std::uint32_t count), void* context) const noexcept;
   std::uint32_t settle_lent(Tenancy thief, bool (*covered)(const void* context, std::uint32_t first, std::uint32_t count),
                             const void* context) noexcept;
 

@@ -14,6 +14,24 @@ constexpr std::uint32_t k_most_blocks = 65535;    // indices are 16 bits
 
 std::size_t words_for(std::uint32_t blocks) noexcept { return (blocks + 63) / 64; }
 
+// What describes blocks that begin at `start`, in one allocation; nullptr without memory.
+Run* describe(std::uint64_t start, std::uint32_t block_bytes, std::uint32_t capacity) noexcept {
+  const std::size_t words = words_for(capacity);
+  void* const memory = std::calloc(1, sizeof(Run) + words * 24 + capacity * (4 + 4 + 2));
+  if (memory == nullptr) return nullptr;
+  Run* const run = new (memory) Run;
+  run->block_bytes = block_bytes;
+  run->capacity = capacity;
+  run->start = start;
+  run->live = reinterpret_cast<std::uint64_t*>(run + 1);
+  run->pinned = run->live + words;
+  run->gone = run->pinned + words;
+  run->requested = reinterpret_cast<std::uint32_t*>(run->gone + words);
+  run->records = run->requested + capacity;
+  run->stack = reinterpret_cast<std::uint16_t*>(run->records + capacity);
+  return run;
+}
+
 }  // namespace
 
 Heap* Heap::make(Segment& segment, Granules& granules, Tenancy tenancy) noexcept {
@@ -38,6 +56,8 @@ void Heap::destroy() noexcept {
   for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
     if (run_of_[g] != nullptr) discard(run_of_[g]);
   }
+  for (Run* const run : borrowed_) std::free(run);
+  borrowed_.clear();
   std::free(run_of_);
   this->~Heap();
   std::free(this);
@@ -93,6 +113,7 @@ void Heap::account_taken(std::uint64_t granted, std::uint64_t requested) noexcep
 
 void Heap::set_requested(Block block, std::uint64_t size) noexcept {
   counts_.requested_bytes += size - requested(block);
+  if (RTPOOL_UNLIKELY(block.borrowed())) counts_.recorded_requested_bytes += size - requested(block);
   if (block.run->large()) block.run->large_requested = size;
   else block.run->requested[block.index] = static_cast<std::uint32_t>(size);
 }
@@ -140,46 +161,37 @@ Run* Heap::claim_slab(unsigned size_class) noexcept {
   return run != nullptr || granules_for(block) == granules_for(wanted) ? run : make_run(granules_for(block), block, size_class);
 }
 
-// A claimed run and what describes it, in one allocation.
+// A claimed run and what describes it.
 Run* Heap::make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint32_t size_class) noexcept {
   const std::uint64_t bytes = std::uint64_t{granules} << shift_;
   const std::uint64_t fit = block_bytes == 0 ? 1 : bytes / block_bytes;
-  const auto capacity = static_cast<std::uint32_t>(fit < k_most_blocks ? fit : k_most_blocks);
-  const std::size_t words = words_for(capacity);
-  const std::size_t room = sizeof(Run) + words * 24 + capacity * (4 + 4 + 2);
-  void* const memory = std::calloc(1, room);
-  if (memory == nullptr) return nullptr;
+  Run* const run = describe(0, block_bytes, static_cast<std::uint32_t>(fit < k_most_blocks ? fit : k_most_blocks));
+  if (run == nullptr) return nullptr;
   const std::uint32_t first = claimed_->claim(tenancy_, granules, block_bytes != 0);
-  if (first == k_none) {
-    std::free(memory);
+  // Where there is a live block somebody wrote over our words: that is not handed out again, and stays claimed.
+  if (first == k_none || !make_way(first, granules)) {
+    std::free(run);
     return nullptr;
   }
-  for (std::uint32_t i = 0; i < granules; ++i) {
-    const Run* const there = run_of_[first + i];
-    if (there == nullptr || there->used == there->let_go) continue;
-    // Somebody wrote over our words: what holds live blocks is not handed out again, and stays claimed.
-    std::free(memory);
-    return nullptr;
-  }
-  Run* const run = new (memory) Run;
   run->first = first;
   run->granules = granules;
-  run->block_bytes = block_bytes;
   run->size_class = size_class;
-  run->capacity = capacity;
   run->start = std::uint64_t{first} << shift_;
-  run->live = reinterpret_cast<std::uint64_t*>(run + 1);
-  run->pinned = run->live + words;
-  run->gone = run->pinned + words;
-  run->requested = reinterpret_cast<std::uint32_t*>(run->gone + words);
-  run->records = run->requested + capacity;
-  run->stack = reinterpret_cast<std::uint16_t*>(run->records + capacity);
-  for (std::uint32_t i = 0; i < granules; ++i) {
-    if (run_of_[first + i] != nullptr) discard(run_of_[first + i]);  // SP-2: it was stolen, then freed
-    run_of_[first + i] = run;
-  }
+  for (std::uint32_t i = 0; i < granules; ++i) run_of_[first + i] = run;
   ++counts_.claims;
   return run;
+}
+
+// SP-2: forgets what this process had in granules that were stolen. False, and nothing is done: it has live blocks there.
+bool Heap::make_way(std::uint32_t first, std::uint32_t granules) noexcept {
+  for (std::uint32_t i = 0; i < granules; ++i) {
+    const Run* const there = run_of_[first + i];
+    if (there != nullptr && there->used != there->let_go) return false;
+  }
+  for (std::uint32_t i = 0; i < granules; ++i) {
+    if (run_of_[first + i] != nullptr) discard(run_of_[first + i]);
+  }
+  return true;
 }
 
 // With it go the blocks it was lent with: nobody holds them any more, or it would not have been stolen.
@@ -238,18 +250,65 @@ void Heap::give(Block block) noexcept {
 void Heap::let_go(Block block) noexcept {
   block.run->gone[block.index / 64] |= std::uint64_t{1} << block.index % 64;
   ++block.run->let_go;
-  counts_.gone_bytes += granted(block);
-  counts_.gone_requested_bytes += requested(block);
-  ++counts_.gone_count;
+  counts_.recorded_bytes += granted(block);
+  counts_.recorded_requested_bytes += requested(block);
+  ++counts_.recorded_count;
   settle(block.run);
 }
 
 void Heap::hold_again(Block block) noexcept {
   block.run->gone[block.index / 64] &= ~(std::uint64_t{1} << block.index % 64);
   --block.run->let_go;
-  counts_.gone_bytes -= granted(block);
-  counts_.gone_requested_bytes -= requested(block);
-  --counts_.gone_count;
+  counts_.recorded_bytes -= granted(block);
+  counts_.recorded_requested_bytes -= requested(block);
+  --counts_.recorded_count;
+}
+
+Block Heap::borrow(std::uint64_t offset, std::uint64_t bytes, std::uint32_t record, std::uint64_t size) noexcept {
+  const auto first = static_cast<std::uint32_t>(offset >> shift_);
+  const auto last = static_cast<std::uint32_t>((offset + bytes - 1) >> shift_);
+  if (bytes > small_limit_ || size > bytes || !make_way(first, last - first + 1)) return {};  // SP-4
+  Run* const run = describe(offset, static_cast<std::uint32_t>(bytes), 1);
+  if (run == nullptr || !borrowed_.add(run)) {
+    std::free(run);
+    return {};
+  }
+  run->borrowed = true;
+  run->live[0] = run->used = run->fresh = 1;
+  run->requested[0] = static_cast<std::uint32_t>(size);
+  run->records[0] = record + 1;
+  account_taken(bytes, size);
+  counts_.recorded_bytes += bytes;
+  counts_.recorded_requested_bytes += size;
+  ++counts_.recorded_count;
+  counts_.borrowed_bytes += bytes;
+  ++counts_.borrowed_count;
+  return {run, 0};
+}
+
+void Heap::give_back(Block block) noexcept {
+  counts_.recorded_bytes -= granted(block);
+  counts_.recorded_requested_bytes -= requested(block);
+  --counts_.recorded_count;
+  counts_.borrowed_bytes -= granted(block);
+  --counts_.borrowed_count;
+  account_given(block, false);
+  borrowed_.remove(block.run);
+  std::free(block.run);
+}
+
+Block Heap::find_own(std::uint64_t offset) const noexcept {
+  const Block block = find_own_around(offset);
+  return block && offset_of(block) == offset ? block : Block{};
+}
+
+Block Heap::find_own_around(std::uint64_t offset) const noexcept {
+  Run* const run = run_of_[offset >> shift_];
+  if (run == nullptr) return {};
+  const std::uint64_t into = offset - run->start;
+  const std::uint64_t index = run->large() ? 0 : static_cast<std::uint32_t>(into) / run->block_bytes;
+  if (index >= run->fresh || !is_live(*run, static_cast<std::uint32_t>(index))) return {};
+  return {run, static_cast<std::uint32_t>(index)};
 }
 
 Block Heap::find(std::uint64_t offset) const noexcept {
@@ -258,12 +317,9 @@ Block Heap::find(std::uint64_t offset) const noexcept {
 }
 
 Block Heap::find_around(std::uint64_t offset) const noexcept {
-  Run* const run = run_of_[offset >> shift_];
-  if (run == nullptr) return {};
-  const std::uint64_t into = offset - run->start;
-  const std::uint64_t index = run->large() ? 0 : static_cast<std::uint32_t>(into) / run->block_bytes;
-  if (index >= run->fresh || !is_live(*run, static_cast<std::uint32_t>(index))) return {};
-  return {run, static_cast<std::uint32_t>(index)};
+  if (const Block own = find_own_around(offset)) return own;
+  Run* const run = borrowed_.find(offset);
+  return run == nullptr ? Block{} : Block{run, 0};
 }
 
 std::uint64_t Heap::trim() noexcept {
@@ -280,19 +336,15 @@ std::uint64_t Heap::trim() noexcept {
 }
 
 void Heap::pin_all() noexcept {
-  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
-    Run* const run = run_of_[g];
-    if (run == nullptr || run->first != g) continue;
+  for_each_run([](Run* run) {
     for (std::size_t i = 0; i < words_for(run->capacity); ++i) run->pinned[i] |= run->live[i];
-  }
+  });
 }
 
 void Heap::unpin_all() noexcept {
-  for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
-    Run* const run = run_of_[g];
-    if (run == nullptr || run->first != g) continue;
+  for_each_run([](Run* run) {
     for (std::size_t i = 0; i < words_for(run->capacity); ++i) run->pinned[i] = 0;
-  }
+  });
 }
 
 void Heap::reset_peak() noexcept {
@@ -322,6 +374,13 @@ std::uint32_t Heap::check(const char** id) const noexcept {
     }
     count += used;
     bytes += used * (run->large() ? std::uint64_t{run->granules} << shift_ : run->block_bytes);
+  }
+  *id = "SP-4";
+  for (const Run* const run : borrowed_) {
+    const std::uint32_t g = static_cast<std::uint32_t>(run->start >> shift_);
+    if (run_of_[g] != nullptr || run->used != 1 || (run->live[0] & 1) == 0 || run->let_go != 0) return g;
+    ++count;
+    bytes += run->block_bytes;
   }
   *id = "SP-3";
   return count == counts_.current_count && bytes == counts_.current_bytes ? k_none : 0;

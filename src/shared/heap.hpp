@@ -7,12 +7,14 @@
 //         that has a live block which is neither let go nor kept by a record is neither
 //   SP-2  `run_of_[g]` is the run that was claimed at granule g, or nullptr; a run that was stolen may stand there until
 //         the process finds out, at the latest when it claims g again
-//   SP-3  current_count and current_bytes are those of the live blocks
+//   SP-3  current_count and current_bytes are those of the live blocks, borrowed ones among them
+//   SP-4  a borrowed block lies in no run of this process
 //
 // Thread rule: the caller locks. Cost: `take` from a free block and `give` are O(1): a few stores and, when a run goes
 // into or out of use, one atomic operation; `take` of new granules is O(granules of the segment). Failure: k_no_block.
 #pragma once
 
+#include "shared/borrowed.hpp"
 #include "shared/granules.hpp"
 #include "shared/size_class.hpp"
 
@@ -35,6 +37,7 @@ struct Run {
   std::uint32_t let_go = 0;          // live blocks that this process has let go of
   RunUse use = RunUse::busy;
   bool listed = false;
+  bool borrowed = false;             // one block in another process's run; no granules
   std::uint64_t start = 0;           // offset of the first block
   std::uint64_t large_requested = 0;
   Run* previous = nullptr;
@@ -56,6 +59,7 @@ struct Block {
   std::uint32_t index = 0;
 
   explicit operator bool() const noexcept { return run != nullptr; }
+  bool borrowed() const noexcept { return run->borrowed; }
   bool let_go() const noexcept { return (run->gone[index / 64] >> index % 64 & 1) != 0; }
   bool pinned() const noexcept { return (run->pinned[index / 64] >> index % 64 & 1) != 0; }
   std::uint32_t& record() const noexcept { return run->records[index]; }
@@ -70,10 +74,13 @@ struct HeapCounts {
   std::uint64_t total_bytes = 0;
   std::uint64_t total_count = 0;
   std::uint64_t claims = 0;
-  // Of current_* and requested_bytes: blocks that were let go.
-  std::uint64_t gone_bytes = 0;
-  std::uint64_t gone_count = 0;
-  std::uint64_t gone_requested_bytes = 0;
+  // Of current_* and requested_bytes: blocks that their records count, because they were let go or are borrowed.
+  std::uint64_t recorded_bytes = 0;
+  std::uint64_t recorded_count = 0;
+  std::uint64_t recorded_requested_bytes = 0;
+  // Of these, borrowed ones.
+  std::uint64_t borrowed_bytes = 0;
+  std::uint64_t borrowed_count = 0;
 };
 
 // Who is told of each live block that ends, before its place can be taken again. `stolen`: not by this process.
@@ -97,10 +104,16 @@ class Heap {
   // is lent, and may be taken from this process as soon as no record covers it. And the other way round.
   void let_go(Block block) noexcept;
   void hold_again(Block block) noexcept;
+  // A block in another process's run, which a record keeps for this one: live until it is given back. An empty Block: no
+  // memory, or what this process has there is not known to be gone.
+  Block borrow(std::uint64_t offset, std::uint64_t bytes, std::uint32_t record, std::uint64_t size) noexcept;
+  void give_back(Block block) noexcept;
 
-  // The live block that begins at, or holds, an offset.
+  // The live block that begins at, or holds, an offset. A borrowed one lies in no run of this process (SP-4): who frees looks
+  // among its own first, and pays nothing for those.
   Block find(std::uint64_t offset) const noexcept;
   Block find_around(std::uint64_t offset) const noexcept;
+  Block find_own(std::uint64_t offset) const noexcept;
   std::uint64_t offset_of(Block block) const noexcept {
     return block.run->start + std::uint64_t{block.index} * block.run->block_bytes;
   }
@@ -114,14 +127,12 @@ class Heap {
   // Calls `function(offset, requested)` for each live block.
   template <class Function>
   void for_each_live(Function&& function) const noexcept {
-    for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
-      Run* const run = run_of_[g];
-      if (run == nullptr || run->first != g) continue;
+    for_each_run([&](Run* run) {
       for (std::uint32_t i = 0; i < run->fresh; ++i) {
         const Block block{run, i};
         if (is_live(*run, i)) function(offset_of(block), requested(block));
       }
-    }
+    });
   }
   void set_end_watcher(const EndWatcher& watcher) noexcept { ended_ = watcher; }
 
@@ -148,6 +159,8 @@ class Heap {
   std::uint64_t take_from(Run* run, std::uint64_t size) noexcept;
   Run* make_run(std::uint32_t granules, std::uint32_t block_bytes, std::uint32_t size_class) noexcept;
   Run* claim_slab(unsigned size_class) noexcept;
+  Block find_own_around(std::uint64_t offset) const noexcept;
+  bool make_way(std::uint32_t first, std::uint32_t granules) noexcept;
   bool wake(Run* run) noexcept;
   void settle(Run* run) noexcept;
   void account_given(Block block, bool stolen) noexcept;
@@ -157,6 +170,13 @@ class Heap {
   void link(Run* run) noexcept;
   void unlink(Run* run) noexcept;
   void account_taken(std::uint64_t granted, std::uint64_t requested) noexcept;
+  template <class Function>
+  void for_each_run(Function&& function) const noexcept {
+    for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
+      if (Run* const run = run_of_[g]; run != nullptr && run->first == g) function(run);
+    }
+    for (Run* const run : borrowed_) function(run);
+  }
   std::uint32_t granules_for(std::uint64_t size) const noexcept {
     return static_cast<std::uint32_t>(base::divide_up(size, std::uint64_t{1} << shift_));
   }
@@ -174,6 +194,7 @@ class Heap {
   Run** run_of_ = nullptr;
   Run* slabs_[k_classes] = {};        // with a free block, the last used first
   Run* large_[k_large_lists] = {};    // idle
+  BorrowedBlocks borrowed_;
 };
 
 }  // namespace rtpool::shared

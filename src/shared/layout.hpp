@@ -13,6 +13,8 @@
 //   SH-4  a record is alive as long as one process bit or one ticket is set in it; whoever clears the last one closes it
 //   SH-5  a tenancy is never used again: the generation of a slot goes up at each use
 //   SH-6  a block in a lent run is free or has a record: no record is made over a run while it is lent
+//   SH-7  a released record whose owner lives and has its granules names a block that is that one's and that nobody uses:
+//         before granules change hands the records in them are free
 //
 // Everything here may have been written by a hostile process: readers bound every number before they use it.
 // Thread rule: none of its own. Failure: `geometry_of` and `read_header` answer false.
@@ -27,7 +29,7 @@
 namespace rtpool::shared {
 
 inline constexpr std::uint64_t k_magic = 0x4d534c4f4f505452;  // "RTPOOLSM", lowest byte first
-inline constexpr std::uint32_t k_version = 1;
+inline constexpr std::uint32_t k_version = 2;
 inline constexpr std::size_t k_page = 4096;
 inline constexpr unsigned k_processes = 256;
 inline constexpr unsigned k_bit_words = k_processes / 64;
@@ -101,6 +103,7 @@ struct alignas(128) ProcessSlot {
 static_assert(sizeof(ProcessSlot) == 128);
 
 // free -> setup (by process `version`) -> alive <-> closing -> released (the owner takes the block back) -> free
+//                                          alive <- released (another process borrows the block, under a new generation)
 enum class RecordState : std::uint8_t { free, setup, alive, closing, released };
 
 // The word of a record: state in bits 0-7, version in bits 8-31 (goes up at each closing), generation in bits 32-63.

@@ -8,6 +8,9 @@
 namespace rtpool::shared {
 namespace {
 
+constexpr unsigned k_most_turns = 1000;  // whatever others write meanwhile
+constexpr unsigned k_most_borrows = 8;
+
 Word& bit_word(Record& record, std::uint32_t slot) noexcept { return record.bits[slot / 64 % k_bit_words]; }
 std::uint64_t bit_mask(std::uint32_t slot) noexcept { return std::uint64_t{1} << slot % 64; }
 
@@ -62,7 +65,7 @@ int Records::acquire(Tenancy holder, const BlockRef& ref, bool held_before, Bloc
   step(Step::acquire_marked);
   int error = ESTALE;
   // Ends: each turn that finds a closing brings that closing to its end, and closings begin only when nobody holds.
-  for (unsigned turn = 0; turn < 1000; ++turn) {
+  for (unsigned turn = 0; turn < k_most_turns; ++turn) {
     const std::uint64_t state = record.state.load();
     if (StateWord::generation(state) != ref.generation) break;
     if (StateWord::state(state) == RecordState::closing) {
@@ -87,7 +90,7 @@ bool Records::drop(Tenancy holder, const BlockRef& ref) noexcept {
   step(Step::drop_cleared);
   close_for(ref.record, holder);
   BlockRef taken;
-  return take_released(holder, ref.record, &taken) && taken == ref;
+  return take_released(holder, ref.record, &taken);
 }
 
 bool Records::unheld(const Record& record) const noexcept {
@@ -138,6 +141,7 @@ void Records::hand_back(std::uint32_t index, Tenancy owner) noexcept {
   Word& head = segment_->process(owner.slot).returned;
   std::uint64_t first = head.load();
   do {
+    if (first == index + std::uint64_t{1}) return;  // it was borrowed and is there from before
     segment_->record(index).next.store(first);
   } while (!head.compare_exchange_weak(first, index + std::uint64_t{1}));
   step(Step::return_pushed);
@@ -155,13 +159,73 @@ bool Records::take_released(Tenancy owner, std::uint32_t index, BlockRef* out) n
   return true;
 }
 
-bool Records::over(Tenancy owner, const BlockRef& ref) noexcept {
-  const std::uint64_t state = segment_->record(ref.record).state.load();
-  if (StateWord::generation(state) != ref.generation || StateWord::state(state) == RecordState::free) return true;
-  if (StateWord::state(state) != RecordState::released) return false;
-  BlockRef taken;
-  (void)take_released(owner, ref.record, &taken);
-  return true;
+bool Records::over(Tenancy owner, std::uint64_t offset, BlockRef* ref) noexcept {
+  Record& record = segment_->record(ref->record);
+  for (unsigned turn = 0; turn < k_most_turns; ++turn) {
+    const std::uint64_t state = record.state.load();
+    const std::uint32_t generation = StateWord::generation(state);
+    const RecordState at = StateWord::state(state);
+    if (at == RecordState::free) return true;
+    if (generation != ref->generation) {
+      if (at == RecordState::setup) return true;  // for a new block
+      const bool borrowed = Tenancy::of(record.owner.load()) == owner && record.offset.load() == offset;
+      if (StateWord::generation(record.state.load()) != generation) continue;
+      if (!borrowed) return true;
+      ref->generation = generation;
+    }
+    if (at != RecordState::released) return false;
+    BlockRef taken;
+    if (take_released(owner, ref->record, &taken)) return true;
+  }
+  return false;
+}
+
+// The block's memory is its owner's as long as that one lives and has its granules: it has not been taken from it, nor was
+// it inherited by fork, where the record's owner is another than the granules'.
+bool Records::can_be_borrowed(std::uint32_t index, std::uint64_t state, Tenancy holder, BlockRange* range) const noexcept {
+  const Tenancy owner = this->owner(index);
+  if (StateWord::state(state) != RecordState::released || owner == holder || owner.slot >= k_processes) return false;
+  const std::uint64_t life = segment_->process(owner.slot).life.load();
+  if (LifeWord::state(life) != Life::live || LifeWord::generation(life) != owner.generation) return false;
+  if (!range_of(index, range)) return false;
+  const auto first = static_cast<std::uint32_t>(range->offset >> segment_->geometry().granule_shift);
+  return GranuleWord::tenancy(segment_->granule(first).load()) == owner;
+}
+
+// As `acquire`: the bit first, so that nobody closes what was just begun.
+bool Records::begin_anew(std::uint32_t index, std::uint64_t state, Tenancy holder) noexcept {
+  Record& record = segment_->record(index);
+  bit_word(record, holder.slot).fetch_or(bit_mask(holder.slot));
+  step(Step::borrow_marked);
+  const std::uint64_t alive = StateWord::make(RecordState::alive, 0, StateWord::generation(state) + 1);
+  if (record.state.compare_exchange_strong(state, alive)) {
+    step(Step::borrow_taken);
+    return true;
+  }
+  bit_word(record, holder.slot).fetch_and(~bit_mask(holder.slot));
+  try_close(index);
+  return false;
+}
+
+bool Records::borrow(Tenancy holder, std::uint64_t least, std::uint64_t most, BlockRef* ref, BlockRange* range) noexcept {
+  for (unsigned turn = 0; turn < k_most_borrows; ++turn) {  // each but the last finds that an owner was quicker
+    std::uint32_t found = k_none;
+    std::uint64_t as_found = 0;
+    range->bytes = most + 1;
+    for (std::uint32_t index = 0; index < segment_->geometry().records && range->bytes != least; ++index) {
+      const std::uint64_t state = segment_->record(index).state.load();
+      BlockRange there;
+      if (!can_be_borrowed(index, state, holder, &there) || there.bytes < least || there.bytes >= range->bytes) continue;
+      found = index;
+      as_found = state;
+      *range = there;
+    }
+    if (found == k_none) return false;
+    if (!begin_anew(found, as_found, holder)) continue;
+    *ref = {found, StateWord::generation(as_found) + 1};
+    return true;
+  }
+  return false;
 }
 
 void Records::drain_returned(Tenancy owner, void (*take)(void*, BlockRef), void* context) noexcept {

@@ -11,6 +11,10 @@
 // the closer sees that, or the acquirer sees the closing. Anyone may finish anyone's closing: the version in the state
 // word goes up at each, so a late decision of an earlier one fails. Nobody waits for anybody.
 //
+// A closed block waits for its owner. Until that one takes it out, others may borrow it: both do so by a compare-and-swap on
+// the state, so one of them has it. The owner's own notes name an earlier generation then; that the record still is its
+// block's it sees by owner and offset, which only a new block changes.
+//
 // Thread rule: any process; within a process one thread at a time. Cost: a few atomic operations; `create` searches for
 // a free record. Failure: errno values. ESTALE: the block is not there any more. EBADMSG: the record is damaged.
 #pragma once
@@ -57,8 +61,14 @@ class Records {
   void drain_returned(Tenancy owner, void (*take)(void*, BlockRef), void* context) noexcept;
   void scan_returned(Tenancy owner, void (*take)(void*, BlockRef), void* context) noexcept;
 
-  // Whether the caller's block that `ref` was is closed; if it waits for the caller, takes it out.
-  bool over(Tenancy owner, const BlockRef& ref) noexcept;
+  // Whether nobody uses the caller's own block at `offset` any more, which `ref` names; if it waits for the caller, takes it
+  // out. Where others borrow it `ref` becomes what names it now.
+  bool over(Tenancy owner, std::uint64_t offset, BlockRef* ref) noexcept;
+
+  // Under the recovery lock: a block that waits for another process to take it back, of `least` to `most` bytes, the smallest
+  // of those there are. The caller holds it from then on, under a generation of its own: no handle of the past leads to it.
+  // Its owner stays who it is, and gets it when the last holder drops it.
+  bool borrow(Tenancy holder, std::uint64_t least, std::uint64_t most, BlockRef* ref, BlockRange* range) noexcept;
 
   // Recovery and trimming. `try_close` also completes a closing that somebody left.
   void try_close(std::uint32_t record) noexcept { close_for(record, Tenancy{}); }
@@ -70,6 +80,11 @@ class Records {
   bool nobody_holds(std::uint32_t record) const noexcept { return unheld(segment_->record(record)); }
   // Whether the process whose memory it is holds the block itself, so that its counts have it.
   bool held_by_owner(std::uint32_t record) const noexcept;
+  // What names the record's block now, whoever holds it.
+  BlockRef current(std::uint32_t record) const noexcept {
+    return {record, StateWord::generation(segment_->record(record).state.load())};
+  }
+  Tenancy owner(std::uint32_t record) const noexcept { return Tenancy::of(segment_->record(record).owner.load()); }
   // SH-3 for one record.
   bool range_of(std::uint32_t record, BlockRange* out) const noexcept;
 
@@ -79,6 +94,8 @@ class Records {
   void close_for(std::uint32_t index, Tenancy owner_in_wait) noexcept;
   void finish_closing(std::uint32_t index, std::uint64_t closing, Tenancy owner_in_wait) noexcept;
   void hand_back(std::uint32_t index, Tenancy owner) noexcept;
+  bool can_be_borrowed(std::uint32_t index, std::uint64_t state, Tenancy holder, BlockRange* range) const noexcept;
+  bool begin_anew(std::uint32_t index, std::uint64_t state, Tenancy holder) noexcept;
   bool create_over(Tenancy owner, const BlockRange& range, RecordState unused, BlockRef* out) noexcept;
   bool take_released(Tenancy owner, std::uint32_t index, BlockRef* out) noexcept;
 

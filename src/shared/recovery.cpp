@@ -1,38 +1,43 @@
 #include "shared/recovery.hpp"
 
+#include <time.h>
+
 #include <cstdlib>
 
 #include "shared/step.hpp"
 
 namespace rtpool::shared {
 
-Coverage::Coverage(Segment& segment, Records& records, Tenancy except) noexcept
-    : bits_(static_cast<std::uint64_t*>(std::calloc(segment.geometry().granules / 64 + 1, 8))),
-      shift_(segment.geometry().granule_shift) {
-  if (bits_ == nullptr) return;
+GranuleSet::GranuleSet(const Segment& segment) noexcept
+    : bits_(static_cast<std::uint64_t*>(std::calloc(segment.geometry().granules / 64 + 1, 8))) {}
+
+GranuleSet::~GranuleSet() { std::free(bits_); }
+
+bool GranuleSet::has_any(std::uint32_t first, std::uint32_t count) const noexcept {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (has(first + i)) return true;
+  }
+  return false;
+}
+
+Coverage::Coverage(Segment& segment, const Records& records, By by) noexcept
+    : GranuleSet(segment), shift_(segment.geometry().granule_shift) {
+  if (!ok()) return;
   for (std::uint32_t index = 0; index < segment.geometry().records; ++index) {
-    const Record& record = segment.record(index);
-    const RecordState state = StateWord::state(record.state.load());
+    const RecordState state = StateWord::state(segment.record(index).state.load());
     if (state != RecordState::alive && state != RecordState::closing && state != RecordState::setup) continue;
     BlockRange range;
     if (!records.range_of(index, &range)) continue;
-    if (except && Tenancy::of(record.owner.load()) == except) continue;
+    const auto first = static_cast<std::uint32_t>(range.offset >> shift_);
     const auto last = static_cast<std::uint32_t>((range.offset + range.bytes - 1) >> shift_);
-    for (auto g = static_cast<std::uint32_t>(range.offset >> shift_); g <= last; ++g) bits_[g / 64] |= std::uint64_t{1} << g % 64;
+    if (by == By::inherited && GranuleWord::tenancy(segment.granule(first).load()) == records.owner(index)) continue;
+    for (std::uint32_t g = first; g <= last; ++g) add(g);
   }
 }
-
-Coverage::~Coverage() { std::free(bits_); }
 
 bool Coverage::covers(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  return covers_any(static_cast<std::uint32_t>(offset >> shift_), static_cast<std::uint32_t>((offset + bytes - 1) >> shift_));
-}
-
-bool Coverage::covers_any(std::uint32_t first, std::uint32_t last) const noexcept {
-  for (std::uint32_t g = first; g <= last; ++g) {
-    if (covers(g)) return true;
-  }
-  return false;
+  const auto first = static_cast<std::uint32_t>(offset >> shift_);
+  return has_any(first, static_cast<std::uint32_t>((offset + bytes - 1) >> shift_) - first + 1);
 }
 
 bool Recovery::lock(Tenancy self) noexcept {
@@ -139,18 +144,43 @@ void Recovery::free_granules(Tenancy self) noexcept {
   step(Step::recovery_granules);
   // The words first, the records after: a dead process makes no new records, and nobody makes one in a lent run, so what is
   // uncovered now stays so.
-  const Coverage coverage(*segment_, *records_, Tenancy{});
+  const Coverage coverage(*segment_, *records_, Coverage::By::all);
   for (std::uint32_t g = 0; coverage.ok() && g < total; ++g) {
-    if (words[g] == 0 || coverage.covers(g)) continue;
+    if (words[g] == 0 || coverage.has(g)) continue;
     (void)segment_->granule(g).compare_exchange_strong(words[g], 0);
     step(Step::recovery_freed);
   }
   std::free(words);
-  const auto covered = [](const void* context, std::uint32_t first, std::uint32_t count) {
-    const auto* const all = static_cast<const Coverage*>(context);
-    return !all->ok() || all->covers_any(first, first + count - 1);
+  take_lent_runs(self, coverage);
+}
+
+// Of the runs that are marked: those that no record covers. What waits for its owner there no longer does, before another
+// process has the run (SH-7).
+void Recovery::take_lent_runs(Tenancy self, const Coverage& coverage) noexcept {
+  struct Found {
+    const Coverage* coverage;
+    GranuleSet nobodys;
+  } found{&coverage, GranuleSet(*segment_)};
+  const bool known = coverage.ok() && found.nobodys.ok();
+  const auto look = [](void* context, std::uint32_t first, std::uint32_t count) {
+    auto* const of = static_cast<Found*>(context);
+    if (of->coverage->has_any(first, count)) return;
+    for (std::uint32_t i = 0; i < count; ++i) of->nobodys.add(first + i);
   };
-  (void)granules_->settle_lent(self, covered, &coverage);
+  if (known) granules_->for_each_looked_at(look, &found);
+  for (std::uint32_t index = 0; known && index < segment_->geometry().records; ++index) {
+    Record& record = segment_->record(index);
+    std::uint64_t state = record.state.load();
+    BlockRange range;
+    if (StateWord::state(state) != RecordState::released || !records_->range_of(index, &range)) continue;
+    if (!found.nobodys.has(static_cast<std::uint32_t>(range.offset >> segment_->geometry().granule_shift))) continue;
+    (void)record.state.compare_exchange_strong(state, StateWord::make(RecordState::free, 0, StateWord::generation(state)));
+    step(Step::waiting_freed);
+  }
+  const auto covered = [](const void* context, std::uint32_t first, std::uint32_t) {
+    return context == nullptr || !static_cast<const Found*>(context)->nobodys.has(first);
+  };
+  (void)granules_->settle_lent(self, covered, known ? &found : nullptr);
 }
 
 bool Recovery::steal_idle(Tenancy self) noexcept {
@@ -158,6 +188,19 @@ bool Recovery::steal_idle(Tenancy self) noexcept {
   (void)granules_->steal_all_idle(self);
   unlock(self);
   return true;
+}
+
+bool Recovery::borrow(Tenancy self, std::uint64_t least, std::uint64_t most, BlockRef* ref, BlockRange* range) noexcept {
+  if (!lock(self)) return false;
+  const bool borrowed = records_->borrow(self, least, most, ref, range);
+  unlock(self);
+  return borrowed;
+}
+
+void Recovery::wait_for_another() noexcept {
+  step(Step::recovery_refused);
+  const timespec pause{0, 1'000'000};
+  ::nanosleep(&pause, nullptr);
 }
 
 bool Recovery::run(Tenancy self, bool leaving) noexcept {

@@ -6,7 +6,8 @@
 //
 // Thread rule: every function may be called by any thread of any process that joined, also without Python state.
 // No function throws. Cost: `allocate` and `release` of sizes seen before take one uncontended lock and at most one
-// atomic operation on the segment; misses are O(granules). Only a pool that is full asks about the life of others.
+// atomic operation on the segment; misses are O(granules). Only a pool that is full asks about the life of others, looks at
+// every record, and waits for another process that does so just now, 0.1 s at most.
 // Fork: the child joins by itself. What lived in the parent at the fork keeps its contents as long as the child lives:
 // the parent does not use that memory again before.
 #pragma once
@@ -176,7 +177,7 @@ class SharedPool {
   struct Hold {
     std::uint32_t generation;
     std::uint32_t count;
-    std::uint64_t block;  // offset + 1 of this process's own block, 0 for another's
+    std::uint64_t block;  // offset + 1 of this process's own block or one that it borrows, 0 for another's
     bool pinned;
     bool array;  // this process made the block and has not freed it: one of `count` is that
   };
@@ -208,12 +209,17 @@ class SharedPool {
   Taken take(std::uint64_t size) noexcept;
   std::uint64_t refill(std::uint64_t size) noexcept;
   Taken refill_from_others(std::uint64_t size) noexcept;
+  Taken search_others(std::uint64_t size, bool* refused) noexcept;
+  std::uint64_t borrow(std::uint64_t size, std::uint64_t most) noexcept;
   void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;
   void* fall_back(std::size_t size, bool zeroed) noexcept;
   void* resize_fallback(void* address, std::size_t size) noexcept;
   void release_as(void* address, unsigned how) noexcept;
   void publish_counts() noexcept;
+  Block unless_freed(Block block) const noexcept;
   Block own_block(std::uint64_t offset) const noexcept;
+  void release_other(void* address, std::uint64_t offset) noexcept;
+  void end_block(Block block, std::uint64_t offset) noexcept;
   void free_block(Block block) noexcept;
   int hold_locked(const BlockRef& ref, BlockRange* range) noexcept;
   void drop_hold(const BlockRef& ref) noexcept;
@@ -225,7 +231,8 @@ class SharedPool {
   void take_back_elsewhere(const BlockRef& ref) noexcept;
   static void take_back_returned(void* self, BlockRef ref) noexcept;
   void take_back_all_closed() noexcept;
-  bool inherited(std::uint64_t offset, BlockRange* range) const noexcept;
+  Block inherited(std::uint64_t offset, BlockRange* range) const noexcept;
+  int share_inherited(const Block& block, const BlockRange& range, BlockRef* ref) noexcept;
   void misuse(const void* block, const char* what) noexcept;
 
   // shared_pool_recording.cpp

@@ -12,15 +12,16 @@ namespace {
 
 constexpr std::uint32_t k_orphan_patience_s = 60;  // for handles under way from processes that are dead
 constexpr std::uint32_t k_most_skipped = 4096;
+constexpr unsigned k_most_waits = 100;
 
 }  // namespace
 
 void SharedPool::publish_counts() noexcept {
   ProcessSlot& slot = segment_.process(tenancy_.slot);
   const HeapCounts& counts = heap_->counts();
-  slot.current_bytes.store(counts.current_bytes - counts.gone_bytes, std::memory_order_relaxed);
-  slot.current_count.store(counts.current_count - counts.gone_count, std::memory_order_relaxed);
-  slot.requested_bytes.store(counts.requested_bytes - counts.gone_requested_bytes, std::memory_order_relaxed);
+  slot.current_bytes.store(counts.current_bytes - counts.recorded_bytes, std::memory_order_relaxed);
+  slot.current_count.store(counts.current_count - counts.recorded_count, std::memory_order_relaxed);
+  slot.requested_bytes.store(counts.requested_bytes - counts.recorded_requested_bytes, std::memory_order_relaxed);
 }
 
 SharedPool::Taken SharedPool::take(std::uint64_t size) noexcept {
@@ -55,8 +56,9 @@ std::uint64_t SharedPool::refill(std::uint64_t size) noexcept {
   return offset;
 }
 
-// Not locked: recovers what the dead held, then takes what living processes do not use. In a pool that stays full the
-// search is made more and more seldom if its caller has something to fall back on.
+// Not locked. While another process does the same, which takes the memory of the dead and the idle for itself or for
+// nobody, this one waits for it a little, unless its caller has something to fall back on. With that, the search is made more
+// and more seldom in a pool that stays full.
 SharedPool::Taken SharedPool::refill_from_others(std::uint64_t size) noexcept {
   Taken taken;
   taken.missed = true;
@@ -68,27 +70,57 @@ SharedPool::Taken SharedPool::refill_from_others(std::uint64_t size) noexcept {
       return taken;
     }
   }
-  for (unsigned stage = 0; stage < 3; ++stage) {
-    switch (stage) {
-      case 0: (void)recovery_.run(tenancy_); break;
-      case 1: (void)recovery_.steal_idle(tenancy_); break;
-      default:
-        if (records_.drop_tickets(k_orphan_patience_s, true) == 0) break;
-        (void)recovery_.run(tenancy_);
-    }
-    Section section(*this);
-    taken.recording = section.recording();
-    flush_deferred();
-    taken.offset = refill(size);
-    if (taken.offset == k_no_block) continue;
-    futile_ = 0;
-    publish_counts();
-    return taken;
+  for (unsigned tries = options_.fall_back ? 1 : k_most_waits; tries != 0; --tries) {
+    bool refused = false;
+    taken = search_others(size, &refused);
+    if (taken.offset != k_no_block) return taken;
+    if (!refused) break;
+    Recovery::wait_for_another();
   }
   const std::lock_guard guard(mutex_);
   if (futile_ < 32) ++futile_;
   skip_ = futile_ < 12 ? (1U << futile_) - 1 : k_most_skipped;
   return taken;
+}
+
+// Not locked: borrows a block of just that size, recovers what the dead held, takes what living processes do not use,
+// borrows a larger block, gives handles up that nobody will take.
+SharedPool::Taken SharedPool::search_others(std::uint64_t size, bool* refused) noexcept {
+  Taken taken;
+  taken.missed = true;
+  const std::uint64_t small = small_limit(geometry().granule_bytes());
+  enum class Stage { borrow_exact, recover, steal, borrow_any, give_up_handles, over };
+  for (auto stage = Stage::borrow_exact; stage != Stage::over; stage = static_cast<Stage>(static_cast<int>(stage) + 1)) {
+    const bool borrows = stage == Stage::borrow_exact || stage == Stage::borrow_any;
+    if (borrows && size > small) continue;
+    if (stage == Stage::give_up_handles && records_.drop_tickets(k_orphan_patience_s, true) == 0) continue;
+    if (!borrows && !(stage == Stage::steal ? recovery_.steal_idle(tenancy_) : recovery_.run(tenancy_))) *refused = true;
+    Section section(*this);
+    taken.recording = section.recording();
+    flush_deferred();
+    const std::uint64_t most = stage == Stage::borrow_exact ? class_bytes(class_of(size)) : small;
+    taken.offset = borrows ? borrow(size, most) : refill(size);
+    if (taken.offset == k_no_block) continue;
+    futile_ = 0;
+    publish_counts();
+    return taken;
+  }
+  return taken;
+}
+
+// Locked. A block that waits in another process's slab for its owner to look: that one may sleep.
+std::uint64_t SharedPool::borrow(std::uint64_t size, std::uint64_t most) noexcept {
+  BlockRef ref;
+  BlockRange range;
+  if (!recovery_.borrow(tenancy_, class_bytes(class_of(size)), most, &ref, &range)) return k_no_block;
+  forget_earlier(ref);
+  Hold& hold = holds_[ref.record];
+  if (hold.count == 0 && heap_->borrow(range.offset, range.bytes, ref.record, size)) {
+    hold = {ref.generation, 1, range.offset + 1, false, true};
+    return range.offset;
+  }
+  (void)records_.drop(tenancy_, ref);
+  return k_no_block;
 }
 
 void* SharedPool::fall_back(std::size_t size, bool zeroed) noexcept {
@@ -117,11 +149,21 @@ void* SharedPool::allocate(std::size_t size) noexcept { return allocate_as(size,
 
 void* SharedPool::allocate_zeroed(std::size_t size) noexcept { return allocate_as(size, true, 0); }
 
-// Locked. The block that starts there and whose maker has not freed it; a shared one may live on without its maker.
-Block SharedPool::own_block(std::uint64_t offset) const noexcept {
-  const Block block = heap_ != nullptr ? heap_->find(offset) : Block{};
+// Locked. The same block unless its maker has freed it: a shared one may live on without its maker.
+inline Block SharedPool::unless_freed(Block block) const noexcept {
   const bool freed = block && block.record() != 0 && !holds_[block.record() - 1].array;
   return freed ? Block{} : block;
+}
+
+// Locked. The block that starts there and that this process has not freed.
+Block SharedPool::own_block(std::uint64_t offset) const noexcept {
+  return unless_freed(heap_ != nullptr ? heap_->find(offset) : Block{});
+}
+
+inline void SharedPool::end_block(Block block, std::uint64_t offset) noexcept {
+  if (RTPOOL_UNLIKELY(has_children_) && block.pinned() && defer({offset, {}})) return;
+  free_block(block);
+  publish_counts();
 }
 
 void SharedPool::release(void* address) noexcept { release_as(address, 0); }
@@ -137,16 +179,17 @@ void SharedPool::release_as(void* address, unsigned how) noexcept {
   }
   Section section(*this);
   section.set_how(how);
+  const Block block = unless_freed(heap_ != nullptr ? heap_->find_own(offset) : Block{});
+  if (!block) return release_other(address, offset);
+  end_block(block, offset);
+}
+
+// Locked. What lies in no run of this process: a block that it borrows, or nothing that it could free.
+[[gnu::noinline]] void SharedPool::release_other(void* address, std::uint64_t offset) noexcept {
+  if (const Block block = own_block(offset)) return end_block(block, offset);
   // Blocks of an ancestor: the child has no part in them, they are the ancestor's to free.
-  const Block block = own_block(offset);
-  if (!block) {
-    BlockRange range;
-    if (!inherited(offset, &range)) misuse(address, "is no live block of this process");
-    return;
-  }
-  if (RTPOOL_UNLIKELY(has_children_) && block.pinned() && defer({offset, {}})) return;
-  free_block(block);
-  publish_counts();
+  BlockRange range;
+  if (!inherited(offset, &range)) misuse(address, "is no live block of this process");
 }
 
 void SharedPool::free_block(Block block) noexcept {
@@ -229,14 +272,14 @@ std::size_t SharedPool::usable_size(const void* address) noexcept {
   return block ? heap_->granted(block) : 0;
 }
 
-bool SharedPool::inherited(std::uint64_t offset, BlockRange* range) const noexcept {
+Block SharedPool::inherited(std::uint64_t offset, BlockRange* range) const noexcept {
   for (const Heap* heap = inherited_heap_; heap != nullptr; heap = heap->older()) {
     const Block block = heap->find_around(offset);
     if (!block) continue;
     *range = {heap->offset_of(block), heap->granted(block)};
-    return true;
+    return block;
   }
-  return false;
+  return {};
 }
 
 void SharedPool::misuse(const void* block, const char* what) noexcept {
@@ -261,7 +304,7 @@ bool SharedPool::defer(const Deferred& deferred) noexcept {
 // Locked, after a recovery: when no child is left, does what waited for that, except where a child shared a block on.
 void SharedPool::flush_deferred() noexcept {
   if (!has_children_ || heap_ == nullptr || processes_.has_child(tenancy_)) return;
-  const Coverage coverage(segment_, records_, tenancy_);
+  const Coverage coverage(segment_, records_, Coverage::By::inherited);
   if (!coverage.ok()) return;
   std::size_t kept = 0;
   section_->set_elsewhere(true);  // freed long ago, where it is not known any more

@@ -266,8 +266,7 @@ void SharedPool::leave() noexcept {
   // Another process recovers just now: wait a little, or else leave it to the next one that recovers.
   for (unsigned tries = 0; tries < 50; ++tries) {
     if (recovery_.run(tenancy_, true)) return;
-    const timespec pause{0, 1'000'000};
-    ::nanosleep(&pause, nullptr);
+    Recovery::wait_for_another();
   }
   processes_.mark_gone(tenancy_);
 }

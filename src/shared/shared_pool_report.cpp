@@ -30,8 +30,8 @@ Stats SharedPool::stats() noexcept {
   if (ready()) {
     publish_counts();
     const HeapCounts& counts = heap_->counts();
-    stats.own_bytes = counts.current_bytes - counts.gone_bytes;
-    stats.own_count = counts.current_count - counts.gone_count;
+    stats.own_bytes = counts.current_bytes - counts.recorded_bytes + counts.borrowed_bytes;
+    stats.own_count = counts.current_count - counts.recorded_count + counts.borrowed_count;
     common.peak_bytes = counts.peak_bytes;
     common.peak_count = counts.peak_count;
     common.total_bytes = counts.total_bytes;

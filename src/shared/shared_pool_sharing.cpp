@@ -16,13 +16,8 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
   if (!ready()) return EINVAL;
   const Block block = heap_->find_around(offset);
   if (!block) {
-    // An array inherited by fork: it keeps its place as long as this process lives, and its record keeps it then.
-    if (!inherited(offset, range)) return EINVAL;
-    if (const int error = records_.create(tenancy_, *range, ref); error != 0) return error;
-    forget_earlier(*ref);
-    if (holds_[ref->record].count != 0) return EBADMSG;
-    holds_[ref->record] = {ref->generation, 1, 0, false, false};
-    return 0;
+    const Block before = inherited(offset, range);
+    return before ? share_inherited(before, *range, ref) : EINVAL;
   }
   *range = {heap_->offset_of(block), heap_->granted(block)};
   if (block.record() != 0) {
@@ -41,6 +36,25 @@ int SharedPool::share(const void* address, BlockRef* ref, BlockRange* range) noe
   return 0;
 }
 
+// An array inherited by fork: it keeps its place as long as this process lives, and its record keeps it then. One that was
+// shared before has a record, which its owner and all others look at: a second one would keep it from nobody.
+int SharedPool::share_inherited(const Block& block, const BlockRange& range, BlockRef* ref) noexcept {
+  if (block.let_go()) return EINVAL;
+  if (block.record() != 0) {
+    BlockRange there;
+    *ref = records_.current(block.record() - 1);
+    if (const int error = hold_locked(*ref, &there); error != 0) return error;
+    if (there.offset == range.offset && there.bytes == range.bytes) return 0;
+    drop_hold(*ref);
+    return EINVAL;
+  }
+  if (const int error = records_.create(tenancy_, range, ref); error != 0) return error;
+  forget_earlier(*ref);
+  if (holds_[ref->record].count != 0) return EBADMSG;
+  holds_[ref->record] = {ref->generation, 1, 0, false, false};
+  return 0;
+}
+
 int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
   if (!ready()) return ENOSPC;
   if (ref.record >= geometry().records) return EBADMSG;
@@ -51,8 +65,10 @@ int SharedPool::hold_locked(const BlockRef& ref, BlockRange* range) noexcept {
     return 0;
   }
   if (const int error = records_.acquire(tenancy_, ref, hold.count != 0, range); error != 0) return error;
-  // `block` stays: this may be the owner's own block, whose array is gone, come back in a handle.
-  if (hold.generation != ref.generation) {
+  // `block` stays: this may be the owner's own block, whose array is gone, come back in a handle; of another generation if
+  // others have borrowed it meanwhile.
+  const bool borrowed = hold.block == range->offset + 1 && records_.owner(ref.record) == tenancy_;
+  if (hold.generation != ref.generation && !borrowed) {
     forget_earlier(ref);
     hold.block = 0;
     hold.array = false;
@@ -85,8 +101,16 @@ void SharedPool::drop(const BlockRef& ref, std::uint32_t lineage) noexcept {
 void SharedPool::drop_hold(const BlockRef& ref) noexcept {
   Hold& hold = holds_[ref.record];
   if (--hold.count != 0) return;
-  if (records_.drop(tenancy_, ref)) take_back(ref);
-  else if (const Block mine = block_of(hold, ref.record); mine && !mine.let_go()) heap_->let_go(mine);
+  const Block mine = block_of(hold, ref.record);
+  if (RTPOOL_UNLIKELY(mine && mine.borrowed())) {
+    heap_->give_back(mine);
+    hold = Hold{};
+    (void)records_.drop(tenancy_, ref);
+  } else if (records_.drop(tenancy_, ref)) {
+    take_back(ref);
+  } else if (mine && !mine.let_go()) {
+    heap_->let_go(mine);
+  }
 }
 
 // This process's own live block behind a hold.
@@ -117,14 +141,17 @@ void SharedPool::take_back_all_closed() noexcept {
   records_.scan_returned(tenancy_, take_back_returned, this);
   for (std::uint32_t record = 0; record < geometry().records; ++record) {
     const Hold& hold = holds_[record];
-    const BlockRef ref{record, hold.generation};
-    if (hold.block != 0 && hold.count == 0 && records_.over(tenancy_, ref)) take_back_returned(this, ref);
+    BlockRef ref{record, hold.generation};
+    if (hold.block != 0 && hold.count == 0 && records_.over(tenancy_, hold.block - 1, &ref)) take_back_returned(this, ref);
   }
 }
 
 void SharedPool::take_back_returned(void* self, BlockRef ref) noexcept {
   auto* const pool = static_cast<SharedPool*>(self);
+  Hold& hold = pool->holds_[ref.record];
   ++pool->returned_;
+  // Others may have borrowed it since it was shared; a record that is this process's is that of the block it made it for.
+  if (hold.count == 0) hold.generation = ref.generation;
   pool->take_back_elsewhere(ref);
 }
 

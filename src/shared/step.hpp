@@ -12,8 +12,8 @@ enum class Step : unsigned char {
   share_claimed, share_written, share_published,
   acquire_marked, acquire_confirmed, ticket_added, ticket_taken,
   drop_cleared, close_begun, close_decided, close_done, return_pushed, return_drained, return_taken,
-  run_lent, lent_marked, lent_settled,
-  recovery_locked, recovery_marked, recovery_bits, recovery_records, recovery_granules, recovery_freed,
+  run_lent, lent_marked, lent_settled, borrow_marked, borrow_taken, waiting_freed,
+  recovery_locked, recovery_refused, recovery_marked, recovery_bits, recovery_records, recovery_granules, recovery_freed,
   count,
 };
 

@@ -241,5 +241,43 @@ TEST(Recovery, ABlockThatIsAboutToBeClosedIsNoDamage) {
   ::munmap(memory, sizeof(Crossing));
 }
 
+void let_the_other_go(Step at) {
+  if (at != Step::recovery_refused) return;
+  g_crossing->go = true;
+  await(g_crossing->opened);
+}
+
+// What a process needs comes back through the one that recovers just now.
+TEST(Recovery, OneThatNeedsMemoryWaitsForOneThatRecovers) {
+  void* const memory = ::mmap(nullptr, sizeof(Crossing), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  g_crossing = new (memory) Crossing;
+  SharedPool* const pool = make_pool(1 << 20);
+  const int dead = in_child([&] {
+    if (pool->allocate(1 << 20) == nullptr) return 1;
+    ::raise(SIGKILL);
+    return 0;
+  });
+  ASSERT_TRUE(WIFSIGNALED(dead));
+  const pid_t recoverer = start_child([&] {
+    g_stand_at = Step::recovery_locked;
+    step_hook = stand_still;
+    const bool recovered = pool->recover();
+    g_crossing->opened = true;
+    return recovered ? 0 : 1;
+  });
+  while (g_crossing->standing.load() < 1) ::usleep(100);
+  step_hook = let_the_other_go;
+  void* const all = pool->allocate(1 << 20);
+  step_hook = nullptr;
+  EXPECT_NE(all, nullptr);
+  pool->release(all);
+  EXPECT_EQ(end_of(recoverer), 0);
+  expect_empty(pool);
+  pool->close();
+  pool->drop_reference();
+  ::munmap(memory, sizeof(Crossing));
+}
+
 }  // namespace
 }  // namespace rtpool::shared

@@ -54,6 +54,51 @@ inline void let_go(SharedPool* pool) {
 // A name for a segment that no other process of the tests uses.
 inline std::string own_name(const char* what) { return std::string("test.") + what + "." + std::to_string(::getpid()); }
 
+// A block that goes to another process.
+struct Sent {
+  BlockRef ref;
+  Tenancy sender;
+};
+
+// Two processes and the pipes by which they take turns. What the maker makes, shares and lets go of, the other one opens.
+struct Pair {
+  explicit Pair(std::uint64_t size) : Pair() { pool = make_pool(size); }
+  // The pool comes later: who is forked before has no part in it yet.
+  Pair() {
+    EXPECT_EQ(::pipe(to_maker), 0);
+    EXPECT_EQ(::pipe(to_other), 0);
+  }
+  ~Pair() {
+    for (const int fd : {to_maker[0], to_maker[1], to_other[0], to_other[1]}) ::close(fd);
+    let_go(pool);
+  }
+  static void tell(const int* pipe) { EXPECT_EQ(::write(pipe[1], "x", 1), 1); }
+  static bool wait(const int* pipe) {
+    char byte = 0;
+    return ::read(pipe[0], &byte, 1) == 1;
+  }
+  bool make_and_send(std::size_t size) {
+    Sent sent;
+    BlockRange range;
+    void* const block = pool->allocate(size);
+    if (block == nullptr || pool->share(block, &sent.ref, &range) != 0 || pool->depart(sent.ref, &sent.sender) != 0) return false;
+    std::memset(block, 0x5a, size);
+    pool->release(block);
+    pool->drop(sent.ref, pool->lineage());
+    return ::write(to_other[1], &sent, sizeof sent) == sizeof sent;
+  }
+  bool receive(BlockRef* ref, BlockRange* range) {
+    Sent sent;
+    if (::read(to_other[0], &sent, sizeof sent) != sizeof sent) return false;
+    *ref = sent.ref;
+    return pool->arrive(sent.ref, sent.sender, range) == 0;
+  }
+
+  SharedPool* pool = nullptr;
+  int to_maker[2];
+  int to_other[2];
+};
+
 // After everything of this process was given back and the dead were recovered, every granule is free.
 inline void expect_empty(SharedPool* pool) {
   const pool::CheckResult check = pool->check();

@@ -255,6 +255,35 @@ def test_using_a_block_again_needs_its_orders(orders: tuple[str, ...]) -> None:
     assert not any(len(orders) > 1 and reuse_breaks(**{order: False}) for order in orders)
 
 
+def borrowing_breaks(*, marked: bool = True, taken: bool = True, closing: bool = True) -> bool:
+    """records.cpp: a process takes a closed record over, its bit first, while another closes what it finds alive."""
+
+    def borrows() -> Thread:  # begin_anew
+        yield RMW("bits", lambda _: 1, acquire=True, release=marked)
+        yield RMW("state", lambda _: 0, acquire=True, release=taken)
+        return 0
+
+    def closes() -> Thread:  # close_for, finish_closing
+        if (yield RMW("state", lambda state: 1 if state == 0 else state, acquire=closing, release=True)) != 0:
+            raise Waits
+        return (yield R("bits"))
+
+    found = outcomes([borrows, closes], {"state": 2})
+    assert found
+    return any(outcome.answers[1] == 0 for outcome in found)
+
+
+def test_a_borrowed_block_is_not_closed() -> None:
+    assert not borrowing_breaks()
+
+
+@pytest.mark.parametrize("orders", [("closing",), ("marked", "taken")])
+def test_borrowing_needs_its_orders(orders: tuple[str, ...]) -> None:
+    """Of the borrower's two one would do."""
+    assert borrowing_breaks(**dict.fromkeys(orders, False))
+    assert not any(len(orders) > 1 and borrowing_breaks(**{order: False}) for order in orders)
+
+
 def granules_break(*, given: bool = True, got: bool = True) -> bool:
     """granules.hpp: a run that its owner offers or releases and another process takes: what was written comes along."""
 

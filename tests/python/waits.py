@@ -11,11 +11,11 @@ from typing import Any
 LIMIT = 120.0  # seconds: far above what any of them takes on a machine that does much else
 
 
-def received(connection: Any, limit: float = LIMIT) -> Any:
-    """What comes through a connection of `multiprocessing`; EOFError where its other end is closed."""
+def received(connection: Any, limit: float = LIMIT, as_bytes: bool = False) -> Any:
+    """What comes through a connection of `multiprocessing`, pickled on request; EOFError where its end is closed."""
     if not connection.poll(limit):
         raise AssertionError(f"nothing came through {connection!r} in {limit:g} s")
-    return connection.recv()
+    return connection.recv_bytes() if as_bytes else connection.recv()
 
 
 def ended(process: Any, limit: float = LIMIT) -> int:

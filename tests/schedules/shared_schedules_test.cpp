@@ -2,6 +2,8 @@
 // hands, processes that join. As schedules_test.cpp, over the core's own code.
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "expect_all.hpp"
 #include "scheduled.hpp"
 
@@ -55,6 +57,15 @@ class SegmentSchedules : public testing::Test {
   static void take_back(SegmentState& s) {
     s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
     s.records[0].scan_returned(s.tenancy[0], SegmentState::count_taken, &s);
+  }
+  // What recovery does with lent runs, by the second process.
+  static std::uint32_t take_uncovered(SegmentState& s) {
+    (void)s.granules.mark_lent(s.tenancy[1]);
+    const Coverage coverage(s.segment, s.records[1], Coverage::By::all);
+    const auto covered = [](const void* context, std::uint32_t first, std::uint32_t count) {
+      return static_cast<const Coverage*>(context)->has_any(first, count);
+    };
+    return s.granules.settle_lent(s.tenancy[1], covered, &coverage);
   }
   static void expect_taken_back_once(SegmentState& s) {
     take_back(s);
@@ -172,7 +183,7 @@ TEST_F(SegmentSchedules, ALentRunIsTakenOnlyWhenNoRecordCoversIt) {
       owned = true;
     } else {
       expect(s.granules.lend(s.tenancy[0], 0, 3), "a run in use can be lent");
-      if (s.records[0].over(s.tenancy[0], s.ref)) owned = s.granules.take_lent(s.tenancy[0], 0, 3);
+      if (s.records[0].over(s.tenancy[0], 0, &s.ref)) owned = s.granules.take_lent(s.tenancy[0], 0, 3);
     }
     if (!owned) return;
     expect(s.records[0].create(s.tenancy[0], {0, 4096}, &s.ref) == 0, "the next block");
@@ -184,12 +195,7 @@ TEST_F(SegmentSchedules, ALentRunIsTakenOnlyWhenNoRecordCoversIt) {
   const auto holder = [](SegmentState& s) {
     const BlockRef ref = s.ref;
     (void)s.records[1].drop(s.tenancy[1], ref);
-    (void)s.granules.mark_lent(s.tenancy[1]);
-    const Coverage coverage(s.segment, s.records[1], Tenancy{});
-    const auto covered = [](const void* context, std::uint32_t first, std::uint32_t count) {
-      return static_cast<const Coverage*>(context)->covers_any(first, first + count - 1);
-    };
-    freed = s.granules.settle_lent(s.tenancy[1], covered, &coverage);
+    freed = take_uncovered(s);
   };
   const auto end = [](SegmentState& s) {
     expect(!(owned && freed != 0), "one of both has it");
@@ -199,6 +205,75 @@ TEST_F(SegmentSchedules, ALentRunIsTakenOnlyWhenNoRecordCoversIt) {
            "what was looked at and not taken is lent as before");
   };
   expect_all("lent runs", run(prepare, {owner, holder}, end, {2}));
+}
+
+// A block that waits for its owner, which comes just when another process borrows it: one of both has it, the owner gets it
+// in the end, once, and what named it before leads to nothing.
+TEST_F(SegmentSchedules, AClosedBlockIsItsOwnersOrBorrowed) {
+  static bool borrowed;
+  const auto prepare = [](SegmentState& s) {
+    borrowed = false;
+    expect(s.granules.claim(s.tenancy[0], 1, false) == 0, "there is a slab");
+    make_record(s);
+    BlockRange range;
+    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block in it goes to another process");
+    expect(!s.records[0].drop(s.tenancy[0], s.ref), "its maker lets go of it");
+    expect(!s.records[1].drop(s.tenancy[1], s.ref), "and so does the other");
+  };
+  const auto owner = [](SegmentState& s) {
+    BlockRef now = s.ref;
+    if (s.records[0].over(s.tenancy[0], 0, &now)) ++s.taken;
+    else s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
+  };
+  const auto borrower = [](SegmentState& s) {
+    BlockRef mine;
+    BlockRange range;
+    borrowed = s.records[1].borrow(s.tenancy[1], 1, 1 << 20, &mine, &range);
+    if (!borrowed) return;
+    expect(s.taken == 0, "its owner has not taken it");
+    expect(range.offset == 0 && range.bytes == 4096, "it is all of the block");
+    BlockRange earlier;
+    expect(s.records[1].acquire(s.tenancy[1], s.ref, true, &earlier) == ESTALE, "an old handle does not lead to it");
+    expect(s.taken == 0, "its owner does not take it while it is borrowed");
+    (void)s.records[1].drop(s.tenancy[1], mine);
+  };
+  const auto end = [](SegmentState& s) {
+    BlockRef now = s.ref;
+    if (s.taken == 0 && s.records[0].over(s.tenancy[0], 0, &now)) ++s.taken;
+    take_back(s);
+    expect(s.state_of() == RecordState::free, "a block that nobody holds is free");
+    expect(s.taken == 1, "its owner takes it back exactly once");
+  };
+  expect_all("borrowing", run(prepare, {owner, borrower}, end, {2}));
+}
+
+// Its owner lends the run of a borrowed block meanwhile, or takes it back.
+TEST_F(SegmentSchedules, TheRunOfABorrowedBlockStays) {
+  const auto prepare = [](SegmentState& s) {
+    expect(s.granules.claim(s.tenancy[0], 2, false) == 0, "there is a slab");
+    make_record(s);
+    BlockRange range;
+    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block in it goes to another process");
+    expect(!s.records[0].drop(s.tenancy[0], s.ref), "its maker lets go of it");
+    expect(!s.records[1].drop(s.tenancy[1], s.ref), "and so does the other");
+  };
+  const auto owner = [](SegmentState& s) {
+    expect(s.granules.lend(s.tenancy[0], 0, 2), "a run in use can be lent");
+    (void)s.granules.take_lent(s.tenancy[0], 0, 2);
+  };
+  const auto borrower = [](SegmentState& s) {
+    BlockRef mine;
+    BlockRange range;
+    expect(s.records[1].borrow(s.tenancy[1], 1, 1 << 20, &mine, &range), "it waits, so it can be borrowed");
+    expect(take_uncovered(s) == 0, "its run is nobody's to take");
+    expect(s.segment.granule(0).load() != 0 && s.segment.granule(1).load() != 0, "and stays whole");
+    BlockRef now = s.ref;
+    expect(!s.records[0].over(s.tenancy[0], 0, &now) && now == mine, "its owner knows it by its new name");
+  };
+  const auto end = [](SegmentState& s) {
+    expect(GranuleWord::tenancy(s.segment.granule(0).load()) == s.tenancy[0], "the run is its owner's");
+  };
+  expect_all("runs of borrowed blocks", run(prepare, {owner, borrower}, end, {2}));
 }
 
 // Somebody asks about an address in no pool while one is closed and another takes its entry. 300 lies between the begin of

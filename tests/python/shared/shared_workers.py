@@ -64,6 +64,23 @@ def make_and_sleep(pool: Any, connection: Any) -> None:
     signal.pause()
 
 
+def make_between_own_and_sleep(pool: Any, connection: Any, value: int) -> None:
+    """Forty arrays of 8 KiB, which fill five slabs; each fourth stays here, the others are sent and dropped."""
+    kept = []
+    with rtpool.handler(pool):
+        for number in range(40):
+            array = np.full(5000, value, np.uint8)
+            if number % 4 == 0:
+                kept.append(array)
+            else:
+                connection.send(pool.share(array))
+    del array
+    connection.send(None)
+    connection.recv()
+    connection.send(all((array == value).all() for array in kept))
+    signal.pause()
+
+
 def open_and_answer(connection: Any, answer: Any) -> None:
     while (handle := connection.recv()) is not None:
         array = handle.open(writeable=False)

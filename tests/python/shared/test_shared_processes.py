@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import multiprocessing
 import pickle
@@ -143,6 +144,53 @@ def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
     makers[2].kill()
     assert ended(makers[2]) == -signal.SIGKILL
     expect_empty(pool)
+
+
+def test_small_arrays_of_idle_makers_are_free_beside_what_these_keep(context: Any) -> None:
+    pool = rtpool.SharedPool.create("1 MiB")  # 128 arrays of 8 KiB
+    makers, pipes, messages = [], [], []
+    for value in (11, 22, 33):  # one after the other, each from a process that holds nothing which it could inherit
+        ours, theirs = context.Pipe()
+        makers.append(context.Process(target=work.make_between_own_and_sleep, args=(pool, theirs, value), daemon=True))
+        makers[-1].start()
+        pipes.append(ours)
+        messages += [received(ours, as_bytes=True) for _ in range(30)]
+        assert received(ours) is None
+    arrays = [pickle.loads(message).open() for message in messages]
+    assert len(arrays) == 90 and sorted({int(array[0]) for array in arrays}) == [11, 22, 33]
+    assert pool.stats().current_count == 120
+    del arrays
+    assert pool.stats().current_count == 30
+    fill = filled(pool, 5000, 44)
+    assert len(fill) == 128 - 30
+    assert pool.stats().current_count == 128
+    pool.check()
+    for ours in pipes:  # what they keep is as it was
+        ours.send(None)
+        assert received(ours) is True
+    makers[0].kill()
+    assert ended(makers[0]) == -signal.SIGKILL
+    more = filled(pool, 5000, 55)
+    assert len(more) == 10, "what the killed one kept"
+    assert all((array == 44).all() for array in fill)
+    for maker in makers[1:]:
+        maker.kill()
+        assert ended(maker) == -signal.SIGKILL
+    assert all((array == 44).all() for array in fill) and all((array == 55).all() for array in more)
+    del fill, more
+    expect_empty(pool)
+
+
+def filled(pool: rtpool.SharedPool, size: int, value: int) -> list[Any]:
+    """As many arrays as the pool has room for."""
+    arrays = []
+    with contextlib.suppress(MemoryError):
+        while True:
+            with rtpool.handler(pool):
+                array = np.empty(size, np.uint8)
+            array[:] = value  # not in the handler: the value becomes an array as well
+            arrays.append(array)
+    return arrays
 
 
 def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
