@@ -24,7 +24,7 @@ TEST_F(SharedInstructions, OfAPairThatIsNotRecorded) {
     const char* size;
     double instructions;
   };
-  for (const auto& [size, bound] : {Bound{"64", 430}, Bound{"2000000", 480}}) {
+  for (const auto& [size, bound] : {Bound{"64", 425}, Bound{"2000000", 475}}) {
     const test::Counted pair = callgrind.count(size, 100, 1000);
     ASSERT_GT(pair.instructions, 0) << size;
     RecordProperty(std::string("pair_of_") + size, std::to_string(pair.instructions));
