@@ -1,0 +1,77 @@
+"""How a step came out, in tests, and what is read of that in the reports of others."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Skipped(Exception):
+    """A step cannot run here; the text says why and what would help."""
+
+
+class Failed(Exception):
+    """A step failed as a whole; the text says what to look at."""
+
+
+@dataclass
+class Result:
+    """How a step came out, in tests."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        self.passed += other.passed
+        self.failures += other.failures
+        self.skips += other.skips
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
+
+
+def read_junit(path: Path) -> Result:
+    """Count the cases of a JUnit file; none is a failure of its own."""
+    if not path.exists():
+        raise Failed("no test report was written")
+    result = Result()
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        name = f"{case.get('classname') or ''}::{case.get('name')}".removeprefix("::")
+        if case.find("failure") is not None or case.find("error") is not None:
+            result.failures.append(name)
+        elif (skipped := case.find("skipped")) is not None:
+            reason = skipped.get("message") or (skipped.text or "").strip() or "no reason given"
+            # GoogleTest puts the place on the first line and what was said on the next.
+            result.skips.append(f"{name}: {reason.splitlines()[-1]}")
+        else:
+            result.passed += 1
+    if not (result.passed or result.failures or result.skips):
+        raise Failed("the test report has no test in it")
+    return result
+
+
+def ended_otherwise(log: Path) -> list[str]:
+    """The programs of Meson's log that ended without a report, by a signal or at their deadline, and the test it was in."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        program = json.loads(line)
+        if program["result"] in ("TIMEOUT", "ERROR", "INTERRUPT"):
+            begun = re.findall(r"^\[ RUN      \] (\S+)", program.get("stdout", ""), re.MULTILINE)
+            found.append(f"{program['name']}: {program['result']}" + (f" in {begun[-1]}" if begun else ""))
+    return found
+
+
+def grouped(skips: list[str]) -> list[str]:
+    """Say each reason once, with the test it was given for or their number."""
+    by_reason: dict[str, list[str]] = {}
+    for line in skips:
+        name, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{names[0]}: {reason}" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more: {reason}"
+        for reason, names in by_reason.items()
+    ]
