@@ -55,7 +55,7 @@ def read_junit(path: Path) -> Result:
 
 
 def ended_otherwise(log: Path) -> list[str]:
-    """The programs of Meson's log that ended without a report, by a signal or at their deadline, and the test it was in."""
+    """The programs of Meson's log that a signal or their deadline ended, without a report, and the test each was in."""
     found = []
     for line in log.read_text(encoding="utf-8").splitlines():
         program = json.loads(line)
