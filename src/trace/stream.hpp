@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/thread_local.hpp"
 #include "trace/chunk.hpp"
 #include "trace/format.hpp"
 
@@ -30,6 +31,6 @@ struct StreamCache {
   Stream* stream = nullptr;
 };
 
-extern thread_local constinit StreamCache t_stream __attribute__((tls_model("initial-exec")));
+extern thread_local constinit StreamCache t_stream RTPOOL_THREAD_LOCAL;
 
 }  // namespace rtpool::trace

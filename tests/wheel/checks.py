@@ -47,6 +47,9 @@ def of_wheel(wheel: Path, into: Path) -> Iterator[Check]:
     machine = re.search(r"Machine:\s*(.+)", output("readelf", "--file-header", binary))
     said = machine.group(1) if machine else "nothing"
     yield "a module for the wheel's processors", MACHINES[architecture(wheel.name)] in said, said
+    # musl loads no module that wants thread-local storage at a place fixed when the program starts.
+    fixed = "STATIC_TLS" in output("readelf", "--dynamic", "--wide", binary)
+    yield "thread-local storage that its libc has", not (fixed and "musllinux" in wheel.name), "STATIC_TLS"
     for what, true in hardening(binary).items():
         yield what, true, ""
 

@@ -16,6 +16,7 @@ from rtpool import _core
 ROOT = Path(__file__).resolve().parents[3]
 LOOKED_FOR = "a module that those who choose the wheel look for"
 PROCESSORS = "a module for the wheel's processors"
+STORAGE = "thread-local storage that its libc has"
 
 pytestmark = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf; Debian: apt-get install binutils")
 
@@ -73,3 +74,14 @@ def test_modules_of_another_processor_are_found(checks: ModuleType, tmp_path: Pa
         for each in ("x86_64", "aarch64")
     ]
     assert sorted(found) == [False, True]
+
+
+def test_thread_local_storage_that_musl_refuses_is_found(checks: ModuleType, tmp_path: Path) -> None:
+    """A module made for glibc reaches it by one instruction."""
+    if "STATIC_TLS" not in checks.output("readelf", "--dynamic", "--wide", _core.__file__):
+        pytest.skip("not a module for glibc")
+    found = {
+        libc: STORAGE in failed(checks, tmp_path, f"rtpool-0.2.0-cp313-cp313-{libc}_x86_64.whl", "_core.so")
+        for libc in ("manylinux_2_28", "musllinux_1_2")
+    }
+    assert found == {"manylinux_2_28": False, "musllinux_1_2": True}
