@@ -1,13 +1,14 @@
 """Build everything with each compiler that can be had here, and list its warnings.
 
-    python tests/compilers/run.py [--only g++-12 'clang++*'] [--systems FOLDER] [--record]
+    python tests/compilers/run.py [--only g++-12 'clang++*'] [--systems FOLDER] [--missing] [--record]
 
 Compilers are g++-N and clang++-N on PATH, and the g++ and clang++ of other Debian systems on this machine (root
 folders below FOLDER; ../interpreters/systems.py; root only; clang, GoogleTest and what --only names in full, such as
 g++-14, are fetched there by apt-get, and go with the run). Each builds the core, its tests, benchmark and schedules,
 and the binding, with all warnings that the project asks for (`-Wall -Wextra -Wpedantic`). Exit code 0: every build is
 there and none warned; 1: one is not, or did; 2: there was no compiler. `--record` writes results/compilers.json;
-compilers run before stay in it.
+compilers run before stay in it. Each takes some ten minutes; a run may be ended at any time, and what is left be run
+by `--missing`, which goes on with a build where it was.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WORK = ROOT / "build" / "compilers"
 RESULTS = HERE / "results" / "compilers.json"
 BUILD = ("meson>=1.2", "ninja", "numpy>=2.0")
 NAMED = re.compile(r"(clang|g)\+\+-\d+")
-OPTIONS = ("-Dcore_tests=true", "-Dcore_bench=true", "-Dbuildtype=release")
+OPTIONS = ("-Dcore_tests=true", "-Dcore_bench=true", "-Dbuildtype=release", "-Dtogether=true")
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,19 @@ def run(compiler: Compiler, log: Path, *command: object) -> int:
         return subprocess.run(line, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
 
 
-def build(compiler: Compiler) -> dict[str, Any]:
+def build(compiler: Compiler, goes_on: bool) -> dict[str, Any]:
+    """`goes_on`: where a build that was ended is. What that one warned of is in its log, which goes on as well."""
     log = WORK / f"{compiler.name}.log"
-    log.unlink(missing_ok=True)
     folder = WORK / compiler.name
-    shutil.rmtree(folder, ignore_errors=True)
+    goes_on = goes_on and (folder / "build.ninja").exists()
+    if not goes_on:
+        log.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     programs = environment(compiler, log)
     begin = time.monotonic()
     path = f"PATH={programs}:/usr/local/bin:/usr/bin:/bin"
     settings = ("env", path, f"CXX={compiler.program}")
-    code = run(compiler, log, *settings, "meson", "setup", folder, *OPTIONS)
+    code = 0 if goes_on else run(compiler, log, *settings, "meson", "setup", folder, *OPTIONS)
     if code == 0:
         code = run(compiler, log, *settings, "ninja", "-k", "0", "-C", folder)
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -135,8 +139,16 @@ def build(compiler: Compiler) -> dict[str, Any]:
     }
 
 
+def good(row: dict[str, Any]) -> bool:
+    return bool(row["built"]) and not row["warnings"]
+
+
+def recorded() -> list[dict[str, Any]]:
+    return list(json.loads(RESULTS.read_text(encoding="utf-8"))["run"]) if RESULTS.exists() else []
+
+
 def record(rows: list[dict[str, Any]]) -> None:
-    before = json.loads(RESULTS.read_text(encoding="utf-8"))["run"] if RESULTS.exists() else []
+    before = recorded()
     merged = {row["compiler"]: row for row in [*before, *rows]}
     order = sorted(merged.values(), key=lambda row: (row["compiler"].split("-")[0], int(row["compiler"].split("-")[1])))
     RESULTS.parent.mkdir(exist_ok=True)
@@ -152,14 +164,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="compilers whose names match")
     parser.add_argument("--systems", type=Path, help="where root folders of other systems lie")
+    parser.add_argument("--missing", action="store_true", help="compilers that the results do not have, or that warned")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
+    done = {row["compiler"] for row in recorded() if good(row)} if arguments.missing else set()
     rows: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         compilers = {compiler.name: compiler for compiler in here()}
         for root in known(arguments.systems):
-            patterns = [name for name in arguments.only if name not in compilers]
+            patterns = [name for name in arguments.only if name not in {*compilers, *done}]
             kinds = [kind for kind in ("g++", "clang++") if any(each.startswith((kind, "*")) for each in patterns)]
             names = [name for name in patterns if NAMED.fullmatch(name)]
             if not kinds:
@@ -172,9 +186,9 @@ def main() -> int:
             for compiler in there(system, kinds, names):
                 compilers.setdefault(compiler.name, compiler)
         for name, compiler in compilers.items():
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only):
+            if name in done or not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only):
                 continue
-            row = build(compiler)
+            row = build(compiler, arguments.missing)
             rows.append(row)
             what = "built" if row["built"] else f"NOT built (see {(WORK / name).relative_to(ROOT)}.log)"
             print(f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings, {row['seconds']} s")
@@ -182,8 +196,8 @@ def main() -> int:
             if arguments.record:
                 record(rows)
     if not rows:
-        return 2
-    return 0 if all(row["built"] and not row["warnings"] for row in rows) else 1
+        return 0 if done else 2
+    return 0 if all(map(good, rows)) else 1
 
 
 if __name__ == "__main__":
