@@ -100,10 +100,10 @@ print("good")
 def test_a_dropped_pool_gives_back_what_is_not_objects(run_python) -> None:
     done = run_python(
         """
-import gc, rtpool
+import gc, mmap, rtpool
 import numpy as np
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+    return int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE
 pool = rtpool.Pool("256 MiB")
 with rtpool.realtime(pool=pool, warmup=1, iterations=1) as rt:
     for _ in rt:
