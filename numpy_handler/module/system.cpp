@@ -25,12 +25,13 @@ PyObject* lockable_memory(PyObject*, PyObject*) {
   return PyLong_FromSize_t(bytes);
 }
 
-// transparent_huge_pages() -> of 2 MiB: "always", "madvise", "never" or "unknown"
+// transparent_huge_pages() -> of 2 MiB: "always", "madvise", "never", "unknown", or "larger" where larger ones come as well
 PyObject* transparent_huge_pages(PyObject*, PyObject*) {
   switch (os::memory().transparent_huge_pages()) {
     case 'a': return PyUnicode_FromString("always");
     case 'm': return PyUnicode_FromString("madvise");
     case 'n': return PyUnicode_FromString("never");
+    case 'l': return PyUnicode_FromString("larger");
     default: return PyUnicode_FromString("unknown");
   }
 }
@@ -38,6 +39,11 @@ PyObject* transparent_huge_pages(PyObject*, PyObject*) {
 // transparent_huge_setting() -> the file that decides about them, "" if the kernel has none of 2 MiB
 PyObject* transparent_huge_setting(PyObject*, PyObject*) {
   return PyUnicode_FromString(os::huge_page_setting("enabled").path);
+}
+
+// larger_huge_setting() -> the file by which larger ones come as well, "" if none do
+PyObject* larger_huge_setting(PyObject*, PyObject*) {
+  return PyUnicode_FromString(os::huge_page_setting("enabled").larger);
 }
 
 // free_huge_pages(page) -> how many explicit huge pages of `page` bytes the kernel has free
@@ -127,6 +133,7 @@ PyMethodDef functions[] = {
     {"lockable_memory", lockable_memory, METH_NOARGS, nullptr},
     {"transparent_huge_pages", transparent_huge_pages, METH_NOARGS, nullptr},
     {"transparent_huge_setting", transparent_huge_setting, METH_NOARGS, nullptr},
+    {"larger_huge_setting", larger_huge_setting, METH_NOARGS, nullptr},
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
     {"touch_malloc", touch_malloc, METH_O, nullptr},

@@ -20,6 +20,7 @@ int count_resident(const void* address, std::size_t bytes, std::size_t* out) noe
 struct HugePageSetting {
   char path[160] = "";   // empty: this kernel has no transparent huge pages of 2 MiB
   char chosen[32] = "";  // what stands between the brackets there
+  char larger[160] = "";  // not empty: the setting by which mappings that ask for huge pages get larger ones as well
 };
 
 // `folder`: /sys/kernel/mm/transparent_hugepage, or what stands for it in tests. `page`: bytes of a page of the kernel.

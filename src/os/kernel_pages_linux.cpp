@@ -58,21 +58,33 @@ int count_resident(const void* address, std::size_t bytes, std::size_t* out) noe
 
 HugePageSetting read_huge_page_setting(const char* folder, const char* leaf, std::size_t page) noexcept {
   HugePageSetting setting;
-  const auto read = [&](const char* subfolder) noexcept {
-    std::snprintf(setting.path, sizeof setting.path, "%s/%s%s", folder, subfolder, leaf);
-    return read_choice(setting.path, setting.chosen, sizeof setting.chosen);
+  char path[160];
+  const auto read = [&](const char* subfolder, char* chosen) noexcept {
+    std::snprintf(path, sizeof path, "%s/%s%s", folder, subfolder, leaf);
+    return read_choice(path, chosen, sizeof setting.chosen);
   };
-  const bool has_own = read("hugepages-2048kB/");
-  if (has_own && std::strcmp(setting.chosen, "inherit") != 0) return setting;
-  if (!has_own) {
-    char path[160];
-    char text[32];
-    std::snprintf(path, sizeof path, "%s/hpage_pmd_size", folder);
-    // Kernels that do not tell: a page table of 8-byte entries fills one page, and a huge page is what it maps.
-    const std::size_t only = read_text_file(path, text, sizeof text) ? std::strtoull(text, nullptr, 10) : page / 8 * page;
-    if (only != k_huge_page_size) return {};
+  const auto use = [&](const char* subfolder) noexcept {
+    const bool there = read(subfolder, setting.chosen);
+    std::memcpy(setting.path, path, sizeof path);
+    return there;
+  };
+  const bool has_own = use("hugepages-2048kB/");
+  char text[32];
+  std::snprintf(path, sizeof path, "%s/hpage_pmd_size", folder);
+  // Kernels that do not tell: a page table of 8-byte entries fills one page, and a huge page is what it maps.
+  const std::size_t largest = read_text_file(path, text, sizeof text) ? std::strtoull(text, nullptr, 10) : page / 8 * page;
+  if (!has_own && largest != k_huge_page_size) return {};
+  if ((!has_own || std::strcmp(setting.chosen, "inherit") == 0) && !use("")) return {};
+  if (largest > k_huge_page_size) {
+    char subfolder[64];
+    char chosen[sizeof setting.chosen];
+    std::snprintf(subfolder, sizeof subfolder, "hugepages-%zukB/", largest >> 10);
+    const bool has_own_too = read(subfolder, chosen);
+    std::memcpy(setting.larger, path, sizeof path);
+    if (has_own_too && std::strcmp(chosen, "inherit") == 0) read("", chosen);
+    if (!has_own_too || std::strcmp(chosen, "never") == 0) setting.larger[0] = '\0';
   }
-  return read("") ? setting : HugePageSetting{};
+  return setting;
 }
 
 HugePageSetting huge_page_setting(const char* leaf) noexcept {

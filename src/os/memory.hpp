@@ -84,7 +84,7 @@ class Memory {
   virtual std::size_t address_space() noexcept = 0;
   // RLIMIT_MEMLOCK of this process in bytes; SIZE_MAX for unlimited (or CAP_IPC_LOCK).
   virtual std::size_t lockable_memory() noexcept = 0;
-  // Transparent huge pages of 2 MiB: 'a'lways, 'm'advise, 'n'ever, '?' the kernel has none of that size.
+  // Transparent huge pages of 2 MiB: 'a'lways, 'm'advise, 'n'ever, '?' the kernel has none of that size, 'l'arger ones come as well.
   virtual char transparent_huge_pages() noexcept = 0;
   // Free explicit huge pages of `page` bytes in the kernel's pool right now.
   virtual std::size_t free_huge_pages(std::size_t page) noexcept = 0;

@@ -307,7 +307,8 @@ class LinuxMemory final : public Memory {
 
   char transparent_huge_pages() noexcept override {
     const HugePageSetting setting = huge_page_setting("enabled");
-    return setting.path[0] == '\0' ? '?' : setting.chosen[0];
+    if (setting.path[0] == '\0') return '?';
+    return setting.chosen[0] != 'n' && setting.larger[0] != '\0' ? 'l' : setting.chosen[0];
   }
 
   std::size_t free_huge_pages(std::size_t page) noexcept override {

@@ -72,9 +72,13 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   if (options_.explicit_huge == 0) {
     count_calls(1);
     const char mode = memory.transparent_huge_pages();
-    if (options_.transparent_huge && (mode == 'n' || mode == '?')) huge_error_.store(ENOTSUP, std::memory_order_relaxed);
-    const int error = memory.advise_huge(view_.base, reserved_, options_.transparent_huge);
-    if (error != 0 && options_.transparent_huge) huge_error_.store(error, std::memory_order_relaxed);
+    const bool as_frames = mode == 'a' || mode == 'm';
+    if (options_.transparent_huge && !as_frames) huge_error_.store(ENOTSUP, std::memory_order_relaxed);
+    // The larger huge pages of kernels with larger pages are 16 and more frames. What has gone back of these would come again with any
+    // one of them, at a touch or by the kernel's own doing (khugepaged): far more than is ready, and more than the limit.
+    const bool wanted = options_.transparent_huge && (as_frames || memory.page_size() == os::k_page_size);
+    const int error = memory.advise_huge(view_.base, reserved_, wanted);
+    if (error != 0 && wanted) huge_error_.store(error, std::memory_order_relaxed);
   } else if (options_.limit < options_.explicit_huge) {
     if (options_.strict) return {GrowthStep::huge_pages, E2BIG};
     huge_error_.store(E2BIG, std::memory_order_relaxed);

@@ -30,6 +30,8 @@ class FakeMemory final : public os::Memory {
   int fail_any_at = -1;  // the call with this number fails, whatever its kind
   std::function<void(Kind)> enter = [](Kind) {};  // set while no other thread uses the fake
   std::size_t gathered = 0;  // bytes
+  char transparent = 'm';
+  bool huge_wanted = false;  // as was advised last
   std::size_t physical = std::size_t{1} << 30;
   std::size_t available = 0;
   std::size_t addresses = SIZE_MAX;  // RLIMIT_AS
@@ -79,8 +81,9 @@ class FakeMemory final : public os::Memory {
     return refused(k_lock);
   }
   int unlock(void*, std::size_t) noexcept override { return 0; }
-  int advise_huge(void* address, std::size_t bytes, bool) noexcept override {
+  int advise_huge(void* address, std::size_t bytes, bool wanted) noexcept override {
     whole_pages("advise_huge", address, bytes);
+    huge_wanted = wanted;
     return 0;
   }
   int gather(void* frames, std::size_t bytes) noexcept override {
@@ -105,7 +108,7 @@ class FakeMemory final : public os::Memory {
   std::size_t available_memory() noexcept override { return available; }
   std::size_t address_space() noexcept override { return addresses; }
   std::size_t lockable_memory() noexcept override { return std::size_t{8} << 20; }
-  char transparent_huge_pages() noexcept override { return 'm'; }
+  char transparent_huge_pages() noexcept override { return transparent; }
   std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }
 
   std::map<char*, std::size_t> explicit_pages;  // those in use, with their sizes

@@ -72,10 +72,12 @@ class HugePageSettings : public testing::Test {
     std::fputs(text, file);
     std::fclose(file);
   }
-  void expect(std::size_t page, const char* file, const char* chosen) const {
+  void expect(std::size_t page, const char* file, const char* chosen, const char* larger = "") const {
     const HugePageSetting setting = read_huge_page_setting(folder_.c_str(), "enabled", page);
-    EXPECT_EQ(setting.path, file[0] == '\0' ? std::string() : folder_ + "/" + file);
+    const auto path_of = [&](const char* name) { return name[0] == '\0' ? std::string() : folder_ + "/" + name; };
+    EXPECT_EQ(setting.path, path_of(file));
     EXPECT_STREQ(setting.chosen, chosen);
+    EXPECT_EQ(setting.larger, path_of(larger));
   }
   std::string folder_ = "/tmp/rtpool-huge-XXXXXX";
 };
@@ -103,6 +105,30 @@ TEST_F(HugePageSettings, WithLargerPagesOnlyTheSettingFor2MiBCounts) {
   expect(16384, "enabled", "always");
   write("hugepages-2048kB/enabled", "always inherit [madvise] never\n");
   expect(16384, "hugepages-2048kB/enabled", "madvise");
+}
+
+// A mapping that asks for huge pages gets the largest that there are.
+TEST_F(HugePageSettings, WithLargerPagesLargerOnesComeUnlessTheirOwnSettingForbidsIt) {
+  constexpr const char* k_own = "hugepages-2048kB/enabled";
+  constexpr const char* k_larger = "hugepages-32768kB/enabled";
+  write("enabled", "[always] madvise never\n");
+  write("hpage_pmd_size", "33554432\n");
+  write(k_own, "always inherit madvise [never]\n");
+  write(k_larger, "always [inherit] madvise never\n");
+  expect(16384, k_own, "never", k_larger);
+  write(k_own, "always inherit [madvise] never\n");
+  expect(16384, k_own, "madvise", k_larger);
+  write("enabled", "always [madvise] never\n");
+  expect(16384, k_own, "madvise", k_larger);
+  write("enabled", "always madvise [never]\n");
+  expect(16384, k_own, "madvise");
+  write(k_larger, "[always] inherit madvise never\n");
+  expect(16384, k_own, "madvise", k_larger);
+  write(k_larger, "always inherit madvise [never]\n");
+  expect(16384, k_own, "madvise");
+  write("enabled", "[always] madvise never\n");
+  write(k_own, "always [inherit] madvise never\n");
+  expect(16384, "enabled", "always");
 }
 
 TEST_F(HugePageSettings, KernelsWithoutAnyHaveNone) { expect(4096, "", ""); }

@@ -217,6 +217,29 @@ TEST_F(PoolTest, FreezingMakesHugePagesOfFramesThatAreReady) {
   }
 }
 
+// Huge pages larger than a frame would come with what has gone back.
+TEST_F(PoolTest, HugePagesAreAskedForWhereTheyAreOfFrames) {
+  const bool small_pages = memory_.page_size() == os::k_page_size;
+  const auto asked = [&](char setting, HugePages huge_pages = HugePages::transparent) {
+    memory_.transparent = setting;
+    Options options;
+    options.huge_pages = huge_pages;
+    Pool& pool = make(options);
+    const HugePages in_force = setting == 'a' || setting == 'm' ? huge_pages : HugePages::off;
+    EXPECT_EQ(pool.effective().huge_pages, in_force) << setting;
+    EXPECT_EQ(pool.effective().count, in_force == huge_pages ? 0U : 1U) << setting;
+    return memory_.huge_wanted;
+  };
+  EXPECT_TRUE(asked('a'));
+  EXPECT_TRUE(asked('m'));
+  EXPECT_EQ(asked('n'), small_pages);  // whoever runs the machine may change that
+  EXPECT_EQ(asked('?'), small_pages);
+  if (!small_pages) {
+    EXPECT_FALSE(asked('l'));
+  }
+  EXPECT_FALSE(asked('a', HugePages::off));
+}
+
 // A kernel that has no huge page to spare, or cannot gather: nothing else is different.
 TEST_F(PoolTest, FreezingGoesOnWhereTheKernelGathersNothing) {
   memory_.dials[FakeMemory::k_gather].fail_from = 0;

@@ -3,9 +3,11 @@
     python tests/musl/run.py [--core] [--python] [--tests FILE ...] [--record]
 
 The core is built by zig's compiler with `x86_64.ini`, GoogleTest from Debian's sources with it; a build that was ended
-goes on where it was. The Python is that of musl_python.py; rtpool is installed there from the musllinux wheel of ../wheel/release.py, and NumPy and pytest from
-theirs. With neither option both are run. Needs Debian on x86-64 with musl, googletest and libgtest-dev, and apt-get.
-Exit code 0: nothing failed. `--record` writes results/musl.json.
+goes on where it was. The Python is that of musl_python.py; rtpool is installed there from the musllinux wheel of
+../wheel/release.py, and NumPy and pytest from theirs. With neither option both are run.
+
+Needs Debian on x86-64 with musl, googletest and libgtest-dev, and apt-get. Exit code 0: nothing failed.
+`--record` writes results/musl.json.
 """
 
 from __future__ import annotations

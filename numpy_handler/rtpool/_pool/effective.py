@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from .._support.fixes import errno_text, lift_memlock
-from .._support.huge_pages import explicit_fix, transparent_fix
+from .._support.huge_pages import explicit_fix, transparent_fix, transparent_state
 from .._support.options import HUGE_PAGES
 from .._support.sizes import comes_out_in_decimals, format_size
 from .._support.table import columns
@@ -165,9 +165,8 @@ def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
 
 def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
     if huge_pages == "auto":
-        state = _core.transparent_huge_pages()
-        told = "of 2 MiB this kernel has none" if state == "unknown" else f"are {state!r} in this kernel"
-        return f"transparent huge pages {told} ({errno_text(error)})", transparent_fix()
+        reason = f"transparent huge pages in this kernel: {transparent_state()} ({errno_text(error)})"
+        return reason, transparent_fix()
     page = 2 << 20 if huge_pages == "2MiB" else 1 << 30
     if error == errno_names.E2BIG:
         reason = f"the limit leaves no room for a whole page of {huge_pages}, so that memory comes in ordinary pages"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .. import _core
 from .._support.fixes import lift_memlock, lift_rtprio
-from .._support.huge_pages import transparent_fix
+from .._support.huge_pages import transparent_fix, transparent_state
 from .._support.sizes import format_size
 from .probe import Machine
 
@@ -115,10 +115,10 @@ def _idle_states(machine: Machine) -> Finding:
 
 
 def _huge_pages(machine: Machine) -> Finding:
-    state = _core.transparent_huge_pages()
+    state = transparent_state()
     if state in ("always", "madvise"):
         return Finding("huge pages", state, "ok")
-    return Finding("huge pages", "none of 2 MiB" if state == "unknown" else state, "warn", transparent_fix())
+    return Finding("huge pages", state, "warn", transparent_fix())
 
 
 def _defragmentation(machine: Machine) -> Finding:

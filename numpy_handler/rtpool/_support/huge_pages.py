@@ -10,7 +10,17 @@ from .sizes import format_size
 _SIZE = 2 << 20
 
 
-def transparent_fix(setting: str | None = None, root: str = "/") -> str:
+def transparent_state() -> str:
+    """Say how this kernel has transparent huge pages of 2 MiB set."""
+    state = _core.transparent_huge_pages()
+    if state == "unknown":
+        return "none of 2 MiB"
+    if state == "larger":
+        return "larger ones as well, of which no part goes back by itself"
+    return state
+
+
+def transparent_fix(setting: str | None = None, root: str = "/", larger: str | None = None) -> str:
     """Say what to do for transparent huge pages of 2 MiB.
 
     Parameters
@@ -19,11 +29,16 @@ def transparent_fix(setting: str | None = None, root: str = "/") -> str:
         The file that decides about them, empty for none; asked of the core where left out.
     root : str
         Where the machine's files are. Tests have another.
+    larger : str, optional
+        The file by which larger ones come as well, empty for none; asked of the core where left out.
     """
     if setting is None:
         setting = _core.transparent_huge_setting()
+    if larger is None:
+        larger = _core.larger_huge_setting()
     if setting:
-        return f"echo madvise > {setting} (as root)"
+        line = f"echo madvise > {setting}"
+        return f"{line}; echo never > {larger} (as root)" if larger else f"{line} (as root)"
     try:
         only = int((Path(root) / "sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PAGES = 64  # of 2 MiB
-SETTING = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")  # vm.nr_hugepages: those of the kernel's default size
+# vm.nr_hugepages is about those of the kernel's default size.
+SETTING = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """What the kernel does to a pool's memory by itself: it gathers small pages into huge ones, and who touches them waits.
 
-A frozen pool leaves it nothing to gather.
+A frozen pool leaves it nothing to gather. Where huge pages are larger than a frame, a pool's memory is of none of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from rtpool import _core
 
 FRAME = 2 << 20
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 COLLAPSE = 25  # MADV_COLLAPSE
 
 
@@ -31,7 +34,7 @@ def _gathers() -> bool:
         return libc.madvise(ctypes.c_void_p(frame), ctypes.c_size_t(FRAME), COLLAPSE) == 0
 
 
-pytestmark = pytest.mark.skipif(not _gathers(), reason="this kernel makes no huge pages of 2 MiB on request")
+gathered = pytest.mark.skipif(not _gathers(), reason="this kernel makes no huge pages of 2 MiB on request")
 
 LOOK = """
 import numpy as np
@@ -51,6 +54,7 @@ def look(array):
 """
 
 
+@gathered
 def test_a_frozen_pool_is_of_huge_pages(run_python) -> None:
     run_python(
         LOOK
@@ -69,6 +73,7 @@ pool.check()
     )
 
 
+@gathered
 def test_a_section_runs_in_huge_pages(run_python) -> None:
     run_python(
         LOOK
@@ -84,5 +89,59 @@ with rtpool.realtime(pool=pool, warmup=10) as rt:
     size, huge = look(kept[0])
 assert size % 2048 == 0 and huge == size, (size, huge)
 assert rt.report.kernel_calls == 0 and rt.report.misses == 0, rt.report
+"""
+    )
+
+
+@pytest.fixture
+def eager_daemon() -> Iterator[None]:
+    """A kernel that makes huge pages of any memory, all the time."""
+    if os.environ.get("RTPOOL_TEST_HUGE_PAGES") != "1":
+        pytest.skip("changes settings of the whole machine; RTPOOL_TEST_HUGE_PAGES=1 permits it")
+    settings = {"enabled": "always", "khugepaged/defrag": "1", "khugepaged/pages_to_scan": "65536"}
+    settings |= {"khugepaged/scan_sleep_millisecs": "10", "khugepaged/alloc_sleep_millisecs": "10"}
+    before: dict[Path, str] = {}
+    try:
+        for name, value in settings.items():
+            text = (HUGE_PAGES / name).read_text()
+            before[HUGE_PAGES / name] = text[text.find("[") + 1 : text.find("]")] if "[" in text else text
+            (HUGE_PAGES / name).write_text(value)
+    except OSError as error:
+        pytest.skip(f"{error}")
+    else:
+        yield
+    finally:
+        for file, text in before.items():
+            file.write_text(text)
+
+
+@pytest.mark.skipif(mmap.PAGESIZE == 4096, reason="with pages of 4 KiB huge pages are frames")
+def test_what_went_back_stays_away_where_huge_pages_are_larger_than_frames(run_python, eager_daemon: None) -> None:
+    run_python(
+        f"""
+import mmap, pathlib, time
+import numpy as np
+import rtpool
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+def scans():
+    return int(pathlib.Path("{HUGE_PAGES}/khugepaged/full_scans").read_text())
+
+pool = rtpool.Pool()
+with rtpool.handler(pool):
+    arrays = [np.ones(1 << 20, np.uint8) for _ in range(200)]
+    kept = arrays[::20]
+    del arrays
+    pool.trim()
+    before = resident()
+    assert pool.stats().resident_bytes <= 30 << 20, pool.stats()
+    end = scans() + 3
+    while scans() < end:
+        time.sleep(0.02)
+    again = np.ones(1 << 20, np.uint8)
+assert resident() <= before + (4 << 20), (before >> 20, resident() >> 20, pool.stats())
+pool.check()
 """
     )

@@ -17,9 +17,12 @@ def write(root: Path, name: str, text: str) -> None:
 
 def test_the_setting_that_decides_is_the_one_that_is_named() -> None:
     own = "/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled"
-    assert transparent_fix(own) == f"echo madvise > {own} (as root)"
+    assert transparent_fix(own, larger="") == f"echo madvise > {own} (as root)"
+    larger = "/sys/kernel/mm/transparent_hugepage/hugepages-32768kB/enabled"
+    assert transparent_fix(own, larger=larger) == f"echo madvise > {own}; echo never > {larger} (as root)"
     setting = _core.transparent_huge_setting()
     assert (setting == "") == (_core.transparent_huge_pages() == "unknown")
+    assert (_core.transparent_huge_pages() == "larger") <= (_core.larger_huge_setting() != "")
     assert not setting or Path(setting).read_text().split() and setting in transparent_fix()
 
 
