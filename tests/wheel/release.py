@@ -10,6 +10,7 @@ Checks: `twine check --strict` of all; `auditwheel repair`, and that its tag is 
 exports and hardening of each (checks.py); and smoke.py in an empty environment into which pip itself, without an
 index, has chosen the wheel: of each Python here, of the emulated Arm machine (tests/arm; where qemu is) and of a
 Python made for musl (tests/musl; where it was built). Installs that cannot be done here are named with the reason.
+What an allocation and its free take in the wheel of this system is counted (hot_path.py; where valgrind is).
 Exit code 0: all that was made holds. `--record` writes results/release.json.
 
     python tests/wheel/release.py --here        the same checks of the one wheel that this compiler makes
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "wheel"))
 import machine
 from checks import binary_of, needed, of_archive, of_wheel
 from find import Impossible, Interpreter, find
+from hot_path import pairs
 from musl_python import interpreter as musl_interpreter
 from systems import System, Unavailable, known
 from targets import TARGETS, Target
@@ -333,6 +335,19 @@ def installs(tools: Path, interpreters: list[Interpreter], targets: list[Target]
     return done
 
 
+def hot_path(interpreters: list[Interpreter], report: Report) -> dict[str, Any]:
+    """Instructions of an allocation and its free in the first wheel that was installed on this system."""
+    for interpreter in interpreters:
+        python = WORK / "users" / interpreter.version / "bin" / "python"
+        if interpreter.system is not None or not python.exists():
+            continue
+        if shutil.which("valgrind") is None:
+            report.leave_out("instructions of the hot path: no valgrind")
+            break
+        return {"python": interpreter.version, "instructions_of_a_pair": pairs(python)}
+    return {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", choices=VERSIONS, default=list(VERSIONS))
@@ -366,6 +381,7 @@ def main() -> int:
         twine = run(None, tools, "-m", "twine", "check", "--strict", archive, *wheels)
         report.hold("all", "twine check --strict", twine.stdout.count("PASSED") == 1 + len(wheels), twine.stdout)
         installed = installs(tools, interpreters, targets, report)
+        counted = {} if arguments.here else hot_path(interpreters, report)
     result = {
         "command": "python tests/wheel/release.py --record",
         "date": time.strftime("%Y-%m-%d"),
@@ -378,6 +394,8 @@ def main() -> int:
         else [],
         "problems": report.problems,
     }
+    if counted:
+        result["hot_path"] = counted
     print(json.dumps(result, indent=1))
     if arguments.record:
         record(result)
