@@ -25,6 +25,10 @@ bool tune_libc_malloc() noexcept;
 // while it works, some ms for hundreds of MiB. Any thread.
 void trim_libc_malloc() noexcept;
 
+// Makes a block that libc gave as zeros resident, by a zero in each page. Any thread. Enters the kernel: a page fault for each page that
+// is not there yet.
+void touch_zeros(void* block, std::size_t bytes) noexcept;
+
 // Makes `bytes` of the calling thread's heap resident, for what a loop asks libc for in its first iteration: takes
 // them, in one piece and then in small ones (1 MiB at most of each of three sizes), writes a byte a page and gives them
 // back. They stay where tune_libc_malloc() is in force. Without this the scratch of NumPy's iterators, say, is new

@@ -6,15 +6,13 @@
 #include "os/libc_malloc.hpp"
 
 namespace rtpool::os {
-namespace {
 
-void touch(char* block, std::size_t bytes) noexcept {
+void touch_zeros(void* block, std::size_t bytes) noexcept {
   constexpr std::size_t k_page = 4096;
-  for (std::size_t at = 0; at < bytes; at += k_page) static_cast<volatile char*>(block)[at] = 0;
-  if (bytes != 0) static_cast<volatile char*>(block)[bytes - 1] = 0;
+  auto* const at = static_cast<volatile char*>(block);
+  for (std::size_t i = 0; i < bytes; i += k_page) at[i] = 0;
+  if (bytes != 0) at[bytes - 1] = 0;
 }
-
-}  // namespace
 
 bool tune_libc_malloc() noexcept {
 #if defined(__GLIBC__)
@@ -37,7 +35,7 @@ void trim_libc_malloc() noexcept {
 
 void touch_libc_heap(std::size_t bytes) noexcept {
   if (char* const piece = static_cast<char*>(std::malloc(bytes)); piece != nullptr) {
-    touch(piece, bytes);
+    touch_zeros(piece, bytes);
     std::free(piece);
   }
   // Holes as well, by blocks of sizes that loops ask for (an iterator's buffers of 8192 values), and by smaller ones what those
@@ -48,7 +46,7 @@ void touch_libc_heap(std::size_t bytes) noexcept {
     for (std::size_t taken = 0; taken < bytes && taken < k_most_in_blocks; taken += size) {
       char* const block = static_cast<char*>(std::malloc(size));
       if (block == nullptr) break;
-      touch(block, size);
+      touch_zeros(block, size);
       *reinterpret_cast<void**>(block) = blocks;
       blocks = block;
     }

@@ -21,6 +21,7 @@ using pages::RunState;
 namespace {
 
 std::atomic<std::uint32_t> g_frozen_pools{0};
+std::atomic<void (*)() noexcept> g_freeze_listener{nullptr};
 
 }  // namespace
 
@@ -156,9 +157,12 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   scavenger_frozen();
   // A debug pool's frames are cut by pages that nobody may touch.
   if (first && self.debug_ == nullptr) self.store_.gather_frames();
-  // A frozen pool is not looked at, and its hits pay nothing for saying so.
-  const std::lock_guard guard(self.control_lock_);
-  if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
+  {
+    // A frozen pool is not looked at, and its hits pay nothing for saying so.
+    const std::lock_guard guard(self.control_lock_);
+    if (self.resting_.load(std::memory_order_relaxed)) self.watch_again();
+  }
+  if (auto* const listener = g_freeze_listener.load(std::memory_order_acquire)) listener();
 }
 
 void PoolImpl::thaw() noexcept {
@@ -170,6 +174,8 @@ void Pool::unfreeze() noexcept {
   if (impl(*this).idle_ != 0) return scavenger_wake();
   scavenger_thawed();
 }
+
+void Pool::set_freeze_listener(void (*listener)() noexcept) noexcept { g_freeze_listener.store(listener, std::memory_order_release); }
 
 bool Pool::any_frozen() noexcept { return g_frozen_pools.load(std::memory_order_relaxed) != 0; }
 

@@ -10,6 +10,7 @@
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/registry.hpp"
+#include "trace/recorder.hpp"
 
 namespace rtpool::pool {
 namespace {
@@ -131,6 +132,8 @@ void PoolImpl::destroy() noexcept {
     std::free(debug_);
   }
   os::Memory& memory = *memory_;
+  // While its addresses are still its own.
+  if (recording()) trace::recorder().pool_ends(store_.view().id);
   origins_.release(memory);
   const std::size_t bytes = made_bytes_;
   store_.destroy();

@@ -240,6 +240,9 @@ class Pool {
   bool frozen() const noexcept;
   // Whether any pool of the process is frozen: a section may be running.
   static bool any_frozen() noexcept;
+  // Called in each freeze, once `any_frozen` says so, by the thread that freezes and without any of the pool's locks: for who has
+  // memory of its own to make ready for a section. There is one; it stays.
+  static void set_freeze_listener(void (*listener)() noexcept) noexcept;
   // Growth that would break the restraint counts as growth beyond the limit: `when_full` says what becomes of the
   // request. Available memory is looked at once in a quarter of `spare`, at most 64 MiB, of growth.
   void restrain(const Restraint& restraint) noexcept;

@@ -74,8 +74,8 @@ int Pool::begin_recording() noexcept {
   if (const int error = self.origins_.begin(*self.memory_, self.store_.view().base, self.store_.reserved()); error != 0) return error;
   if (frozen()) (void)self.origins_.make_resident(*self.memory_, self.store_.view().committed.load(std::memory_order_relaxed));
   pages::PageStore& store = self.store_;
-  trace::recorder().add_pool_name(trace::k_pool_item,
-                                  {store.view().id, store.view().base, store.reserved(), store.capacity(), self.options_.name});
+  trace::recorder().pool_begins(trace::k_pool_item,
+                                {store.view().id, store.view().base, store.reserved(), store.capacity(), self.options_.name});
   self.stop_heaps();
   self.recording_.store(&self.origins_, std::memory_order_release);
   self.set_attention(blocks::k_recording, true);
@@ -90,6 +90,7 @@ void Pool::end_recording() noexcept {
   if (!recording()) return;
   self.recording_.store(nullptr, std::memory_order_release);
   self.set_attention(blocks::k_recording, false);
+  if (!any_frozen()) self.origins_.discard(*self.memory_);
 }
 
 bool Pool::recording() const noexcept { return impl(*this).recording_.load(std::memory_order_acquire) != nullptr; }

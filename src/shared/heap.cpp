@@ -4,6 +4,7 @@
 #include <new>
 
 #include "base/bits.hpp"
+#include "os/libc_malloc.hpp"
 
 namespace rtpool::shared {
 namespace {
@@ -51,6 +52,8 @@ Heap* Heap::make(Segment& segment, Granules& granules, Tenancy tenancy) noexcept
   heap->run_of_ = run_of;
   return heap;
 }
+
+void Heap::prefault() noexcept { os::touch_zeros(run_of_, segment_->geometry().granules * sizeof(Run*)); }
 
 void Heap::destroy() noexcept {
   for (std::uint32_t g = 0; g < segment_->geometry().granules; ++g) {
@@ -350,6 +353,13 @@ void Heap::unpin_all() noexcept {
 void Heap::reset_peak() noexcept {
   counts_.peak_bytes = counts_.current_bytes;
   counts_.peak_count = counts_.current_count;
+}
+
+Heap::Prospect Heap::prospect(std::uint32_t granule, std::size_t largest) const noexcept {
+  const std::uint64_t word = segment_->granule(granule).load(std::memory_order_relaxed);
+  if (word == 0) return Prospect::free;
+  const Run* const run = GranuleWord::tenancy(word) == tenancy_ ? run_of_[granule] : nullptr;
+  return run != nullptr && !run->large() && run->block_bytes <= largest ? Prospect::slab : Prospect::none;
 }
 
 std::uint32_t Heap::check(const char** id) const noexcept {

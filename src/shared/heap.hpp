@@ -93,6 +93,8 @@ class Heap {
  public:
   // nullptr without memory.
   static Heap* make(Segment& segment, Granules& granules, Tenancy tenancy) noexcept;
+  // Makes its table of runs, which is empty still, resident.
+  void prefault() noexcept;
   void destroy() noexcept;
 
   // Offset of a block of at least `size` bytes from what the process has; k_no_block: it has none.
@@ -135,6 +137,9 @@ class Heap {
     });
   }
   void set_end_watcher(const EndWatcher& watcher) noexcept { ended_ = watcher; }
+  // What this process has or would take there for blocks of at most `largest` bytes: a slab of such blocks, or a free granule.
+  enum class Prospect : std::uint8_t { none, slab, free };
+  Prospect prospect(std::uint32_t granule, std::size_t largest) const noexcept;
 
   // Gives every idle run back to the segment; bytes given back.
   std::uint64_t trim() noexcept;

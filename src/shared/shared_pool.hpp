@@ -174,6 +174,10 @@ class SharedPool {
     bool missed = false;
     std::uint64_t recording = 0;
   };
+  struct AddressStretch {  // offsets in the data
+    std::size_t begin = 0;
+    std::size_t end = 0;
+  };
   struct Hold {
     std::uint32_t generation;
     std::uint32_t count;
@@ -242,7 +246,10 @@ class SharedPool {
   void watch_ends() noexcept;
   void tell_what_is_left() noexcept;
   void join_recording() noexcept;
+  void prepare_origins() noexcept;
+  AddressStretch next_small_stretch(std::uint32_t* from, std::size_t* room) noexcept;
   static void forget_recordings() noexcept;  // in a forked child
+  static void prepare_for_section() noexcept;
   template <class Function>
   static void for_each_held(Function&& function) noexcept;
 
@@ -278,8 +285,8 @@ class SharedPool {
   std::uint64_t returned_ = 0;
   std::uint64_t recording_ = 0;     // the recording's number, 0: none; under mutex_
   Section* section_ = nullptr;      // of the thread that holds mutex_
+  std::uint64_t traced_as_ = 0;     // its number in that recording
   trace::Origins origins_;
-  std::uint64_t visited_ = 0;       // the last for_each_held that has been here; under the registry's lock
   SharedPool* next_ = nullptr;      // in the registry
   friend struct Registry;
 };

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
 #include "os/segment_door.hpp"
 #include "shared/registry.hpp"
@@ -172,6 +173,10 @@ CreateResult SharedPool::begin(bool created) noexcept {
   heap_ = Heap::make(segment_, granules_, tenancy_);
   holds_ = static_cast<Hold*>(std::calloc(geometry().records, sizeof(Hold)));
   if (heap_ == nullptr || holds_ == nullptr) return failure(pool::Step::metadata, ENOMEM, geometry().records * sizeof(Hold));
+  if (options_.prefault) {
+    heap_->prefault();
+    os::touch_zeros(holds_, geometry().records * sizeof(Hold));
+  }
   if (!created) {
     (void)recovery_.run(tenancy_);
     return result;

@@ -11,7 +11,9 @@ namespace rtpool::shared {
 namespace {
 
 std::atomic<bool> g_all{false};
-std::uint64_t g_visits = 0;  // under the registry's lock
+
+// Of free memory: in a section that many bytes of small blocks may be new without a page fault for their origins.
+constexpr std::size_t k_ready_small = std::size_t{64} << 20;
 
 // A section in which the kernel must not be entered is the whole process's: shared pools have none of their own.
 bool may_wait() noexcept { return !pool::Pool::any_frozen(); }
@@ -70,8 +72,11 @@ int SharedPool::begin_recording() noexcept {
   pool::install_fork_handlers();
   if (recording()) return 0;
   if (const int error = origins_.begin(os::memory(), data(), geometry().data_bytes); error != 0) return error;
-  trace::recorder().add_pool_name(trace::k_shared_pool_item,
-                                  {pool::new_pool_id(), data(), geometry().data_bytes, geometry().data_bytes, name()});
+  pool::Pool::set_freeze_listener(prepare_for_section);
+  const bool in_section = pool::Pool::any_frozen();
+  if (in_section) prepare_origins();
+  const std::uint64_t number = pool::new_pool_id();
+  trace::recorder().pool_begins(trace::k_shared_pool_item, {number, data(), geometry().data_bytes, geometry().data_bytes, name()});
   struct Live {
     const void* block;
     std::size_t size;
@@ -98,17 +103,57 @@ int SharedPool::begin_recording() noexcept {
     fallback_table_.for_each([&](const void* block, std::size_t size) { note(block, size, false); });
     time = trace::recorder().now();
     recording_ = trace::recorder().number();
+    traced_as_ = number;
     watch_ends();
   }
+  // Whoever has frozen a pool since may have passed this one by.
+  if (!in_section && pool::Pool::any_frozen()) prepare_origins();
   for (std::size_t i = 0; i < count; ++i) trace::recorder().alive(live[i].ours ? &origins_ : nullptr, live[i].block, live[i].size, time);
   std::free(live);
   return 0;
 }
 
 void SharedPool::end_recording() noexcept {
+  {
+    Section section(*this);
+    if (recording_ == 0) return;
+    recording_ = 0;
+    watch_ends();
+  }
+  if (may_wait()) origins_.discard(os::memory());
+}
+
+// From `from` downwards, which is where new slabs are taken: what this process may have small blocks in; of free memory at most
+// `room`. An empty one: there is nothing more.
+SharedPool::AddressStretch SharedPool::next_small_stretch(std::uint32_t* from, std::size_t* room) noexcept {
+  const std::size_t bytes = geometry().granule_bytes();
+  AddressStretch found;
   Section section(*this);
-  recording_ = 0;
-  watch_ends();
+  if (heap_ == nullptr) return found;
+  while (*from != 0) {
+    const Heap::Prospect prospect = heap_->prospect(*from - 1, trace::Origins::k_largest_small);
+    const bool wanted = prospect == Heap::Prospect::slab || (prospect == Heap::Prospect::free && *room != 0);
+    if (!wanted && found.end != 0) return found;
+    --*from;
+    if (!wanted) continue;
+    if (prospect == Heap::Prospect::free) *room -= bytes < *room ? bytes : *room;
+    if (found.end == 0) found.end = (*from + std::size_t{1}) * bytes;
+    found.begin = *from * bytes;
+  }
+  return found;
+}
+
+// No place of an event may fault in a section. All of a pool's memory is there from the start, and most of it may never be
+// used; an eighth of it, which is what origins of small blocks take, would be too much to hold.
+void SharedPool::prepare_origins() noexcept {
+  os::Memory& memory = os::memory();
+  (void)origins_.make_resident(memory, trace::Origins::Table::large, 0, geometry().data_bytes);
+  std::size_t room = k_ready_small;
+  for (std::uint32_t from = geometry().granules; from != 0;) {
+    const AddressStretch stretch = next_small_stretch(&from, &room);
+    if (stretch.end == 0) return;
+    (void)origins_.make_resident(memory, trace::Origins::Table::small, stretch.begin, stretch.end);
+  }
 }
 
 std::uint64_t SharedPool::recording_now() noexcept {
@@ -118,34 +163,40 @@ std::uint64_t SharedPool::recording_now() noexcept {
 
 // The pool goes, in this process: what it still has others hold.
 void SharedPool::tell_what_is_left() noexcept {
-  Section section(*this);
-  if (recording_ == 0 || heap_ == nullptr) return;
-  section.set_elsewhere(true);
-  heap_->for_each_live([&](std::uint64_t offset, std::uint64_t size) { section.note(data() + offset, size, false); });
-  recording_ = 0;
-  watch_ends();
+  {
+    Section section(*this);
+    if (recording_ == 0) return;
+    section.set_elsewhere(true);
+    if (heap_ != nullptr) heap_->for_each_live([&](std::uint64_t offset, std::uint64_t size) { section.note(data() + offset, size, false); });
+    recording_ = 0;
+    watch_ends();
+  }
+  // While its addresses are still its own.
+  trace::recorder().pool_ends(traced_as_);
 }
 
 // With a reference of each pool instead of the registry's lock: what `function` tells the recorder may wait for locks that a fork
-// takes before that one.
+// takes before that one. Who is held stays where it is in the registry; pools made meanwhile come in front of all others.
 template <class Function>
 void SharedPool::for_each_held(Function&& function) noexcept {
-  std::uint64_t visit = 0;
-  for (;;) {
+  for (SharedPool* at = nullptr;;) {
     SharedPool* next = nullptr;
     {
       const Registry::Lock registry;
-      if (visit == 0) visit = ++g_visits;
-      for (SharedPool* pool = Registry::first(); pool != nullptr && next == nullptr; pool = Registry::next(pool)) {
-        if (pool->visited_ == visit) continue;
-        pool->visited_ = visit;
-        if (pool->add_reference_if_any()) next = pool;
-      }
+      next = at == nullptr ? Registry::first() : Registry::next(at);
+      while (next != nullptr && !next->add_reference_if_any()) next = Registry::next(next);
     }
+    if (at != nullptr) at->drop_reference();
     if (next == nullptr) return;
     function(*next);
-    next->drop_reference();
+    at = next;
   }
+}
+
+void SharedPool::prepare_for_section() noexcept {
+  for_each_held([](SharedPool& pool) {
+    if (pool.recording()) pool.prepare_origins();
+  });
 }
 
 int SharedPool::record_all() noexcept {

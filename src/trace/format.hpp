@@ -25,6 +25,7 @@ inline constexpr std::uint32_t k_names_record = four("NAME");    // items: code,
 inline constexpr std::uint32_t k_events_record = four("EVTS");   // a chunk of one thread's events
 inline constexpr std::uint32_t k_sample_record = four("SAMP");   // the process as the kernel sees it
 inline constexpr std::uint32_t k_totals_record = four("TOTL");   // one thread's sums by place
+inline constexpr std::uint32_t k_pools_record = four("POOL");    // PoolLife: from when to when addresses were a pool's
 inline constexpr std::uint32_t k_end_record = four("ENDS");      // JSON: how the recording ended; the last record
 
 struct RecordHead {
@@ -85,6 +86,14 @@ struct Sample {
   std::uint64_t major_faults;
 };
 static_assert(sizeof(Sample) == 40);
+
+// A line says the one or the other, 0 what it does not say. Later pools may have the same addresses.
+struct PoolLife {
+  std::uint64_t number;
+  std::uint64_t begun;  // no event of the pool is earlier
+  std::uint64_t ended;  // none is later
+};
+static_assert(sizeof(PoolLife) == 24);
 
 // A place's sums in one thread. What was freed counts by the place that made it.
 struct PlaceTotals {

@@ -55,10 +55,24 @@ void Origins::release(os::Memory& memory) noexcept {
 }
 
 int Origins::make_resident(os::Memory& memory, std::size_t bytes) noexcept {
-  if (bytes == 0 || bytes > bytes_) return 0;
-  if (const int error = cover(bytes); error != 0) return error;
-  const int error = memory.prefault(pages_, pages_bytes(bytes));
-  return error != 0 ? error : memory.prefault(units_, units_bytes(bytes));
+  const int error = make_resident(memory, Table::large, 0, bytes);
+  return error != 0 ? error : make_resident(memory, Table::small, 0, bytes);
+}
+
+int Origins::make_resident(os::Memory& memory, Table table, std::size_t begin, std::size_t end) noexcept {
+  if (begin >= end || end > bytes_) return 0;
+  if (const int error = cover(end); error != 0) return error;
+  const std::size_t grain = table == Table::large ? os::k_page_size : k_unit;
+  const std::size_t first = base::align_down(begin / grain * sizeof(Word), os::k_largest_kernel_page);
+  const std::size_t last = table == Table::large ? pages_bytes(end) : units_bytes(end);
+  return memory.prefault(reinterpret_cast<char*>(table == Table::large ? pages_ : units_) + first, last - first);
+}
+
+void Origins::discard(os::Memory& memory) noexcept {
+  const std::size_t covered = covered_.load(std::memory_order_acquire);
+  if (covered == 0) return;
+  (void)memory.discard(pages_, pages_bytes(covered), false);
+  (void)memory.discard(units_, units_bytes(covered), false);
 }
 
 }  // namespace rtpool::trace

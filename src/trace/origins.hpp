@@ -3,9 +3,9 @@
 //
 // Addresses are reserved for all of a pool's; memory is committed as far as the pool's blocks reach (whoever locks all memory
 // of the process locks what is committed), and becomes resident where it is used: 0.2 % of what large blocks take, an eighth
-// of what small ones take. `make_resident` does so beforehand.
+// of what small ones take. `make_resident` does so beforehand, `discard` gives it back.
 //
-// Thread rule: `set` and `get` by any thread; begin and make_resident by one at a time. Cost: one store or load; a kernel
+// Thread rule: all but begin and release by any thread, these by one alone. Cost: one store or load; a kernel
 // call or two where a pool has reached further than ever before. Failure: an errno value from those that speak to the
 // kernel; a block whose word cannot be kept has none (0).
 #pragma once
@@ -34,10 +34,17 @@ inline constexpr std::uint32_t k_most_places = std::uint32_t{1} << (64 - Origin:
 
 class Origins {
  public:
+  enum class Table : std::uint8_t { large, small };
+  // Larger blocks have their words in the one table, others in the other.
+  static constexpr std::size_t k_largest_small = 4032;  // as blocks/size_class.hpp; a debug pool's blocks go by it as well
+
   int begin(os::Memory& memory, const void* first, std::size_t bytes) noexcept;
   void release(os::Memory& memory) noexcept;
-  // For the first `bytes` of the addresses.
+  // For the first `bytes` of the addresses, or for those of one table from `begin` to `end`, counted from the first.
   int make_resident(os::Memory& memory, std::size_t bytes) noexcept;
+  int make_resident(os::Memory& memory, Table table, std::size_t begin, std::size_t end) noexcept;
+  // All words are 0 afterwards. What is set meanwhile may stay.
+  void discard(os::Memory& memory) noexcept;
 
   // `size` decides between the two tables: the same for a block's `set` and `get`. `may_wait`: whether the kernel may be called.
   void set(const void* block, std::size_t size, std::uint64_t word, bool may_wait) noexcept {
@@ -52,7 +59,6 @@ class Origins {
  private:
   using Word = std::atomic<std::uint64_t>;
   static constexpr std::size_t k_unit = 64;
-  static constexpr std::size_t k_largest_small = 4032;  // as blocks/size_class.hpp; a debug pool's blocks go by it as well
 
   std::size_t offset(const void* block) const noexcept {
     return static_cast<std::size_t>(static_cast<const char*>(block) - static_cast<const char*>(first_));

@@ -75,7 +75,7 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
   {
     // A thread that was about to get its stream in the recording before may do so only now.
     const std::lock_guard guard(names_lock_);
-    names_used_ = 0;
+    names_used_ = lives_used_ = 0;
   }
   int error = 0;
   if (names_[0] == nullptr) {
@@ -113,6 +113,11 @@ int Recorder::start(const RecorderOptions& options, const char* meta, std::size_
     made->next_idle.store(idle_streams_, std::memory_order_relaxed);
     idle_streams_ = made;
   }
+  if (options.mode != Mode::totals) return 0;
+  // For threads whose first event is in a section that may not enter the kernel.
+  const std::lock_guard guard(stream_lock_);
+  Stream* next = idle_streams_;
+  for (unsigned i = 0; i < k_ready_totals && next != nullptr; ++i, next = next->next_idle.load(std::memory_order_relaxed)) (void)make_totals(*next);
   return 0;
 }
 
@@ -205,18 +210,36 @@ bool Recorder::make_room(Stream& stream, std::uint64_t time, bool may_wait) noex
 
 // --- events ---
 
-PlaceTotals* Recorder::totals(Stream& stream, std::uint32_t place) noexcept {
-  if (RTPOOL_UNLIKELY(stream.totals == nullptr)) {
-    void* address = nullptr;
-    if (memory_->reserve(k_totals_bytes, os::k_page_size, &address) != 0) return nullptr;
-    if (memory_->commit(address, k_totals_bytes) != 0) {
-      memory_->release(address, k_totals_bytes);
-      return nullptr;
-    }
-    (void)memory_->prefault(address, base::align_up(k_ready_totals * sizeof(PlaceTotals), os::k_largest_kernel_page));
-    stream.totals = static_cast<PlaceTotals*>(address);
+bool Recorder::make_totals(Stream& stream) noexcept {
+  void* address = nullptr;
+  if (memory_->reserve(k_totals_bytes, os::k_page_size, &address) != 0) return false;
+  if (memory_->commit(address, k_totals_bytes) != 0) {
+    memory_->release(address, k_totals_bytes);
+    return false;
   }
-  if (place >= k_totals_places) place = 0;
+  stream.totals = static_cast<PlaceTotals*>(address);
+  make_totals_ready(stream, 1);
+  return true;
+}
+
+void Recorder::make_totals_ready(Stream& stream, std::uint32_t places) noexcept {
+  const auto bytes = [](std::uint32_t count) { return count * sizeof(PlaceTotals); };
+  const std::size_t from = base::align_down(bytes(stream.totals_ready), os::k_largest_kernel_page);
+  stream.totals_ready = static_cast<std::uint32_t>(base::align_up(places, k_totals_step));
+  const std::size_t to = base::align_up(bytes(stream.totals_ready), os::k_largest_kernel_page);
+  (void)memory_->prefault(reinterpret_cast<char*>(stream.totals) + from, to - from);
+}
+
+PlaceTotals* Recorder::totals(Stream& stream, std::uint32_t place, bool may_wait) noexcept {
+  if (RTPOOL_UNLIKELY(stream.totals == nullptr) && (!may_wait || !make_totals(stream))) return nullptr;
+  if (RTPOOL_UNLIKELY(place >= stream.totals_ready)) {
+    // What may not fault, and where there is no room, counts as nowhere.
+    if (place >= k_totals_places || !may_wait) {
+      place = 0;
+    } else {
+      make_totals_ready(stream, place + 1);
+    }
+  }
   if (place >= stream.totals_used) stream.totals_used = place + 1;
   return stream.totals + place;
 }
@@ -231,7 +254,7 @@ void Recorder::allocated(std::uint64_t recording, Origins* origins, const void* 
   if (origins != nullptr && block != nullptr) origins->set(block, size, Origin::pack(place, time), may_wait);
   Stream& stream = visit.stream();
   if (sums) {
-    count_allocation(stream, place, size, kind);
+    count_allocation(stream, place, size, kind, may_wait);
   } else if (RTPOOL_LIKELY(make_room(stream, time, may_wait))) {
     stream.encoder.put_block(kind, time, place, block, size);
   }
@@ -243,7 +266,7 @@ void Recorder::alive(Origins* origins, const void* block, std::size_t size, std:
   if (origins != nullptr && origins->get(block, size) != 0) origins->set(block, size, 0, true);
   Stream& stream = visit.stream();
   if (options_.mode == Mode::totals) {
-    count_allocation(stream, 0, size, k_allocate);
+    count_allocation(stream, 0, size, k_allocate, true);
   } else if (make_room(stream, time, true)) {
     stream.encoder.put_block(k_alive, time, 0, block, size);
   }
@@ -253,13 +276,13 @@ void Recorder::ended(const BlockEnd& end, bool may_wait) noexcept {
   const Visit visit(*this, may_wait);
   if (!visit || RTPOOL_UNLIKELY(end.recording != number())) return;
   Stream& stream = visit.stream();
-  if (options_.mode == Mode::totals) return count_end(stream, end);
+  if (options_.mode == Mode::totals) return count_end(stream, end, may_wait);
   const std::uint32_t place = options_.where != nullptr && !end.elsewhere ? options_.where(false) : 0;
   if (RTPOOL_LIKELY(make_room(stream, end.time, may_wait))) stream.encoder.put_block(end.kind, end.time, place, end.block, end.size);
 }
 
-void Recorder::count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind) noexcept {
-  PlaceTotals* const sums = totals(stream, place);
+void Recorder::count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind, bool may_wait) noexcept {
+  PlaceTotals* const sums = totals(stream, place, may_wait);
   if (RTPOOL_UNLIKELY(sums == nullptr)) {
     ++stream.lost;
     return;
@@ -280,8 +303,8 @@ void Recorder::count_allocation(Stream& stream, std::uint32_t place, std::size_t
   if (live > static_cast<std::int64_t>(sums->peak_bytes)) sums->peak_bytes = static_cast<std::uint64_t>(live);
 }
 
-void Recorder::count_end(Stream& stream, const BlockEnd& end) noexcept {
-  PlaceTotals* const sums = totals(stream, Origin::place(end.origin));
+void Recorder::count_end(Stream& stream, const BlockEnd& end, bool may_wait) noexcept {
+  PlaceTotals* const sums = totals(stream, Origin::place(end.origin), may_wait);
   if (RTPOOL_UNLIKELY(sums == nullptr)) {
     ++stream.lost;
     return;
@@ -298,6 +321,24 @@ void Recorder::mark(Mark mark, std::uint64_t number, bool may_wait) noexcept {
   if (!visit || options_.mode == Mode::totals) return;
   const std::uint64_t time = now();
   if (make_room(visit.stream(), time, may_wait)) visit.stream().encoder.put_mark(mark, time, number);
+}
+
+// A record of its own, as readers pass over kinds of records that they do not know.
+void Recorder::add_life(const PoolLife& life) noexcept {
+  if (!running()) return;
+  for (;;) {
+    {
+      const std::lock_guard guard(names_lock_);
+      if (lives_used_ < k_lives) {
+        lives_[lives_used_++] = life;
+        return;
+      }
+    }
+    const Visit visit(*this, true);
+    if (!visit) return;  // recording ends
+    const std::lock_guard guard(writer_lock_);
+    write_names();
+  }
 }
 
 // --- the end ---
@@ -341,7 +382,7 @@ void Recorder::stop() noexcept {
       Stream* const stream = streams_[i].load(std::memory_order_relaxed);
       if (stream->totals != nullptr) memory_->release(stream->totals, k_totals_bytes);
       stream->totals = nullptr;
-      stream->totals_used = 0;
+      stream->totals_used = stream->totals_ready = 0;
       stream->next_idle.store(idle_streams_, std::memory_order_relaxed);
       idle_streams_ = stream;
     }

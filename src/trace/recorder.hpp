@@ -125,8 +125,10 @@ class Recorder {
 
   // Items of a names record. False: no room; they are lost. `may_wait` as above.
   bool add_names(const std::uint8_t* items, std::size_t bytes, bool may_wait) noexcept;
-  // `item`: k_pool_item or k_shared_pool_item. May enter the kernel.
-  void add_pool_name(std::uint8_t item, const PoolName& pool) noexcept;
+  // Which addresses are a pool's, before its first event; and that they are so no more, after its last. `item`: k_pool_item or
+  // k_shared_pool_item. May enter the kernel.
+  void pool_begins(std::uint8_t item, const PoolName& pool) noexcept;
+  void pool_ends(std::uint64_t number) noexcept { add_life({number, 0, now_after()}); }
 
   // Fork: nothing is under way in between. The child has no recording.
   void stop_for_fork() noexcept;
@@ -137,21 +139,25 @@ class Recorder {
   enum class State : std::uint32_t { idle, running, stopping };
   class Visit;
   static constexpr std::size_t k_names_bytes = std::size_t{1} << 20;
+  static constexpr std::size_t k_lives = 128;
   static constexpr std::uint32_t k_most_streams = 16384;
   static constexpr std::uint32_t k_ready_streams = 32;
   static constexpr std::uint32_t k_totals_places = std::uint32_t{1} << 17;  // further ones count as nowhere
-  static constexpr std::uint32_t k_ready_totals = 4096;
+  static constexpr std::uint32_t k_totals_step = 4096;  // places that are made resident at once
+  static constexpr unsigned k_ready_totals = 8;         // streams that have sums from the start
   static constexpr std::size_t k_totals_bytes = k_totals_places * sizeof(PlaceTotals);
 
   Stream* stream(bool may_wait) noexcept;
   Stream* make_stream(bool may_wait) noexcept;
   static void thread_ends(void* stream) noexcept;
   bool make_room(Stream& stream, std::uint64_t time, bool may_wait) noexcept;
-  void count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind) noexcept;
-  void count_end(Stream& stream, const BlockEnd& end) noexcept;
+  void count_allocation(Stream& stream, std::uint32_t place, std::size_t size, unsigned kind, bool may_wait) noexcept;
+  void count_end(Stream& stream, const BlockEnd& end, bool may_wait) noexcept;
   bool begin_chunk(Stream& stream, std::uint64_t time, bool may_wait) noexcept;
   void await_threads() noexcept;
-  PlaceTotals* totals(Stream& stream, std::uint32_t place) noexcept;
+  PlaceTotals* totals(Stream& stream, std::uint32_t place, bool may_wait) noexcept;
+  bool make_totals(Stream& stream) noexcept;
+  void make_totals_ready(Stream& stream, std::uint32_t places) noexcept;
 
   // writer.cpp
   static void writer_main(void* self) noexcept;
@@ -163,6 +169,7 @@ class Recorder {
   void write_totals() noexcept;
   void write_sample() noexcept;
   void write_names() noexcept;
+  void add_life(const PoolLife& life) noexcept;
   bool write_record(std::uint32_t kind, const void* payload, std::size_t bytes) noexcept;
 
   std::atomic<State> state_{State::idle};
@@ -188,6 +195,8 @@ class Recorder {
   std::uint8_t* names_[2] = {nullptr, nullptr};  // one is filled while the other is written
   unsigned names_now_ = 0;
   std::size_t names_used_ = 0;
+  PoolLife lives_[k_lives]{};  // to be written with the names
+  std::size_t lives_used_ = 0;
 
   os::PriorityLock writer_lock_;
   os::HelperThread writer_;

@@ -21,7 +21,8 @@ struct alignas(64) Stream {
   std::uint64_t lost = 0;    // since the last chunk began
   Encoder encoder;
   PlaceTotals* totals = nullptr;  // by place; mode totals
-  std::uint32_t totals_used = 0;  // places below it may have sums
+  std::uint32_t totals_used = 0;   // places below it may have sums
+  std::uint32_t totals_ready = 0;  // places below it are resident
   std::atomic<Stream*> next_idle{nullptr};
 };
 

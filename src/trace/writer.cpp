@@ -182,7 +182,8 @@ bool Recorder::add_names(const std::uint8_t* items, std::size_t bytes, bool may_
   return false;
 }
 
-void Recorder::add_pool_name(std::uint8_t item, const PoolName& pool) noexcept {
+void Recorder::pool_begins(std::uint8_t item, const PoolName& pool) noexcept {
+  add_life({pool.number, now(), 0});
   constexpr std::size_t k_longest_name = 256;
   std::uint8_t bytes[1 + 5 * k_longest_varint + k_longest_name];
   bytes[0] = item;
@@ -199,15 +200,19 @@ void Recorder::add_pool_name(std::uint8_t item, const PoolName& pool) noexcept {
 void Recorder::write_names() noexcept {
   const std::uint8_t* items;
   std::size_t bytes;
+  PoolLife lives[k_lives];
+  std::size_t life_count;
   {
     const std::lock_guard guard(names_lock_);
     items = names_[names_now_];
     bytes = names_used_;
-    if (bytes == 0) return;
-    names_now_ ^= 1;
-    names_used_ = 0;
+    life_count = lives_used_;
+    std::copy_n(lives_, life_count, lives);
+    if (bytes != 0) names_now_ ^= 1;
+    names_used_ = lives_used_ = 0;
   }
-  write_record(k_names_record, items, bytes);
+  if (bytes != 0) write_record(k_names_record, items, bytes);
+  if (life_count != 0) write_record(k_pools_record, lives, life_count * sizeof(PoolLife));
 }
 
 }  // namespace rtpool::trace

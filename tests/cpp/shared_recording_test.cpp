@@ -1,5 +1,7 @@
 // What a shared pool tells the recorder (shared/shared_pool_recording.cpp).
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cstring>
@@ -7,6 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "os/libc_malloc.hpp"
+#include "os/process_sample.hpp"
 #include "recording.hpp"
 #include "shared_support.hpp"
 
@@ -133,6 +137,114 @@ TEST_F(SharedRecording, PoolsMadeMeanwhileAreRecorded) {
   pool->release(pool->allocate(123));
   EXPECT_EQ(of(finish(), trace::k_allocate).size(), 1U);
   EXPECT_FALSE(make(1 << 20)->recording());
+}
+
+long faults() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_minflt;
+}
+
+struct FrozenPool {
+  FrozenPool() : pool(pool::Pool::create({}).pool) { pool->freeze(pool::OnMiss::fallback); }
+  ~FrozenPool() {
+    pool->unfreeze();
+    pool->drop_reference();
+  }
+  pool::Pool* pool;
+};
+
+// What is in a section may be the first that a pool is asked for: in whichever order pools freeze and recordings begin.
+class SharedRecordingInSection : public SharedRecording, public testing::WithParamInterface<const char*> {
+ protected:
+  static void use(SharedPool* pool) {
+    std::vector<void*>& blocks = blocks_;
+    for (int round = 0; round < 40; ++round) {
+      for (const std::size_t size : {1UL, 100UL, 1000UL, 4000UL, 5000UL, 70000UL, 300000UL}) blocks.push_back(pool->allocate(size));
+    }
+    for (void* block : blocks) pool->release(block);
+    blocks.clear();
+  }
+  void begin(SharedPool* pool) {
+    ASSERT_EQ(recording_.start(GetParam()[0] == 't' ? Mode::totals : Mode::events, 0, 8 << 20, 60000), 0);
+    ASSERT_EQ(pool->begin_recording(), 0);
+  }
+  static inline std::vector<void*> blocks_;
+};
+
+TEST_P(SharedRecordingInSection, AFirstUseOfAPoolFaultsNowhere) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's own memory comes by page faults";
+#endif
+  blocks_.reserve(1000);
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 64 << 10);  // tables of pools are new memory, as in a young process
+#endif
+  SharedPool* const known = make(64 << 20);
+  SharedPool* const unknown = make(64 << 20);
+  ASSERT_EQ(recording_.start(), 0);
+  ASSERT_EQ(known->begin_recording(), 0);
+  use(known);  // all code has run
+  finish();
+  const std::string order = GetParam() + 1;
+  if (order == "recorded, frozen") begin(unknown);
+  {
+    const FrozenPool section;
+    if (order == "frozen, recorded") begin(unknown);
+    ASSERT_EQ(known->begin_recording(), 0);
+    known->release(known->allocate(100));  // this thread's stream is there
+    os::touch_libc_heap(1 << 20);  // what describes runs is libc's
+    const long before = faults();
+    use(unknown);
+    EXPECT_EQ(faults() - before, 0);
+    t_place = 9;
+    void* const block = unknown->allocate(100);
+    std::uint64_t age = 0;
+    EXPECT_EQ(unknown->origin(block, &age), 9U);
+    unknown->release(block);
+  }
+  EXPECT_EQ(finish().lost, 0U);
+  EXPECT_EQ(trace::recorder().report().lost_no_room, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Orders, SharedRecordingInSection,
+                         testing::Values("erecorded, frozen", "efrozen, recorded", "trecorded, frozen", "tfrozen, recorded"),
+                         [](const auto& info) { return "Order" + std::to_string(info.index); });
+
+// Of a large pool only what may soon be used: an eighth of it, which origins of small blocks take, is not held.
+TEST_F(SharedRecording, ASectionHoldsLittleForAPoolThatItDoesNotUse) {
+  SharedPool* const pool = make(512 << 20);
+  { const FrozenPool first; }  // what freezing takes by itself
+  const auto resident = [] { return os::sample_process().resident_bytes; };
+  ASSERT_EQ(recording_.start(), 0);
+  const std::uint64_t before = resident();
+  ASSERT_EQ(pool->begin_recording(), 0);
+  EXPECT_LT(resident(), before + (1 << 20));
+  {
+    const FrozenPool section;
+    EXPECT_GT(resident(), before + (8 << 20));
+    EXPECT_LT(resident(), before + (14 << 20));
+  }
+  finish();
+  EXPECT_LT(resident(), before + (5 << 20));
+}
+
+TEST_F(SharedRecording, WhenAddressesWereThePoolsIsTold) {
+  ASSERT_EQ(recording_.start(), 0);
+  SharedPool* const first = make_pool(1 << 20);
+  ASSERT_EQ(first->begin_recording(), 0);
+  const std::uint64_t between = trace::recorder().now();
+  let_go(first);
+  SharedPool* const second = make(1 << 20);
+  ASSERT_EQ(second->begin_recording(), 0);
+  const TracedFile file = finish();
+  ASSERT_EQ(file.lives.size(), 2U);
+  const trace::PoolLife& one = file.lives.begin()->second;
+  const trace::PoolLife& other = file.lives.rbegin()->second;
+  EXPECT_LE(one.begun, between);
+  EXPECT_GE(one.ended, between);
+  EXPECT_GE(other.begun, one.ended);
+  EXPECT_EQ(other.ended, 0U);
 }
 
 // A block is alive until the last process has dropped it, and its maker says so when it is told.

@@ -30,6 +30,7 @@ struct TracedFile {
   std::string meta, end;
   std::vector<TracedEvent> events;  // chunk by chunk
   std::map<std::uint64_t, trace::PlaceTotals> totals;
+  std::map<std::uint64_t, trace::PoolLife> lives;
   std::size_t samples = 0, names = 0, chunks = 0;
   std::uint64_t lost = 0;
 };
@@ -68,7 +69,16 @@ class TraceReader {
     if (kind == trace::k_sample_record) ++file_.samples;
     if (kind == trace::k_names_record) ++file_.names;
     if (kind == trace::k_totals_record) totals(payload, bytes);
+    if (kind == trace::k_pools_record) lives(payload, bytes);
     if (kind == trace::k_events_record) events(payload, bytes);
+  }
+  void lives(const std::uint8_t* payload, std::size_t bytes) {
+    for (std::size_t at = 0; at + sizeof(trace::PoolLife) <= bytes; at += sizeof(trace::PoolLife)) {
+      trace::PoolLife line;
+      std::memcpy(&line, payload + at, sizeof line);
+      trace::PoolLife& life = file_.lives[line.number];
+      life = {line.number, line.begun != 0 ? line.begun : life.begun, line.ended != 0 ? line.ended : life.ended};
+    }
   }
   void totals(const std::uint8_t* payload, std::size_t bytes) {
     constexpr std::size_t k_line = sizeof(std::uint64_t) + sizeof(trace::PlaceTotals);

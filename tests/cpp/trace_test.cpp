@@ -253,6 +253,61 @@ TEST_F(TraceTest, AFrozenPoolLosesAndCountsRatherThanEnterTheKernel) {
   EXPECT_EQ(file.events.size() + report.lost_no_room, 400002U);
 }
 
+// A thread whose first event is in a section, and places that none of its sums has room for yet.
+TEST_F(TraceTest, SumsInAFrozenPoolNeitherFaultNorEnterTheKernel) {
+  kernel_ = false;
+  Pool& pool = make();
+  pool.release(pool.allocate(64));
+  ASSERT_EQ(start(Mode::totals, 0, 1 << 20, 60000), 0);
+  ASSERT_EQ(pool.begin_recording(), 0);
+  pool.freeze(OnMiss::raise);
+  const int calls = memory_.all_calls;
+  t_place = 4000;
+  pool.release(pool.allocate(64));
+  t_place = 100000;
+  pool.release(pool.allocate(64));
+  EXPECT_EQ(memory_.all_calls, calls);
+  pool.unfreeze();
+  pool.release(pool.allocate(64));
+  EXPECT_GT(memory_.all_calls, calls);
+  t_place = 0;
+  const TracedFile file = finish();
+  EXPECT_EQ(file.totals.at(4000).calls, 1U);
+  EXPECT_EQ(file.totals.at(0).calls, 1U);  // nowhere
+  EXPECT_EQ(file.totals.at(100000).calls, 1U);
+  EXPECT_EQ(trace::recorder().report().lost_no_room, 0U);
+}
+
+// Each has addresses that an earlier one had, and more of them than are kept until the writer comes.
+TEST_F(TraceTest, WhenAddressesWereAPoolsIsTold) {
+  ASSERT_EQ(start(Mode::events, 0, 1 << 20, 60000), 0);
+  ASSERT_EQ(Pool::record_all(), 0);
+  constexpr unsigned k_pools = 300;
+  for (unsigned i = 0; i < k_pools; ++i) {
+    Pool* const pool = Pool::create({}, os::memory()).pool;
+    pool->release(pool->allocate(100));
+    pool->drop_reference();
+  }
+  const TracedFile file = finish();
+  ASSERT_TRUE(file.sound);
+  ASSERT_EQ(file.lives.size(), k_pools);
+  std::uint64_t before = 0;
+  for (const auto& [number, life] : file.lives) {
+    EXPECT_GT(life.begun, before);
+    EXPECT_GT(life.ended, life.begun);
+    before = life.ended;
+  }
+  const auto events = test::in_order(file);
+  ASSERT_EQ(events.size(), 2 * k_pools);
+  unsigned at = 0;
+  for (const auto& [number, life] : file.lives) {
+    for (const unsigned last = at + 2; at < last; ++at) {
+      EXPECT_GE(events[at].time, life.begun);
+      EXPECT_LE(events[at].time, life.ended);
+    }
+  }
+}
+
 TEST_F(TraceTest, TheFileEndsAtItsLimitAndTheRestIsCounted) {
   Pool& pool = make();
   ASSERT_EQ(start(Mode::events, 200000), 0);

@@ -154,8 +154,9 @@ class Analysis:
         ended = np.full(len(events), -1)
         ended[ends.row] = ends.size
         self._by_pool.add(
-            events.address, change, ended, np.where(begins, events.size, -1), made, outcome, events.kind & ZEROED != 0
-        )
+            events.time, events.address, change, ended, np.where(begins, events.size, -1), made, outcome,
+            events.kind & ZEROED != 0,
+        )  # fmt: skip
         maker = np.full(len(events), -1)
         large = ends.size > SCALAR
         maker[ends.row[large]] = ends.maker[large]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .events import FALLBACK, HIT
+from .events import FALLBACK, HIT, NEVER
 from .file import PoolRange
 from .sizes import Sizes, SizeUse, granted_by_shared, granted_bytes, granule_bytes, grouped
 
@@ -32,11 +32,14 @@ class PoolSums(NamedTuple):
 
 
 class ByPool:
-    """Sums by pool, a window at a time. An address that is no pool's is NumPy's own allocator's."""
+    """Sums by pool, a window at a time. An address that is no pool's is NumPy's own allocator's.
+
+    Whose it is goes by the time: where one pool was, a later one may be.
+    """
 
     def __init__(self, pools: dict[int, PoolRange]) -> None:
         self._pools = [pools[number] for number in sorted(pools)]
-        self._edges, self._owner = _intervals(self._pools)
+        self._owners = Owners(self._pools)
         count = len(self._pools) + 1  # the last is elsewhere
         self._calls, self._bytes, self._misses = (np.zeros(count, np.int64) for _ in range(3))
         self._alive, self._peak = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -48,23 +51,15 @@ class ByPool:
         # Private pools grant all alike. What they passed on counts with them: a larger one would have served it.
         self._private = Sizes(granted_bytes)
 
-    def whose(self, address: U64) -> I64:
-        """Numbers of pools, in the order of `sums`."""
-        if not self._pools:
-            return np.zeros(address.size, np.int64)
-        first, last = np.searchsorted(self._edges, [address.min(), address.max()], "right").tolist()
-        if first == last:
-            return np.full(address.size, self._owner[first])
-        owner: I64 = self._owner[np.searchsorted(self._edges, address, "right")]
-        return owner
-
-    def add(self, address: U64, change: I64, ended: I64, begun: I64, made: Bools, outcome: U8, zeroed: Bools) -> None:
+    def add(
+        self, time: I64, address: U64, change: I64, ended: I64, begun: I64, made: Bools, outcome: U8, zeroed: Bools
+    ) -> None:
         """Count a window's rows, in the order of time.
 
         `change`: bytes alive after a row, less those before. `ended`, `begun`: bytes of the block that ends and of the
         one that begins in a row, -1: none does.
         """
-        whose = self.whose(address)
+        whose = self._owners.of(time, address)
         missed, refused = outcome != HIT, outcome == FALLBACK
         at = whose[made]
         count = self._calls.size
@@ -118,14 +113,47 @@ class ByPool:
         self._alive[groups] += np.append(before[1:], total[-1]) - before
 
 
-def _intervals(pools: list[PoolRange]) -> tuple[U64, I64]:
-    """Where addresses change hands, and whose they are in between: of pools that had the same, the last's."""
-    edges = np.unique(np.array([edge for pool in pools for edge in (pool.first, _end(pool))], np.uint64))
-    owner = np.full(edges.size + 1, len(pools), np.int64)
-    for number, pool in enumerate(pools):
-        begin, end = np.searchsorted(edges, np.array([pool.first, _end(pool)], np.uint64)).tolist()
-        owner[begin + 1 : end + 1] = number
-    return edges, owner
+class Owners:
+    """Whose addresses are, as time goes on: pools have theirs from when they begin until they end."""
+
+    def __init__(self, pools: list[PoolRange]) -> None:
+        self._elsewhere = len(pools)
+        # Where addresses change hands at any time.
+        self._edges = np.unique(np.array([edge for pool in pools for edge in (pool.first, _end(pool))], np.uint64))
+        self._owner = np.full(self._edges.size + 1, self._elsewhere, np.int64)
+        ranges = np.array([(pool.first, _end(pool)) for pool in pools], np.uint64).reshape(-1, 2)
+        self._spans = np.searchsorted(self._edges, ranges) + 1
+        # What an event at the very time still belongs to: ends come after it, begins before it.
+        begins = [(pool.begun, number, True) for number, pool in enumerate(pools)]
+        ends = [(pool.ended + 1, number, False) for number, pool in enumerate(pools) if pool.ended != NEVER]
+        self._changes = sorted(begins + ends, key=lambda change: change[0])[::-1]  # the next one last
+
+    def of(self, time: I64, address: U64) -> I64:
+        """Numbers of pools for events in the order of time, none of them earlier than those asked for before."""
+        whose = np.empty(time.size, np.int64)
+        at = 0
+        while self._changes and self._changes[-1][0] <= time[-1]:
+            until = at + int(np.searchsorted(time[at:], self._changes[-1][0]))
+            self._look_up(address[at:until], whose[at:until])
+            at = until
+            _, number, begins = self._changes.pop()
+            begin, end = self._spans[number].tolist()
+            span = self._owner[begin:end]
+            if begins:
+                span[:] = number
+            else:
+                span[span == number] = self._elsewhere
+        self._look_up(address[at:], whose[at:])
+        return whose
+
+    def _look_up(self, address: U64, whose: I64) -> None:
+        if not address.size:
+            return
+        first, last = np.searchsorted(self._edges, [address.min(), address.max()], "right").tolist()
+        if first == last:
+            whose[:] = self._owner[first]
+        else:
+            whose[:] = self._owner[np.searchsorted(self._edges, address, "right")]
 
 
 def _end(pool: PoolRange) -> int:

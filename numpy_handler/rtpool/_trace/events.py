@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZE_SLOTS = 256
+NEVER = np.iinfo(np.int64).max
 
 ALLOCATE, FREE, MARK, ALIVE = 0, 1, 2, 3
 HIT, MISS, FALLBACK, FAILED = 0, 1, 2, 3

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from .events import EMPTY, HEAD, MOST_AT_ONCE, Chunk, Events, TraceError, decode, decode_marks, join, split
+from .events import EMPTY, HEAD, MOST_AT_ONCE, NEVER, Chunk, Events, TraceError, decode, decode_marks, join, split
 
 VERSION = 1
 MOST_CHUNK_EVENTS = 1 << 20
@@ -21,6 +21,7 @@ MOST_TEXT = 64 << 20
 _HEAD = struct.Struct("<4sIII")
 _SAMPLE = struct.Struct("<5Q")
 _TOTAL = struct.Struct("<12Q")
+_LIFE = struct.Struct("<3Q")
 
 
 class Code(NamedTuple):
@@ -46,13 +47,18 @@ class Place(NamedTuple):
 
 
 class PoolRange(NamedTuple):
-    """A pool that was recorded, and its addresses; `first` counts 16 bytes, as addresses of events do."""
+    """A pool that was recorded, and its addresses; `first` counts 16 bytes, as addresses of events do.
+
+    They are its own from `begun` to `ended`, in the recorder's units: a later pool may have the same ones.
+    """
 
     name: str
     first: int
     bytes: int
     capacity: int
     shared: bool = False
+    begun: int = 0
+    ended: int = NEVER
 
 
 class Sample(NamedTuple):
@@ -113,8 +119,13 @@ class TraceFile:
         self.samples: list[Sample] = []
         self.chunks: list[Chunk] = []
         self.totals: list[Total] = []
+        self._lives: list[tuple[int, int, int]] = []
         self._read_records()
         self.chunks.sort(key=lambda chunk: (chunk.first, chunk.offset))
+        for number, begun, ended in self._lives:
+            if number in self.pools:
+                pool = self.pools[number]
+                self.pools[number] = pool._replace(begun=begun or pool.begun, ended=ended or pool.ended)
 
     # --- records ---
 
@@ -165,6 +176,13 @@ class TraceFile:
             if len(data) % _TOTAL.size:
                 self._wrong(at, "sums of another length")
             self.totals += [Total(*line) for line in _TOTAL.iter_unpack(data)]
+        elif kind == b"POOL":
+            if len(data) % _LIFE.size:
+                self._wrong(at, "lives of pools of another length")
+            for number, begun, ended in _LIFE.iter_unpack(data):
+                if max(begun, ended) >= NEVER:
+                    self._wrong(at, "a pool's life at a time that is none")
+                self._lives.append((number, begun, ended))
         elif kind == b"ENDS":
             self.end = self._json(data, at) or {"ended": 0}
         # Other kinds are of later writers that kept the version: what they add is not needed to understand the rest.

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .events import ITERATION_BEGIN, SPAN_BEGIN, TICK_BEGIN, Events
+from .events import ITERATION_BEGIN, NEVER, SPAN_BEGIN, TICK_BEGIN, Events
 from .file import TraceFile
 
 I64 = NDArray[np.int64]
 
-NEVER = np.iinfo(np.int64).max
 _NONE = -1
 
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .events import NEVER
 from .figures import BYPASS, FORKED, text_of
 from .file import Place
-from .marks import NEVER, Stretches
+from .marks import Stretches
 from .over_time import FIELDS, Cells
 
 I64 = NDArray[np.int64]

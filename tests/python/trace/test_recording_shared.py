@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -183,6 +183,47 @@ def test_totals_of_a_shared_pool(pool: rtpool.SharedPool) -> None:
     totals = [total for total in recording.trace.file.totals if total.calls]
     assert sum(total.calls for total in totals) == sum(total.frees for total in totals) == 50
     assert sum(total.freed_bytes for total in totals) == 400_000
+
+
+@pytest.mark.parametrize("mode", ["events", "totals"])
+def test_a_pool_first_used_in_a_section_takes_no_page_fault(mode: Literal["events", "totals"]) -> None:
+    def frame() -> float:
+        arrays = [np.zeros(count) for count in (10, 100, 500, 5000, 40_000)]
+        return sum(float(array.sum()) for array in arrays)
+
+    with rtpool.SharedPool.create("64 MiB") as known, rtpool.SharedPool.create("64 MiB") as new:
+        with rtpool.record(mode=mode) as recording, rtpool.realtime(0.001, warmup=3) as rt:
+            for turn, _ in enumerate(rt):
+                with rtpool.handler(known if turn < 6 else new):
+                    frame()
+                if turn == 11:
+                    rt.stop()
+        assert new.stats().total_count >= 6 * 5
+    assert rt.report.minor_faults == rt.report.major_faults == 0, rt.report.fault_origins
+    assert recording.report.lost == 0
+
+
+def test_pools_that_had_the_same_addresses_are_told_apart() -> None:
+    """What is unmapped the next pool gets: whose an event is goes by its time."""
+    places = set()
+    with rtpool.record() as recording:
+        for number in range(1, 6):
+            with rtpool.SharedPool.create("1 MiB", name=f"rtpool-test-{number}") as shared, rtpool.handler(shared):
+                array = np.empty(1000 * number, np.uint8)
+                places.add(array.ctypes.data)
+                del array
+        for number in range(1, 6):
+            pool = rtpool.Pool(name=f"private {number}")
+            with rtpool.handler(pool):
+                array = np.empty(100 * number, np.uint8)
+                places.add(array.ctypes.data)
+                del array, pool
+    assert len(places) < 10  # or nothing is tested here
+    by = {usage.name: usage.bytes for usage in recording.trace.by_pool()}
+    expected = {f"rtpool-test-{number}": 1000 * number for number in range(1, 6)}
+    assert by == expected | {f"private {number}": 100 * number for number in range(1, 6)}
+    for usage in recording.trace.by_pool():
+        assert usage.calls == 1 and usage.peak_bytes == usage.bytes
 
 
 def test_only_pools_can_be_recorded() -> None:
