@@ -1,36 +1,26 @@
-"""Which temporaries ``out=`` would save: expressions whose memory could be one buffer, and the line to write.
+"""Which temporaries ``out=`` would save: expressions whose memory could be buffers, and the line to write.
 
 What the trace can tell: whether an expression's arrays always have the same size, and whether each is gone before the
 next is made. What it cannot tell (types, shapes) it takes from the source where that is clear, and else says
 ``"unknown"``.
 
-NumPy lets an operation write into the operand where that is a large temporary: ``a * b + c`` makes one array. The sum
-has no allocation of its own then, and goes into the same buffer here.
+Operations within each other are one piece of advice, with as few buffers as somebody who writes it by hand would take:
+an operation goes where its operand is, and what an operation is done with the next one takes. NumPy itself lets an
+operation write into an operand that is a large temporary: ``a * b + c`` makes one array, and the sum has no allocation
+of its own.
 """
 
 from __future__ import annotations
 
 import ast
-from functools import lru_cache
 from typing import NamedTuple
 
 from .figures import Usage
-from .source import lines
+from .rewrite import Source, source_of
 
 UNKNOWN = "unknown"
 
-_BINARY = {
-    ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide", ast.FloorDiv: "floor_divide",
-    ast.Mod: "remainder", ast.Pow: "power", ast.MatMult: "matmul", ast.BitAnd: "bitwise_and",
-    ast.BitOr: "bitwise_or", ast.BitXor: "bitwise_xor", ast.LShift: "left_shift", ast.RShift: "right_shift",
-}  # fmt: skip
-_UNARY = {ast.USub: "negative", ast.UAdd: "positive", ast.Invert: "invert"}
-_COMPARE = {
-    ast.Gt: "greater", ast.GtE: "greater_equal", ast.Lt: "less", ast.LtE: "less_equal", ast.Eq: "equal",
-    ast.NotEq: "not_equal",
-}  # fmt: skip
-# Functions that take `out=` and fill it with what they return otherwise, beside the ufuncs.
-_WITH_OUT = {"clip", "dot", "matmul", "cumsum", "cumprod", "take", "concatenate", "stack", "choose", "round"}
+_Key = tuple[str, int, int | None, int | None]
 
 
 class Advice(NamedTuple):
@@ -41,13 +31,15 @@ class Advice(NamedTuple):
     usage : Usage
         Where the memory is asked for, and how much.
     expression : str
-        What to replace: the expression, with those around it that NumPy writes into the same memory.
+        What to replace: the expression, with those around it that can be computed in the same memory.
     before : str
-        A line to run once, before the loop: it makes the buffer. Empty if unknown.
+        A line to run once, before the loop: it makes the buffers. Empty if unknown.
     instead : str
-        What to write for the expression: it fills the buffer. ``"unknown"`` where the trace or the source do not say.
+        What to write for the expression: it fills the buffers. ``"unknown"`` where the trace or the source do not say.
     reason : str
         Why, or why it is unknown.
+    also : tuple of Usage
+        Further expressions, parts of this one, whose memory is saved with it.
     """
 
     usage: Usage
@@ -55,6 +47,12 @@ class Advice(NamedTuple):
     before: str
     instead: str
     reason: str
+    also: tuple[Usage, ...] = ()
+
+    @property
+    def usages(self) -> tuple[Usage, ...]:
+        """All whose memory is saved."""
+        return (self.usage, *self.also)
 
     def __str__(self) -> str:
         if self.instead == UNKNOWN:
@@ -67,140 +65,150 @@ class Advice(NamedTuple):
 def advise(expressions: list[Usage]) -> list[Advice]:
     """Advice for every expression that makes arrays again and again, most bytes first."""
     # Expressions with arrays of their own; one that only makes an array of a number writes into its operand.
-    own = {
-        (usage.file, usage.line, usage.column, usage.end_column) for usage in expressions if usage.calls > usage.scalars
-    }
+    own = {_key(usage): usage for usage in expressions if usage.calls > usage.scalars and usage.file}
     found: list[Advice] = []
-    for usage in expressions:
-        if usage.calls - usage.scalars < 2 or not usage.file:
+    told: set[_Key] = set()
+    buffers = 0
+    for usage in own.values():
+        if _made(usage) < 2 or _key(usage) in told:
             continue
-        known = sum(advice.instead != UNKNOWN for advice in found)
-        found.append(_advice(usage, f"buffer{known + 1}", own))
+        reason = _unsteady(usage)
+        writer = None if reason else _writer(usage, own, buffers)
+        if isinstance(writer, _Writer):
+            told |= {_key(one) for one in writer.usages}
+            buffers += len(writer.buffers)
+            found.append(writer.advice())
+        else:
+            found.append(Advice(usage, usage.source, "", UNKNOWN, reason or writer or ""))
     return found
 
 
-def _advice(usage: Usage, buffer: str, own: set[tuple[str, int, int | None, int | None]]) -> Advice:
-    def unknown(reason: str) -> Advice:
-        return Advice(usage, usage.source, "", UNKNOWN, reason)
+def _key(usage: Usage) -> _Key:
+    return usage.file, usage.line, usage.column, usage.end_column
 
+
+def _made(usage: Usage) -> int:
+    return usage.calls - usage.scalars
+
+
+def _unsteady(usage: Usage) -> str:
+    """Why the arrays of an expression cannot take turns in one piece of memory; empty: they can."""
     if usage.least_size != usage.largest_size:
-        return unknown("its arrays are of different sizes")
+        return "its arrays are of different sizes"
     if usage.most_at_once > 1:
-        return unknown(f"{usage.most_at_once} of its arrays are alive at once")
+        return f"{usage.most_at_once} of its arrays are alive at once"
+    return ""
+
+
+def _writer(usage: Usage, own: dict[_Key, Usage], buffers: int) -> _Writer | str:
+    """Who writes the expression with those around it; a text: why it cannot be told."""
     if usage.column is None:
-        return unknown("this Python does not keep which expression of the line it is")
-    found = _expression(usage)
+        return "this Python does not keep which expression of the line it is"
+    source = source_of(usage.file)
+    found = source.find(usage.line, usage.column, usage.end_column)
     if found is None:
-        return unknown("the source is not there, or not an expression of its own")
-    node, around = found
-    names = _names(usage.file)
-    whole, instead = node, _with_out(node, buffer, names)
-    if instead is None:
-        return unknown("not an operation that is known to take out=")
+        return "the source is not there, or not an expression of its own"
+    root, around = found
+    if source.operands(root) is None:
+        return "not an operation that is known to take out="
+    writer = _Writer(source, usage, own, buffers)
     for outer in around:
-        place = (usage.file, outer.lineno, outer.col_offset, outer.end_col_offset)
-        if not isinstance(outer, (ast.BinOp, ast.UnaryOp)) or place in own:
+        if root not in (source.operands(outer) or []) or not writer.is_part(outer):
             break
-        wider = _with_out(outer, buffer, names, whole, instead)
-        if wider is None:
-            break
-        whole, instead = outer, wider
-    text = ast.unparse(whole)
-    # A file that takes functions from NumPy by name may call NumPy nothing.
-    first = names["import"] if f"{names['']}." in instead and f"{names['']}." not in text else ""
-    return Advice(usage, text, f"{first}{buffer} = {text}", instead, "one array of one size at a time")
+        root = outer
+    writer.write(root)
+    return writer
 
 
-@lru_cache(maxsize=64)
-def _names(file: str) -> dict[str, str]:
-    """What a file calls NumPy's functions, with their names in NumPy; NumPy itself has none.
+class _Group:
+    """Buffers like the result of one operation, for it and for its operands."""
 
-    Under "" stands what it calls NumPy, and under "import" what to import first if it calls it nothing.
-    """
-    tree = _tree(file)
-    found = {"np": "", "numpy": "", "": "np"}
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "numpy":
-                    found[""] = alias.asname or alias.name
-                    found[found[""]] = ""
-        elif isinstance(node, ast.ImportFrom) and node.module == "numpy" and not node.level:
-            found |= {alias.asname or alias.name: alias.name for alias in node.names}
-    imported = tree is not None and any(_imports_numpy(node) for node in ast.walk(tree))
-    found["import"] = "" if imported else "import numpy as np; "
-    return found
+    def __init__(self, root: ast.expr, size: int) -> None:
+        self.root = root
+        self.size = size
+        self.names: list[str] = []
+        self.free: list[str] = []
 
 
-def _imports_numpy(node: ast.AST) -> bool:
-    return isinstance(node, ast.Import) and any(alias.name == "numpy" for alias in node.names)
+class _Writer:
+    """Writes an expression and its operands into buffers."""
 
+    def __init__(self, source: Source, usage: Usage, own: dict[_Key, Usage], buffers: int) -> None:
+        self._source = source
+        self._usage = usage
+        self._own = own
+        self._before = buffers
+        self.buffers: dict[str, str] = {}  # name: what makes it
+        self.usages: list[Usage] = []
+        self._text = self._instead = ""
 
-@lru_cache(maxsize=64)
-def _tree(file: str) -> ast.Module | None:
-    text = "".join(lines(file))
-    try:
-        return ast.parse(text) if text else None
-    except (SyntaxError, ValueError, RecursionError):
-        return None
+    def is_part(self, node: ast.expr) -> bool:
+        """Whether an operation around or within the expression can be written with it."""
+        usage = self._usage_of(node)
+        if usage is not None:
+            return not _unsteady(usage) and _made(usage) == _made(self._usage)
+        # It has no memory of its own: NumPy writes it into its operand.
+        return isinstance(node, (ast.BinOp, ast.UnaryOp))
 
+    def write(self, root: ast.expr) -> None:
+        """Write the whole expression."""
+        self._text = ast.unparse(root)
+        self._instead, _, _ = self._write(root, None)
 
-def _expression(usage: Usage) -> tuple[ast.expr, list[ast.expr]] | None:
-    """The expression, and those around it from the innermost on."""
-    tree = _tree(usage.file)
-    if tree is None:
-        return None
-    waiting: list[tuple[ast.AST, list[ast.expr]]] = [(tree, [])]
-    while waiting:
-        node, around = waiting.pop()
-        if (
-            isinstance(node, ast.expr)
-            and (node.lineno, node.col_offset) == (usage.line, usage.column)
-            and node.end_col_offset == usage.end_column
-        ):
-            return node, around
-        inner = [node, *around] if isinstance(node, ast.expr) else []
-        waiting += [(child, inner) for child in ast.iter_child_nodes(node)]
-    return None
+    def advice(self) -> Advice:
+        """What was written."""
+        lines = [f"{name} = {text}" for name, text in self.buffers.items()]
+        text = "; ".join(lines)
+        numpy = f"{self._source.numpy}."
+        # A file that takes functions from NumPy by name may call NumPy nothing.
+        if not self._source.imports and numpy in f"{self._instead}{text}" and numpy not in self._text:
+            text = f"import numpy as {self._source.numpy}; {text}"
+        first, *others = sorted(self.usages, key=lambda usage: -usage.bytes)
+        return Advice(first, self._text, text, self._instead, "one array of one size at a time", tuple(others))
 
+    def _usage_of(self, node: ast.expr) -> Usage | None:
+        return self._own.get((self._usage.file, node.lineno, node.col_offset, node.end_col_offset))
 
-def _with_out(
-    node: ast.expr, buffer: str, names: dict[str, str], part: ast.expr | None = None, written: str = ""
-) -> str | None:
-    """The expression as a call that fills the buffer; `part` of it is written so."""
+    def _operands(self, node: ast.expr) -> list[ast.expr] | None:
+        """What an operation that is written computes with; `None`: it stays as it is."""
+        operands = self._source.operands(node)
+        if operands is None or not self.is_part(node):
+            return None
+        made = self._usage_of(node) is not None or any(self._operands(operand) is not None for operand in operands)
+        return operands if made else None
 
-    def text(operand: ast.expr) -> str:
-        return written if operand is part else ast.unparse(operand)
+    def _size(self, node: ast.expr) -> int:
+        usage = self._usage_of(node)
+        if usage is not None:
+            return usage.largest_size
+        return max((self._size(operand) for operand in self._operands(node) or []), default=0)
 
-    numpy = names[""]
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return f"{numpy}.{_BINARY[type(node.op)]}({text(node.left)}, {text(node.right)}, out={buffer})"
-    if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
-        return f"{numpy}.{_UNARY[type(node.op)]}({text(node.operand)}, out={buffer})"
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-        return f"{numpy}.{_COMPARE[type(node.ops[0])]}({text(node.left)}, {text(node.comparators[0])}, out={buffer})"
-    if isinstance(node, ast.Call):
-        return _call_with_out(node, buffer, names)
-    return None
+    def _write(self, node: ast.expr, group: _Group | None) -> tuple[str, _Group | None, str]:
+        """The text of a part, and the buffer that it fills if it fills one: in its group, or in one of its own."""
+        operands = self._operands(node)
+        if operands is None:
+            return ast.unparse(node), None, ""
+        usage = self._usage_of(node)
+        if usage is not None:
+            self.usages.append(usage)
+        size = self._size(node)
+        if group is None or group.size != size:
+            group = _Group(node, size)
+        in_place = self._source.in_place(node)
+        parts = [self._write(operand, group if in_place else None) for operand in operands]
+        filled = [(of, name) for _, of, name in parts if of is not None]
+        here = [name for of, name in filled if of is group]
+        buffer = here[0] if here else self._take(group)
+        for of, name in filled:
+            if name != buffer:
+                of.free.append(name)
+        return self._source.written(node, [text for text, _, _ in parts], buffer), group, buffer
 
-
-def _call_with_out(node: ast.Call, buffer: str, names: dict[str, str]) -> str | None:
-    function = node.func
-    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-        name = function.attr if names.get(function.value.id) == "" else ""
-    else:
-        name = names.get(function.id, "") if isinstance(function, ast.Name) else ""
-    if not name or any(keyword.arg in ("out", None) for keyword in node.keywords):
-        return None
-    if not (_is_ufunc(name) or name in _WITH_OUT):
-        return None
-    arguments = [ast.unparse(argument) for argument in node.args]
-    arguments += [f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords]
-    return f"{ast.unparse(function)}({', '.join(arguments)}, out={buffer})"
-
-
-def _is_ufunc(name: str) -> bool:
-    import numpy as np
-
-    found = getattr(np, name, None)
-    return isinstance(found, np.ufunc) and found.nout == 1
+    def _take(self, group: _Group) -> str:
+        if group.free:
+            return group.free.pop()
+        name = f"buffer{self._before + len(self.buffers) + 1}"
+        first = f"{self._source.numpy}.empty_like({group.names[0]})" if group.names else ast.unparse(group.root)
+        self.buffers[name] = first
+        group.names.append(name)
+        return name

@@ -85,8 +85,8 @@ def _advice(trace: Any, entry: Advice) -> dict[str, Any]:
         "before": shortened(entry.before),
         "instead": shortened(entry.instead if entry.instead != UNKNOWN else ""),
         "reason": shortened(entry.reason),
-        "bytes": usage.bytes,
-        "calls": usage.calls,
+        "bytes": sum(one.bytes for one in entry.usages),
+        "calls": sum(one.calls for one in entry.usages),
         "installed": any(folder in usage.file for folder in _INSTALLED),
     }
 

@@ -81,9 +81,12 @@ class TraceCommand(Command):
             lines, data = render.usage_lines(found, peak), [usage._asdict() for usage in found]
         elif verb == "temporaries":
             advice = trace.advice()[:top]
-            lines = render.usage_lines([entry.usage for entry in advice], peak)
+            lines = render.usage_lines([usage for entry in advice for usage in entry.usages], peak)
             lines += ["", *map(str, advice)] if advice else []
-            data = [entry._asdict() | {"usage": entry.usage._asdict()} for entry in advice]
+            data = [
+                entry._asdict() | {"usage": entry.usage._asdict(), "also": [usage._asdict() for usage in entry.also]}
+                for entry in advice
+            ]
         elif verb == "misses":
             lines, data = render.miss_lines(trace), [miss._asdict() for miss in trace.misses()]
         elif verb == "fit":

@@ -24,7 +24,8 @@ from waits import joined
 import rtpool
 from rtpool._trace import events as format
 from rtpool._trace.analysis import Analysis
-from rtpool._trace.file import TraceFile
+from rtpool._trace.by_pool import Owners
+from rtpool._trace.file import PoolRange, TraceFile
 from rtpool._trace.sizes import granted_bytes
 
 PYTHON_KEEPS_COLUMNS = sys.version_info >= (3, 11)
@@ -243,7 +244,7 @@ def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
     a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
     trace = traced(pool, lambda: names["step"](a, b))
     advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
-    assert {entry.expression for entry in advice} == {"a * b + a", "t - b", "np.sqrt(t - b)", "u > 0.5"}
+    assert {entry.expression for entry in advice} == {"a * b + a", "np.sqrt(t - b)", "u > 0.5"}
     expected = names["step"](a, b)
     for entry in advice:
         # The advice is followed for each expression alone.
@@ -261,7 +262,7 @@ def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
         def large(found: rtpool.Trace, size: int = entry.usage.largest_size) -> int:
             return sum(usage.calls - usage.scalars for usage in found.by_expression() if usage.largest_size == size)
 
-        assert large(again) == large(trace) - 20, entry.instead
+        assert large(again) == large(trace) - 20 * len(entry.usages), entry.instead
 
 
 NAMED = """
@@ -289,7 +290,7 @@ def test_advice_uses_the_names_of_the_file(pool: rtpool.Pool, tmp_path: Path) ->
     written = {expression: re.sub(r"buffer\d", "buffer", entry.instead) for expression, entry in advice.items()}
     assert written["dot(a, b)"] == "dot(a, b, out=buffer)"
     assert written["root(t)"] == "root(t, out=buffer)"
-    assert written["u - 1.0"] == "xp.subtract(u, 1.0, out=buffer)"
+    assert written["xp.abs(u - 1.0)"] == "xp.abs(xp.subtract(u, 1.0, out=buffer), out=buffer)"
     assert any(usage.source == "xp.abs( ..." for usage in trace.by_expression())
     scope = {"buffer": np.empty_like(a), "a": a, "b": a, **names}
     assert (eval(written["dot(a, b)"], scope) == a @ a).all()
@@ -312,11 +313,118 @@ def test_advice_imports_what_the_file_does_not(pool: rtpool.Pool, tmp_path: Path
     a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
     trace = traced(pool, lambda: names["step"](a, b))
     advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
-    assert advice["a * b + a"].before.startswith("import numpy as np; buffer")
-    assert advice["cosh(a * b + a)"].before.startswith("buffer")
+    found = advice["cosh(a * b + a)"]
+    assert found.before.startswith("import numpy as np; buffer") and found.instead.startswith("cosh(np.add(")
     scope = {"a": a, "b": b, **names}
-    exec(advice["a * b + a"].before, scope)
-    assert (eval(advice["a * b + a"].instead, scope) == a * b + a).all()
+    exec(found.before, scope)
+    assert (eval(found.instead, scope) == np.cosh(a * b + a)).all()
+
+
+CHAINS = """
+import numpy as np
+
+def step(x, y, z, w):
+    a = x * 2 + y * 3 - z
+    b = np.abs(x * y - z) / (w * 2.0 + 1.0)
+    c = (x * 2 + y * 3) * (z - w) + x * w
+    d = np.matmul((x * 2.0).reshape(100, -1).T, z[:100] * 2.0)
+    m = a - b > c * 0.5
+    return [float(array.sum()) for array in (a, b, c, d, m)]
+"""
+
+
+def followed(text: str, path: Path, advice: list[Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """The program with all of the advice, and its buffers."""
+    tree = ast.parse(text)
+    statements = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+    scope = dict(inputs)
+
+    class Follow(ast.NodeTransformer):
+        left = 1
+
+        def visit(self, node: ast.AST) -> Any:
+            if isinstance(node, ast.expr) and self.left and ast.unparse(node) == entry.expression:
+                self.left = 0
+                return ast.parse(entry.instead, mode="eval").body
+            return self.generic_visit(node)
+
+    # The longest first: in that stands what is a part of it.
+    for entry in sorted(advice, key=lambda entry: -len(entry.expression)):
+        follow = Follow()
+        follow.visit(statements[entry.usage.line])
+        assert not follow.left, entry
+        exec(entry.before, scope)
+    exec(compile(ast.unparse(tree), str(path), "exec"), scope)
+    linecache.cache.pop(str(path), None)
+    return scope
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+@pytest.mark.parametrize(
+    ("count", "whole"), [(5000, False), (100_000, False), (100_000, True)], ids=["small", "large", "mixed"]
+)
+def test_advice_takes_as_few_buffers_as_one_would_by_hand(
+    pool: rtpool.Pool, tmp_path: Path, count: int, whole: bool
+) -> None:
+    path = tmp_path / "chains.py"
+    path.write_text(CHAINS, encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(CHAINS, str(path), "exec"), names)
+    x = np.arange(1, count + 1) if whole else np.linspace(1, 2, count)
+    y, z, w = x * 0.5, x - 0.25, np.sqrt(x)
+    trace = traced(pool, lambda: names["step"](x, y, z, w))
+    advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
+    buffers = {entry.expression: entry.before.count(" = ") for entry in advice}
+    assert buffers == {
+        "x * 2 + y * 3 - z": 2, "np.abs(x * y - z) / (w * 2.0 + 1.0)": 2, "(x * 2 + y * 3) * (z - w) + x * w": 2,
+        "np.matmul((x * 2.0).reshape(100, -1).T, z[:100] * 2.0)": 2, "x * 2.0": 1, "a - b > c * 0.5": 3,
+    }  # fmt: skip
+    assert len({name for entry in advice for name in re.findall(r"buffer\d+", entry.instead)}) == sum(buffers.values())
+    scope = {"np": np, "x": x, "y": y, "z": z, "w": w, "a": x * 2 + y * 3 - z, "b": y, "c": z}
+    better = followed(CHAINS, path, advice, scope)
+    assert better["step"](x, y, z, w) == names["step"](x, y, z, w)
+    again = traced(pool, lambda: better["step"](x, y, z, w))
+    assert not [usage for usage in again.by_expression() if usage.file == str(path) and usage.largest_size > 64]
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+@pytest.mark.parametrize("count", [3000, 100_000], ids=["small", "large"])
+def test_what_advice_says_computes_the_same_whatever_the_types(pool: rtpool.Pool, tmp_path: Path, count: int) -> None:
+    chance = random.Random(count)
+
+    def expression(depth: int) -> str:
+        if depth == 0:
+            return chance.choice(["f", "g", "i", "h", "u", "c", "2", "3.5"])
+        way, left, right = chance.random(), expression(depth - 1), expression(chance.randrange(depth))
+        if way < 0.12:
+            return f"np.sqrt(np.abs({left}))"
+        if way < 0.2:
+            return f"np.maximum({left}, {right})" if "c" not in left + right else f"np.add({left}, {right})"
+        if way < 0.25:
+            return f"-({left} + 1)"
+        if way < 0.3:
+            return f"(np.abs({left}) > 1) * {right}"
+        return f"({left} {chance.choice('++--**/')} {right})"
+
+    lines = [f"    yield {expression(4)}" for _ in range(60)]
+    text = "\n".join(["import numpy as np", "", "def step(f, g, i, h, u, c):", *lines, ""])
+    path = tmp_path / "types.py"
+    path.write_text(text, encoding="utf-8")
+    values = np.random.default_rng(count).uniform(1, 100, count)
+    inputs = {
+        "f": values, "g": values.astype(np.float32), "i": values.astype(np.int64), "h": values.astype(np.int32),
+        "u": values.astype(np.uint8), "c": values.astype(np.complex64),
+    }  # fmt: skip
+    names: dict[str, Any] = {}
+    with np.errstate(all="ignore"):
+        exec(compile(text, str(path), "exec"), names)
+        trace = traced(pool, lambda: [None for _ in names["step"](**inputs)])
+        advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
+        assert len(advice) > 40
+        better = followed(text, path, advice, {"np": np, **inputs})
+        for expected, found in zip(names["step"](**inputs), better["step"](**inputs), strict=True):
+            assert np.asarray(expected).dtype == np.asarray(found).dtype
+            np.testing.assert_array_equal(expected, found)
 
 
 def test_a_copy_of_a_program_is_held_against_it_line_by_line(pool: rtpool.Pool, tmp_path: Path) -> None:
@@ -353,6 +461,37 @@ def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:
     assert known and all(entry.instead == "unknown" and entry.reason for entry in known)
     if PYTHON_KEEPS_COLUMNS:
         assert any("alive at once" in entry.reason for entry in known if "* 3" in entry.usage.source)
+
+
+def test_whose_memory_an_event_is_about_goes_by_the_time() -> None:
+    chance = random.Random(11)
+    pools = []
+    for number in range(30):
+        begun = chance.randrange(0, 1000)
+        ended = format.NEVER if chance.random() < 0.3 else begun + chance.randrange(400)
+        first, size = chance.randrange(200), 16 * chance.randrange(1, 60)
+        pools.append(PoolRange(str(number), first, size, size, begun=begun, ended=ended))
+    rows = sorted((chance.randrange(1500), chance.randrange(280)) for _ in range(4000))
+
+    def whose(time: int, address: int) -> int:
+        owner = len(pools)
+        changes = [(pool.begun, 0, number) for number, pool in enumerate(pools)]
+        changes += [(pool.ended + 1, 1, number) for number, pool in enumerate(pools)]
+        for when, ends, number in sorted(changes):
+            pool = pools[number]
+            if when > time or not pool.first <= address < pool.first + pool.bytes // 16:
+                continue
+            owner = number if not ends else len(pools) if owner == number else owner
+        return owner
+
+    owners = Owners(pools)
+    for begin in range(0, len(rows), 700):  # windows
+        time, address = np.array(rows[begin : begin + 700]).T
+        found = owners.of(time, address.astype(np.uint64)).tolist()
+        assert found == [whose(*row) for row in rows[begin : begin + 700]]
+    # A trace of an earlier version does not say when: the last one of the same addresses has them all the time.
+    old = Owners([PoolRange("a", 0, 320, 320), PoolRange("b", 10, 320, 320)])
+    assert old.of(np.array([1, 2, 3]), np.array([5, 15, 40], np.uint64)).tolist() == [0, 1, 2]
 
 
 def test_the_working_set_is_held_against_the_caches(pool: rtpool.Pool) -> None:
