@@ -41,11 +41,11 @@ if __name__ == "__main__":
     with rtpool.SharedPool.create("8 MiB") as pool:
         with rtpool.handler(pool):
             array = np.arange(1000)
-        one = context.Process(target=add, args=(pool.share(array), answers))
+        one = context.Process(target=add, args=(pool.share(array), answers), daemon=True)
         one.start()
         child_is_capable, total = answers.get(timeout=60)
         one.join(60)
-        other = context.Process(target=again, args=(pool, answers))
+        other = context.Process(target=again, args=(pool, answers), daemon=True)
         other.start()
         got = int(answers.get(timeout=60).open().sum())
         other.join(60)

@@ -52,11 +52,12 @@ def test_named_pools_travel_as_nameless_ones_do(name: str, context: Any, unlinke
                 pool.unlink()
             queue, answer = context.Queue(), context.Queue()
             queue.put(pool.share(array))
-            process = context.Process(target=work.sum_all, args=(pool, pool.share(array), array, queue, answer))
+            arguments = (pool, pool.share(array), array, queue, answer)
+            process = context.Process(target=work.sum_all, args=arguments, daemon=True)
             process.start()
             assert answer.get(timeout=60) == [499500, 499500, 499500, 1000]
             assert ended(process) == 0
-            del array
+            del array, arguments
             work.expect_empty(pool)
             if not unlinked:
                 pool.unlink()
@@ -67,7 +68,7 @@ def test_named_pools_travel_as_nameless_ones_do(name: str, context: Any, unlinke
 def test_left_overs_of_the_dead_are_taken_over_and_swept(name: str) -> None:
     context = multiprocessing.get_context("spawn")
     for left in (name, name + ".other"):
-        process = context.Process(target=work.create_and_die, args=(left,))
+        process = context.Process(target=work.create_and_die, args=(left,), daemon=True)
         process.start()
         assert ended(process) == -signal.SIGKILL
         assert Path(f"/dev/shm/rtpool.{left}").exists()

@@ -37,7 +37,7 @@ def test_process_opens_and_changes(pool: rtpool.SharedPool, context: Any) -> Non
 
 def test_the_maker_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=work.make_and_send, args=(pool, theirs, 7))
+    process = context.Process(target=work.make_and_send, args=(pool, theirs, 7), daemon=True)
     process.start()
     theirs.close()
     assert ended(process) == 0
@@ -59,7 +59,7 @@ def test_the_maker_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
 
 def test_the_receiver_may_end_first(pool: rtpool.SharedPool, context: Any) -> None:
     (their_in, our_out), (our_in, their_out) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-    process = context.Process(target=work.open_and_answer, args=(their_in, their_out))
+    process = context.Process(target=work.open_and_answer, args=(their_in, their_out), daemon=True)
     process.start()
     with rtpool.handler(pool):
         for turn in range(5):
@@ -75,7 +75,7 @@ def test_killed_while_holding(pool: rtpool.SharedPool, context: Any) -> None:
         a = np.full(50_000, 2.0)
     handle = pool.share(a)
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=work.die_holding, args=(pool, theirs, handle))
+    process = context.Process(target=work.die_holding, args=(pool, theirs, handle), daemon=True)
     process.start()
     assert received(ours) == 2.0
     assert ended(process) == -signal.SIGKILL
@@ -124,7 +124,7 @@ def test_idle_workers_keep_nothing(context: Any) -> None:
 def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
     pool = rtpool.SharedPool.create("8 MiB")
     ours, theirs = context.Pipe(duplex=False)
-    makers = [context.Process(target=work.make_and_sleep, args=(pool, theirs)) for _ in range(3)]
+    makers = [context.Process(target=work.make_and_sleep, args=(pool, theirs), daemon=True) for _ in range(3)]
     for process in makers:
         process.start()
     arrays = [received(ours).open() for _ in range(9)]
@@ -198,7 +198,7 @@ def test_queues(pool: rtpool.SharedPool, context: Any) -> None:
     with rtpool.handler(pool):
         for i in range(20):
             queue.put(pool.share(np.full(3000, i)))
-    process = context.Process(target=_drain, args=(queue, 20))
+    process = context.Process(target=_drain, args=(queue, 20), daemon=True)
     process.start()
     assert ended(process) == 0
     queue.close()
@@ -216,7 +216,7 @@ def test_fork_keeps_what_the_child_inherited(pool: rtpool.SharedPool) -> None:
     with rtpool.handler(pool):
         a = np.full(1_000_000, 5, np.uint8)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_look_later, args=(theirs, a))
+    process = context.Process(target=_look_later, args=(theirs, a), daemon=True)
     process.start()
     del a
     with rtpool.handler(pool):
