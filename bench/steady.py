@@ -4,6 +4,7 @@
     python bench/steady.py --seconds 5 --only rtpool --dry   counters only, a minute
     python bench/steady.py --loops lists --keep              one loop; the others' figures stay as the results have them
     python bench/steady.py --rounds 6 --seconds 10           contestants in turns, six processes each: to compare times
+                                                             (45 minutes; with --loops LOOP --keep 8 minutes a loop)
 
 The loops (bench/steady_loops.py) are programs over Python's objects, pandas, OpenCV, SciPy, filterpy and threads. Each
 contestant is a process of its own, which warms up and then says so; from then on the kernel counts for --seconds what
@@ -99,7 +100,7 @@ def watch(
 
 def sum_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Several rounds of one contestant as one: counts are summed, percentiles are medians, maxima the largest."""
-    one = dict(rounds[-1])
+    one = dict(rounds[-1], rounds=len(rounds))
     for key in ("faults", "seconds", "iterations", "overruns", "skipped"):
         one[key] = sum(each[key] for each in rounds)
     one["calls"] = {name: sum(each["calls"].get(name, 0) for each in rounds) for name in one["calls"]}
@@ -112,7 +113,7 @@ def sum_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def without_times(one: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on how busy the machine is."""
-    return {key: one[key] for key in ("calls", "faults", "seconds", "iterations", "peak_kib")}
+    return {key: one[key] for key in ("calls", "faults", "seconds", "iterations", "peak_kib", "rounds")}
 
 
 def rows(results: dict[str, Any]) -> list[str]:
@@ -123,10 +124,12 @@ def rows(results: dict[str, Any]) -> list[str]:
         f"Python {machine['python']}, NumPy {machine['numpy']}, rtpool {machine['rtpool']}",
         f"{PERIOD * 1e3:g} ms; s: seconds for which {results['tracer']} watched the process once it was warm",
         "times in ms; faults and calls (mmap, munmap, brk, mremap, madvise) of all threads; over: of how many",
+        "rounds: percentiles are their medians, the maximum is that of all",
         "-: not taken, the machine was busy with other work (--counters)",
         "",
     ]
-    lines.append(f"{'':47} {'p50':>7} {'p99':>7} {'p99.9':>7} {'max':>7}     s    faults   calls        over   MiB")
+    head = "".join(f" {name:>7}" for name in ("p50", "p99", "p99.9", "max"))
+    lines.append(f"{'':47}{head}  rounds     s    faults   calls        over   MiB")
     for loop, by_name in results["loops"].items():
         lines.append(f"{loop}: {by_name if isinstance(by_name, str) else LOOPS[loop].__doc__}")
         for name, one in {} if isinstance(by_name, str) else by_name.items():
@@ -139,7 +142,7 @@ def rows(results: dict[str, Any]) -> list[str]:
             else:
                 work, over = " ".join(["      -"] * 4), f"-/{one['iterations']:,}"
             lines.append(
-                f"  {TITLES[name]:45} {work} {one['seconds']:5g} {one['faults']:9,}"
+                f"  {TITLES[name]:45} {work} {one.get('rounds', 1):7} {one['seconds']:5g} {one['faults']:9,}"
                 f" {sum(one['calls'].values()):7,} {over:>11} {one['peak_kib'] // 1024:5,}"
             )
     return lines
@@ -161,9 +164,12 @@ def main() -> int:
         print("steady: neither perf nor strace can watch a process here", file=sys.stderr)
         return 2
     path = HERE / "results" / "steady.json"
-    results: dict[str, Any] = {"machine": _machine.describe(), "command": sys.argv[1:], "loops": {}}
+    results: dict[str, Any] = {"loops": {}, "commands": {}}
     if arguments.keep and path.exists():
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results |= json.loads(path.read_text(encoding="utf-8"))
+    results["machine"] = _machine.describe()
+    results.pop("command", None)
+    results["commands"] |= {loop: sys.argv[1:] for loop in arguments.loops}
     clean = True
     for loop in arguments.loops:
         problem = missing(loop)
