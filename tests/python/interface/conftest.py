@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from clients import FIRST, HERE, NOW, build_module, load
+from c_modules import load
+from clients import FIRST, HERE, NOW, build_module
 
 
 @pytest.fixture(scope="session", params=[NOW, FIRST], ids=["today's header", "first header"])

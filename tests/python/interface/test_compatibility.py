@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import FIRST, HERE, NOW, STRICT, build_module, compile_with, compiler
+from c_modules import STRICT, compile_with, compiler
+from clients import FIRST, HERE, NOW, build_module
 
 import rtpool
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import HERE, build_module, load
+from c_modules import load
+from clients import HERE, build_module
 
 import rtpool
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from clients import compile_with, compiler, need, tools
+from c_modules import compile_with, compiler
+from clients import need, tools
 
 from rtpool._interface.config import get_pkgconfigdir
 

@@ -8,7 +8,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from clients import NOW, STRICT, build_program, compile_with, compiler
+from c_modules import STRICT, compile_with, compiler
+from clients import NOW, build_program
 
 PYTHON = f"-isystem{sysconfig.get_path('include')}"
 C = ["c99", "c11", "c17", "gnu99", "gnu17"]

@@ -7,7 +7,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from clients import NOW, STRICT, compile_with, compiler
+from c_modules import STRICT, compile_with, compiler
+from clients import NOW
 
 DOCS = Path(__file__).parents[3] / "docs"
 CODE = re.compile(r"^```(c|cpp)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

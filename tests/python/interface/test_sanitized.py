@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import HERE, build_module, compile_with, compiler
+from c_modules import compile_with, compiler
+from clients import HERE, build_module
 
 PRELUDE = """
 import ctypes, os, sys

@@ -1,9 +1,8 @@
-"""Loops of Python's own objects: no page fault, from the first iteration on with a plan, and no more memory."""
+"""Loops of Python's own objects: no page fault, from the first iteration on with a plan."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,90 +130,6 @@ for name in ("dicts", "tolist"):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
     assert max(map(int, done.stdout.split())) <= 20, done.stdout
     assert "keeps the memory of its objects by itself" in done.stderr
-
-
-# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of
-# which it needs a part. By itself it has that one anew, with nothing written; kept ones have been written, and to
-# take a part of one away would be page faults in every round. So what is held is the most that was needed, in whole
-# arenas.
-ARENA = 1024  # KiB
-PEAK = """
-import sys
-def resident():  # exact, where VmHWM lags behind by what each processor has not told yet
-    with open("/proc/self/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Rss"))
-most = []
-def look():
-    most.append(resident())
-def told(base):
-    print(max(most) - base, flush=True)
-    sys._debugmallocstats()
-"""
-
-
-def held(code: str) -> dict[str, tuple[int, int]]:
-    """With Python's own arenas and with the pool's: KiB that a program held more, and the most arenas at once."""
-    found = {}
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
-    for mode in ("keep", "pool"):
-        command = [sys.executable, "-c", code, mode]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
-        arenas = re.search(r"^# arenas highwater mark += +([\d,]+)$", done.stderr, re.MULTILINE)
-        assert arenas is not None, done.stderr
-        found[mode] = int(done.stdout), int(arenas[1].replace(",", ""))
-    return found
-
-
-def assert_no_more(code: str) -> None:
-    found = held(code)
-    (own_kib, own_arenas), (pool_kib, pool_arenas) = found["keep"], found["pool"]
-    assert pool_arenas <= own_arenas, found
-    tables = own_kib // 256 + 64  # what the pool knows of each page, and a step of it
-    assert pool_kib < own_kib + ARENA + tables, found
-
-
-@served
-@pytest.mark.parametrize("name", ["dicts", "tolist", "strings", "messages"])
-def test_a_loop_holds_no_more_than_with_pythons_own_arenas(name: str) -> None:
-    """As many arenas as it had at most, each as large as what Python has written of it."""
-    assert_no_more(
-        LOOPS
-        + PEAK
-        + f"""
-work["strings"] = lambda: [str(x) for x in range(100_000)]
-rtpool.activate(malloc="tune", objects=sys.argv[1])
-np.ones(50_000)
-base = resident()
-for _ in range(12):
-    made = work[{name!r}]()
-    look()
-    del made
-told(base)
-"""
-    )
-
-
-@served
-def test_objects_that_come_and_go_in_waves_hold_no_more_than_with_pythons_own_arenas() -> None:
-    """Arrays get the memory that objects had, and the other way round."""
-    assert_no_more(
-        PEAK
-        + """
-import numpy as np
-import rtpool
-rtpool.activate(malloc="tune", objects=sys.argv[1])
-np.ones(50_000)
-base = resident()
-for _ in range(3):
-    objects = [{"i": i, "v": (i, float(i))} for i in range(300_000)]
-    look()
-    del objects
-    array = np.ones(12 << 20)
-    look()
-    del array
-told(base)
-"""
-    )
 
 
 @served

@@ -1,0 +1,194 @@
+"""What loops of Python's objects hold: never more arenas than were needed at once, and nothing else beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from c_modules import build_module
+from object_work import LOOPS, served
+
+import rtpool
+
+
+@pytest.fixture(scope="module")
+def arena_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the module that looks at arenas."""
+    folder = tmp_path_factory.mktemp("arena_log")
+    build_module(Path(__file__).parent / "arena_log.c", folder, "-D_GNU_SOURCE")
+    return folder
+
+
+# Python goes on with the arena that it has begun last, so that in each round of a loop another one is the last, of
+# which it needs a part. By itself it has that one anew, with nothing written. Kept ones have been written, each of
+# them in the rounds in which it was not the last, whatever the order in which they are handed out; and to take a part
+# of one away would be page faults in every round. So what is held is the most that was needed, in whole arenas: what
+# Python has, and what it has not written of its own.
+PEAK = """
+import json
+import sys
+import rtpool
+import arena_log
+pool = rtpool.activate(malloc="tune", objects=sys.argv[1])
+arena_log.begin()
+def resident():  # exact, where VmHWM lags behind by what each processor has not told yet
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Rss")) << 10
+looks = []
+def look():
+    now = resident()
+    stats = pool.stats()
+    held = stats.object_bytes + stats.object_kept_bytes
+    assert held <= stats.object_peak_bytes, stats
+    looks.append((now - base, *arena_log.look(), held))
+def told():
+    print(json.dumps(looks), flush=True)
+"""
+
+
+class Look(NamedTuple):
+    """At one time; bytes."""
+
+    resident: int  # of the process, beyond what it had before
+    arenas: int
+    most_arenas: int  # at once, until then
+    bytes: int  # of the arenas
+    written: int  # of these
+    held: int  # by the pool, of arenas in use and kept
+
+
+def looks(code: str, mode: str, arena_log: Path) -> list[Look]:
+    environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(arena_log)}
+    command = [sys.executable, "-c", PEAK + code + "\ntold()", mode]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [Look(*one) for one in json.loads(done.stdout)]
+
+
+def assert_no_more(code: str, arena_log: Path) -> None:
+    own, pool = (looks(code, mode, arena_log) for mode in ("keep", "pool"))
+    most = own[-1].most_arenas
+    size = own[-1].bytes // own[-1].arenas
+    assert pool[-1].most_arenas <= most, (own, pool)
+    assert max(look.held for look in pool) <= most * size, (own, pool)
+    peak = max(own)
+    unwritten = most * size - peak.written
+    tables = peak.resident // 256 + (64 << 10)  # what the pool knows of each page, and a step of it
+    assert max(pool).resident <= peak.resident + unwritten + tables, (peak, unwritten, max(pool))
+
+
+@served
+@pytest.mark.parametrize("name", ["dicts", "tolist", "strings", "messages"])
+def test_a_loop_holds_no_more_than_with_pythons_own_arenas(name: str, arena_log: Path) -> None:
+    """As many arenas as it had at most, each as large as what Python has written of it."""
+    assert_no_more(
+        LOOPS
+        + f"""
+work["strings"] = lambda: [str(x) for x in range(100_000)]
+np.ones(50_000)
+base = resident()
+for _ in range(12):
+    made = work[{name!r}]()
+    look()
+    del made
+""",
+        arena_log,
+    )
+
+
+@served
+def test_objects_that_come_and_go_in_waves_hold_no_more_than_with_pythons_own_arenas(arena_log: Path) -> None:
+    """Arrays get the memory that objects had, and the other way round."""
+    assert_no_more(
+        """
+import numpy as np
+np.ones(50_000)
+base = resident()
+for _ in range(3):
+    objects = [{"i": i, "v": (i, float(i))} for i in range(300_000)]
+    look()
+    del objects
+    array = np.ones(12 << 20)
+    look()
+    del array
+""",
+        arena_log,
+    )
+
+
+@served
+def test_objects_of_threads_hold_no_more_than_with_pythons_own_arenas(arena_log: Path) -> None:
+    """Each makes its own, all have them at once, and others drop them."""
+    assert_no_more(
+        """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+np.ones(50_000)
+executor = ThreadPoolExecutor(4)
+all_here = threading.Barrier(4)
+def churn(count):
+    made = [{"i": i, "v": (i, float(i))} for i in range(count)]
+    all_here.wait()
+    return made
+list(executor.map(churn, [10] * 4))
+base = resident()
+for _ in range(6):
+    made = list(executor.map(churn, [20_000] * 4))
+    look()
+    executor.submit(made.clear).result()
+""",
+        arena_log,
+    )
+
+
+@served
+def test_a_section_holds_what_it_needed_at_once_and_one_arena_to_spare(run_python) -> None:
+    """Counted: those in use and those kept, in each iteration, also where they come and go in waves."""
+    done = run_python(
+        LOOPS
+        + """
+for name, step in work.items():
+    pool = rtpool.Pool()
+    with rtpool.realtime(0.05, pool=pool, warmup=6, iterations=12) as rt:
+        for tick in rt:
+            made = step()
+            if tick.index >= 0:
+                now = pool.stats()
+                held = now.object_bytes + now.object_kept_bytes
+            del made
+    after = pool.stats()
+    size = rt.report.objects.size
+    print(name, rt.plan.objects.most_alive, held // size, (after.object_bytes + after.object_kept_bytes) // size,
+          rt.report.objects.ready, rt.report.misses)
+    pool.check()
+"""
+    )
+    for line in done.stdout.splitlines():
+        name, *figures = line.split()
+        most, during, after, ready, misses = map(int, figures)
+        assert during == after <= most + 1, done.stdout
+        assert ready <= most + 1 and misses == 0, done.stdout
+    assert len(done.stdout.splitlines()) == 4
+
+
+@served
+def test_waves_of_objects_keep_no_more_arenas_than_the_highest_needed() -> None:
+    """Sections and activation, one after the other over one pool: what one leaves the next one uses."""
+    pool = rtpool.Pool()
+    most = 0
+    for count in (10_000, 60_000, 20_000, 60_000, 1_000):
+        with rtpool.realtime(pool=pool, iterations=1, warmup=1) as rt:
+            for _ in rt:
+                made = [{"i": i, "v": (i, float(i))} for i in range(count)]
+                stats = pool.stats()
+                del made
+        most = max(most, stats.object_peak_bytes, rt.report.objects.ready * rt.report.objects.size)
+        held = pool.stats().object_bytes + pool.stats().object_kept_bytes
+        assert held <= max(most, pool.stats().object_peak_bytes) + rt.report.objects.size, (count, held, most)
+    pool.check()
