@@ -1,4 +1,4 @@
-"""What a short script pays for activation: wall and processor time of its process, and the most memory it held."""
+"""What a short script pays for activation: wall and processor time of its process, the call itself, and memory."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from contestants import Contestant
 
 # The most memory held is read inside: what the parent is told about a child includes the parent's own.
 _WORK = """import numpy as np
-{activate}a = np.arange(1000.0)
+from time import perf_counter_ns
+{imports}begun = perf_counter_ns()
+{activate}
+took = perf_counter_ns() - begun
+a = np.arange(1000.0)
 b = a * 2 + 1
 assert b.sum() > 0
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), took)
 """
+_IMPORT = "import rtpool\n"
 _SCRIPTS = {
-    "without": _WORK.format(activate=""),
-    "imported": _WORK.format(activate="import rtpool\n"),
-    "activated": _WORK.format(activate="import rtpool\nrtpool.activate()\n"),
-    "activated, tune": _WORK.format(activate='import rtpool\nrtpool.activate(malloc="tune")\n'),
+    "without": _WORK.format(imports="", activate="pass"),
+    "imported": _WORK.format(imports=_IMPORT, activate="pass"),
+    "activated": _WORK.format(imports=_IMPORT, activate="rtpool.activate()"),
+    "activated, objects": _WORK.format(imports=_IMPORT, activate='rtpool.activate(objects="pool")'),
+    "activated, tune": _WORK.format(imports=_IMPORT, activate='rtpool.activate(malloc="tune")'),
 }
 
 
@@ -33,13 +39,17 @@ def _processor_time() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _once(script: str) -> tuple[float, float, float]:
-    """Run a script in a process of its own; milliseconds, MiB at most resident, and milliseconds of processor time."""
+def _once(script: str) -> tuple[float, float, float, float]:
+    """Run a script in a process of its own.
+
+    Milliseconds, MiB at most resident, milliseconds of processor time, and milliseconds of the call that activates.
+    """
     used = _processor_time()
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     took = time.perf_counter() - began
-    return took * 1e3, int(done.stdout) / 1024, (_processor_time() - used) * 1e3
+    held, call = map(int, done.stdout.split())
+    return took * 1e3, held / 1024, (_processor_time() - used) * 1e3, call * 1e-6
 
 
 def run(
@@ -49,7 +59,7 @@ def run(
     del chosen
     rounds = arguments.rounds * 6
     progress = make_progress(rounds)
-    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _SCRIPTS}
+    figures: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in _SCRIPTS}
     for turn in range(rounds):
         progress.step("short scripts")
         order = list(_SCRIPTS.items())
@@ -59,7 +69,7 @@ def run(
     rows = []
     lines = [
         f"{'a script of four lines':<24}{'wall time':>12}{'more than without':>20}{'processor, more':>19}"
-        f"{'resident':>14}{'more':>12}"
+        f"{'resident':>14}{'more':>12}{'the call':>13}"
     ]
     base = figures["without"]
     for name, values in figures.items():
@@ -74,6 +84,7 @@ def run(
             "processor_milliseconds_more": statistics.median(busier),
             "resident_mib": statistics.median(value[1] for value in values),
             "resident_mib_more": statistics.median(v[1] for v in values) - statistics.median(v[1] for v in base),
+            "call_milliseconds": statistics.median(value[3] for value in values),
             "runs": rounds,
         }
         rows.append(row)
@@ -81,5 +92,6 @@ def run(
             f"{name:<24}{row['milliseconds']:>9.1f} ms{row['milliseconds_more']:>17.1f} ms"
             f"{row['processor_milliseconds_more']:>16.1f} ms"
             f"{row['resident_mib']:>10.1f} MiB{row['resident_mib_more']:>8.1f} MiB"
+            f"{row['call_milliseconds']:>10.3f} ms"
         )
     return {"rows": rows}, "\n".join(lines)

@@ -1,42 +1,17 @@
-// Room for the objects of a loop in the memory that Python has already, so that its first iteration does not fault there.
+// Room for the objects of a loop in the arenas that Python has already.
 #include <atomic>
 #include <cstdint>
 #include <cstring>
 
 #include "numpy_handler/objects/register.hpp"
+#include "numpy_handler/objects/room.hpp"
 #include "objects/arenas.hpp"
 
 namespace rtpool::binding {
+
+#ifndef Py_GIL_DISABLED
 namespace {
 
-#ifdef Py_GIL_DISABLED
-// Without a GIL objects come from heaps of mimalloc, a thread's own, in pages of one class each that are touched only
-// as objects come to lie there; nothing but objects may be taken from them. Some bytes objects of each class up to 512
-// bytes are made and given back, so that there is resident room for the first objects of a loop: 0.25 MiB.
-void make_room() noexcept {
-  constexpr Py_ssize_t k_bytes_a_class = 8192;
-  constexpr Py_ssize_t k_largest = 512;
-  // One object a class stays, or its page would go back to the kernel some milliseconds into the loop.
-  static std::atomic<bool> anchored{false};
-  const bool anchor = !anchored.exchange(true);
-  PyObject* made = nullptr;
-  for (Py_ssize_t size = 64; size <= k_largest; size += 16) {
-    for (Py_ssize_t bytes = 0; bytes < k_bytes_a_class; bytes += size) {
-      PyObject* const object = PyBytes_FromStringAndSize(nullptr, size - PyBytes_Type.tp_basicsize);
-      if (object == nullptr) break;
-      std::memcpy(PyBytes_AS_STRING(object), &made, sizeof(made));
-      made = object;
-    }
-    if (anchor && made != nullptr) Py_INCREF(made);
-  }
-  PyErr_Clear();
-  while (made != nullptr) {
-    PyObject* const object = made;
-    std::memcpy(&made, PyBytes_AS_STRING(object), sizeof(made));
-    Py_DECREF(object);
-  }
-}
-#else
 constexpr std::size_t k_largest = 512;  // bytes; larger objects come from libc
 
 // A chain of objects of one size, the last one first.
@@ -72,6 +47,8 @@ void** fill_parts(void** made, std::size_t size) noexcept {
   return made;
 }
 
+}  // namespace
+
 // Python's allocator cuts objects of up to 512 bytes from arenas, in classes of 16 bytes, and touches their pages only as
 // objects come to lie there. Some of each class are made and given back: 0.5 MiB and more. Where pools serve arenas, more are
 // made until Python asks for the next one: then all that its arenas have free has been touched (most of it had been before).
@@ -97,6 +74,8 @@ void make_room() noexcept {
   }
 }
 #endif
+
+namespace {
 
 // make_object_room()
 PyObject* make_object_room(PyObject*, PyObject*) {

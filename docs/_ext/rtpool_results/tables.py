@@ -186,7 +186,7 @@ def memory(data: Data) -> Table:
 def startup(data: Data) -> Table:
     """What a short script pays."""
     return Table(
-        ["script", "wall time", "more", "processor, more", "resident", "more"],
+        ["script", "wall time", "more", "processor, more", "resident", "more", "the call"],
         [
             [
                 row["case"],
@@ -195,6 +195,7 @@ def startup(data: Data) -> Table:
                 f"{row['processor_milliseconds_more']:.1f} ms",
                 f"{row['resident_mib']:.1f} MiB",
                 f"{row['resident_mib_more']:.1f} MiB",
+                f"{row['call_milliseconds'] * 1e3:.0f} us",
             ]
             for row in data["rows"]
         ],

@@ -38,7 +38,8 @@ def _explain_free_threaded() -> str:
     if kept_by_python():
         return f"free-threaded Python keeps the memory of its objects by itself ({KEEP_VARIABLE}={KEEP_VALUE})"
     return (
-        "free-threaded Python lets nobody serve the memory of its objects and gives it back after 10 ms; start it with"
+        "free-threaded Python lets nobody serve the memory of its objects and gives it back after 10 ms; a section with"
+        " a warm-up or a plan keeps room in its thread for some of each size up to 128 KiB, for all else start it with"
         f" {KEEP_VARIABLE}={KEEP_VALUE}, as `python -m rtpool run` does"
     )
 
