@@ -1,5 +1,5 @@
-// Looks at the arenas of Python's allocator of small objects, whoever serves them: how many there are, and how much of them
-// lies in memory, as the kernel says.
+// Looks at the arenas of Python's allocator of small objects, whoever serves them (the pieces of 16 KiB for
+// deep calls and threads included): how much there is, and how much of it lies in memory, as the kernel says.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@ static struct {
   char* begin;
   size_t bytes;
 } alive[k_most_arenas];
-static size_t count, most;
+static size_t count, bytes_now, most_bytes;
 
 static void* take(void* context, size_t bytes) {
   void* const arena = below.alloc(below.ctx, bytes);
@@ -20,7 +20,8 @@ static void* take(void* context, size_t bytes) {
   if (arena != NULL && count < k_most_arenas) {
     alive[count].begin = arena;
     alive[count++].bytes = bytes;
-    if (count > most) most = count;
+    bytes_now += bytes;
+    if (bytes_now > most_bytes) most_bytes = bytes_now;
   }
   return arena;
 }
@@ -30,6 +31,7 @@ static void give(void* context, void* arena, size_t bytes) {
   for (size_t at = count; at-- != 0;) {
     if (alive[at].begin != arena) continue;
     alive[at] = alive[--count];
+    bytes_now -= bytes;
     break;
   }
   below.free(below.ctx, arena, bytes);
@@ -44,21 +46,20 @@ static PyObject* begin(PyObject* module, PyObject* none) {
   Py_RETURN_NONE;
 }
 
-// look() -> (arenas now, the most at once, bytes of those now, how many of these lie in memory)
+// look() -> bytes of arenas: now, the most at once, and how many of those now lie in memory
 static PyObject* look(PyObject* module, PyObject* none) {
   static unsigned char there[k_most_pages];
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  size_t bytes = 0, resident = 0;
+  size_t resident = 0;
   (void)module, (void)none;
   for (size_t at = 0; at < count; ++at) {
     const size_t pages = alive[at].bytes / page;
-    bytes += alive[at].bytes;
     if (pages > k_most_pages || mincore(alive[at].begin, alive[at].bytes, there) != 0) {
       return PyErr_SetFromErrno(PyExc_OSError);
     }
     for (size_t i = 0; i < pages; ++i) resident += (there[i] & 1) * page;
   }
-  return Py_BuildValue("nnnn", (Py_ssize_t)count, (Py_ssize_t)most, (Py_ssize_t)bytes, (Py_ssize_t)resident);
+  return Py_BuildValue("nnn", (Py_ssize_t)bytes_now, (Py_ssize_t)most_bytes, (Py_ssize_t)resident);
 }
 
 static PyMethodDef functions[] = {
