@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from object_work import LOOPS, free_threaded, served
 
 import rtpool

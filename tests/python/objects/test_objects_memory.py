@@ -13,8 +13,6 @@ import pytest
 from c_modules import build_module
 from object_work import LOOPS, served
 
-import rtpool
-
 
 @pytest.fixture(scope="module")
 def arena_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
