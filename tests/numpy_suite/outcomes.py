@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # The worst phase decides: a test whose teardown fails has failed.
-_RANK = {"passed": 0, "skipped": 1, "xfailed": 2, "xpassed": 3, "failed": 4, "error": 5, "crashed": 6}
+_RANK = {"left_out": -1, "passed": 0, "skipped": 1, "xfailed": 2, "xpassed": 3, "failed": 4, "error": 5, "crashed": 6}
 
 
 @dataclass
@@ -23,6 +23,9 @@ class Run:
     def counts(self) -> dict[str, int]:
         found = Counter(self.outcomes.values())
         return {name: found[name] for name in _RANK if found[name]} | {"total": len(self.outcomes)}
+
+    def passed(self) -> set[str]:
+        return {test for test, outcome in self.outcomes.items() if outcome == "passed"}
 
     def bad(self) -> set[str]:
         return {test for test, outcome in self.outcomes.items() if outcome in ("failed", "error", "crashed")}
@@ -40,6 +43,9 @@ def read(folder: Path) -> Run:
                 pools.append(entry)
                 continue
             test = entry["test"]
+            if event == "left_out":
+                run.outcomes[test] = "left_out"
+                continue
             if event == "start":
                 run.outcomes[test] = "crashed"
                 continue
@@ -78,11 +84,14 @@ class Difference:
 
 
 def differences(without: Run, activated: Run) -> list[Difference]:
-    """List the tests whose outcome differs, those that only one run has included."""
+    """List the tests whose outcome differs, those that only one run has included.
+
+    What was left out of a run without is like what passed when activated.
+    """
     found = []
     for test in sorted(without.outcomes.keys() | activated.outcomes.keys()):
         a = without.outcomes.get(test, "absent")
         b = activated.outcomes.get(test, "absent")
-        if a != b:
+        if a != b and (a, b) != ("left_out", "passed"):
             found.append(Difference(test, a, b, activated.texts.get(test) or without.texts.get(test, "")))
     return found

@@ -3,7 +3,8 @@
 `RTPOOL_SUITE_RECORD` names a folder: each process that runs tests appends to a file of its own there, one JSON
 line when a test begins and one when each of its phases ends, so that a test which takes its process down is
 seen as one that began and never ended. With `RTPOOL_SUITE_ACTIVATE=1` the plugin calls `rtpool.activate()`
-first and writes at the end what the pool counted.
+first and writes at the end what the pool counted. The tests that the file `RTPOOL_SUITE_LEFT_OUT` names are
+written down as left out, and not run.
 """
 
 from __future__ import annotations
@@ -43,6 +44,18 @@ def _key(item: pytest.Item) -> str:
     module = getattr(item, "module", None)
     rest = item.nodeid.split("::", 1)[-1]
     return _ADDRESS.sub("0x", f"{getattr(module, '__name__', '?')}::{rest}")
+
+
+@pytest.hookimpl(trylast=True)  # after `-m` has taken its part away
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    with open(os.environ["RTPOOL_SUITE_LEFT_OUT"], encoding="utf-8") as file:
+        named = set(file.read().split("\n"))
+    left_out = [item for item in items if _key(item) in named]
+    for item in left_out:
+        _write(test=_key(item), event="left_out")
+    if left_out:
+        items[:] = [item for item in items if _key(item) not in named]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(hookwrapper=True)

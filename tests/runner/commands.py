@@ -53,6 +53,9 @@ class Runner:
         self.prefix = prefix
         self.env = {**os.environ, "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         self.env.pop("PYTHONPATH", None)
+        # Else each thread of OpenBLAS looks for work for a tenth of a second after NumPy's import and after each call,
+        # on a processor that another step could use.
+        self.env.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
     @property
     def log(self) -> Path:

@@ -55,7 +55,7 @@ def _pytest(runner: Runner, *selection: str) -> Result:
 
 def numpy(runner: Runner) -> Result:
     """Run a part of NumPy's own tests with and without activation."""
-    command = [runner.python, "tests/numpy_suite/compare.py", "--here", "--part", "ci"]
+    command = [runner.python, "tests/numpy_suite/compare.py", "--here", "--part", "ci", "--doubts"]
     code = runner.run(*command)
     if code == 2:
         raise Failed("the comparison could not run")
