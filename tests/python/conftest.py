@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Command, run_here
 
 import rtpool
 from rtpool import _core
@@ -58,6 +60,15 @@ def shared_pool() -> Iterator[rtpool.SharedPool]:
     made.check()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def children_without_pytest() -> Iterator[None]:
+    """A child that `multiprocessing` starts anew runs the main program once more, which is pytest: for nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__spec__", None)
+        patch.delattr(sys.modules["__main__"], "__file__", raising=False)
+        yield
+
+
 @pytest.fixture(params=["fork", "forkserver", "spawn"])
 def context(request: pytest.FixtureRequest) -> Any:
     """Every way in which `multiprocessing` starts a process."""
@@ -68,16 +79,16 @@ def context(request: pytest.FixtureRequest) -> Any:
 def run_python() -> Run:
     """Runs code in a Python of its own, which must end with status 0, and gives what it printed.
 
-    RTPOOL_ variables of the caller are not passed on; those given as arguments are.
+    RTPOOL_ variables of the caller are not passed on; those given as arguments are, unless None: these are taken away.
     """
 
     def run(
-        code: str, *, status: int = 0, timeout: float = 600, **environment: str
+        code: str, *, status: int = 0, timeout: float = 600, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
         done = subprocess.run(
             [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)],
-            env=inherited | environment,
+            env={key: value for key, value in (inherited | environment).items() if value is not None},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -87,6 +98,12 @@ def run_python() -> Run:
         return done
 
     return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command of `python -m rtpool` in this process."""
+    return functools.partial(run_here, capsys)
 
 
 @pytest.fixture(params=[name for name, _ in _core.copy_kernels()])

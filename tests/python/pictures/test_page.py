@@ -5,14 +5,13 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_files import Event, load, loop, mark, trace_file
@@ -257,18 +256,13 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_command_line(tmp_path: Path) -> None:
+def test_command_line(tmp_path: Path, command: Command) -> None:
     path = tmp_path / "loop.trace"
     path.write_bytes(trace_file([loop(5, 3)], places=[("/code/p.py", "f", n, 0, 5) for n in (1, 2, 3)]))
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rtpool", "trace", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
     for verb, ending in (("html", ".html"), ("speedscope", ".speedscope.json"), ("perfetto", ".perfetto-trace")):
-        done = run(verb, path)
-        assert done.returncode == 0 and ending in done.stdout, done.stderr
+        done = command("trace", verb, path)
+        assert done.code == 0 and ending in done.out, done.err
         assert (tmp_path / f"loop.trace{ending}").stat().st_size
-        assert run(verb, path, "-o", tmp_path / "elsewhere").returncode == 0
-    assert re.search(r"\S", run("html", tmp_path / "none").stderr)
-    assert run("html", path, "-o", tmp_path / "no" / "folder").returncode == 2
+        assert command("trace", verb, path, "-o", tmp_path / "elsewhere").code == 0
+    assert re.search(r"\S", command("trace", "html", tmp_path / "none").err)
+    assert command("trace", "html", path, "-o", tmp_path / "no" / "folder").code == 2

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Command
 from waits import joined
 
 import rtpool
@@ -270,29 +271,34 @@ def test_peers_serve_by_their_libraries(path: Path, name: str) -> None:
     assert figures["contestants"][name]["last"]["failures"] == 0
 
 
-def test_wrong_usage_and_files(path: Path, tmp_path: Path) -> None:
-    assert "no such allocator: hoard" in replay(path, "--against", "hoard", status=2).stderr
-    assert "--pool takes options" in replay(path, "--pool", "big", status=2).stderr
-    assert "at least 1" in replay(path, "--rounds", 0, status=2).stderr
-    assert "No such file" in replay(tmp_path / "none", status=2).stderr
+def test_wrong_usage_and_files(path: Path, tmp_path: Path, command: Command) -> None:
+    def told(*arguments: object) -> str:
+        done = command("replay", *arguments)
+        assert done.code == 2
+        return done.err
+
+    assert "no such allocator: hoard" in told(path, "--against", "hoard")
+    assert "--pool takes options" in told(path, "--pool", "big")
+    assert "at least 1" in told(path, "--rounds", 0)
+    assert "No such file" in told(tmp_path / "none")
     (tmp_path / "text").write_text("no trace at all, but long enough for a head")
-    assert "no trace" in replay(tmp_path / "text", status=2).stderr
+    assert "no trace" in told(tmp_path / "text")
     with rtpool.handler(), rtpool.record(tmp_path / "totals", mode="totals"):
         np.ones(1000)
-    assert "holds sums" in replay(tmp_path / "totals", status=2).stderr
+    assert "holds sums" in told(tmp_path / "totals")
     with rtpool.record(tmp_path / "empty", pool=rtpool.Pool()):
         pass
-    assert "nothing to replay" in replay(tmp_path / "empty", status=2).stderr
+    assert "nothing to replay" in told(tmp_path / "empty")
     assert "ended with exit code" in replay(path, "--pool", "colour=red", status=1).stderr
 
 
-def test_more_than_the_machine_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtpool.cli import main
-
+def test_more_than_the_machine_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
     record(tmp_path / "big.trace", loop)
     monkeypatch.setattr(_core, "available_memory", lambda: 1 << 20)
-    assert main(["replay", str(tmp_path / "big.trace")]) == 2
-    assert main(["replay", str(tmp_path / "big.trace"), "--no-write", "--rounds", "1", "--no-calls"]) == 0
+    assert command("replay", tmp_path / "big.trace").code == 2
+    assert command("replay", tmp_path / "big.trace", "--no-write", "--rounds", "1", "--no-calls").code == 0
 
 
 @pytest.mark.parametrize("by", [name for name in ("perf", "strace")])
