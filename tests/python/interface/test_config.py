@@ -111,7 +111,7 @@ py.extension_module('client', 'client.c', dependencies: [rtpool, dependency('thr
 def test_meson_finds_it(way: str, tmp_path: Path) -> None:
     """By PKG_CONFIG_PATH, by an option, and by `rtpool-config` as the page says of builds by pip."""
     meson = need("meson", "pip install meson ninja")
-    need("ninja", "pip install ninja")
+    ninja = need("ninja", "pip install ninja")
     need("pkg-config", "on Debian and Ubuntu: apt-get install pkg-config")
     on_the_page = re.search(r"^```meson\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert on_the_page is not None
@@ -126,7 +126,7 @@ def test_meson_finds_it(way: str, tmp_path: Path) -> None:
     assert f"Run-time dependency rtpool found: {found}" in done.stdout, done.stdout
     if way == "option":
         return
-    done = run(meson, "compile", "-C", "build", cwd=tmp_path)
+    done = run(ninja, "-C", "build", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     code = "import client; assert client.found and client.default_pool()"
     done = run(sys.executable, "-c", code, PYTHONPATH=str(tmp_path / "build"))
