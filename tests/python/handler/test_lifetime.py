@@ -66,7 +66,7 @@ def test_a_pool_object_is_found_again_or_made_anew() -> None:
 @pytest.mark.slow
 def test_the_last_array_releases_the_pool() -> None:
     def once() -> None:
-        with handler(Pool("4 MiB")):
+        with handler(Pool("64 KiB")):
             kept = [np.empty(1000), np.zeros(5)]
         del kept
 

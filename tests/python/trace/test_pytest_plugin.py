@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -53,10 +54,16 @@ TESTS = """
 """
 
 
+# Without what pytest finds installed, which takes as long as the rest of its start. `run` has it found without options.
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "rtpool_pytest"}
+IN_PARALLEL = ALONE | {"PYTEST_PLUGINS": "rtpool_pytest,xdist.plugin"}
+
+
 def run(path: Path, *options: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(path)],
-        cwd=path.parent, capture_output=True, text=True, timeout=300, check=False,
+        cwd=path.parent, env=os.environ | (IN_PARALLEL if options else {}),
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
 
@@ -131,6 +138,13 @@ GROWING = """
 
 
 @pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for name, value in ALONE.items():
+        monkeypatch.setenv(name, value)
+    return pytester
+
+
+@pytest.fixture
 def growing(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     pytester.makepyfile(test_growing=textwrap.dedent(GROWING))
     monkeypatch.setenv("SIZE", "1000")
@@ -145,6 +159,7 @@ def both(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
 def test_a_baseline(growing: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
     if options:
         pytest.importorskip("xdist")
+        monkeypatch.setenv("PYTEST_PLUGINS", IN_PARALLEL["PYTEST_PLUGINS"])
     first = both(growing, *options)
     first.assert_outcomes(passed=5)
     first.stdout.fnmatch_lines(["rtpool: 3 tests have neither limits nor a baseline; --rtpool-update writes *"])
