@@ -33,7 +33,8 @@ ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "free-threaded"
 SUITES = {"3.13": "trixie", "3.14": "forky"}
 VERSIONS = "import platform, numpy; print(platform.python_version(), numpy.__version__)"
-PACKAGES = ("numpy>=2.1", "meson-python>=0.18", "meson>=1.2", "ninja", "pytest>=7", "hypothesis")
+PACKAGES = ("numpy>=2.1", "meson-python>=0.18", "meson>=1.4", "ninja", "pytest>=7", "hypothesis")
+EXTENSIONS = ("cython>=3.1", "pybind11>=2.13", "nanobind>=2.2")  # for the examples of the C interface
 
 
 def must(*command: object, cwd: Path = ROOT) -> None:
@@ -101,7 +102,8 @@ def main() -> int:
     must(interpreter, "-m", "venv", "--clear", WORK / "venv")
     python = WORK / "venv" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    must(*pip, "--only-binary=:all:", *PACKAGES)  # the newest that has a wheel: no toolchain beyond rtpool's own
+    # The newest that has a wheel: no toolchain beyond rtpool's own.
+    must(*pip, "--only-binary=:all:", *PACKAGES, *EXTENSIONS)
     must(*pip, "--no-build-isolation", "--no-deps", f"--config-settings=build-dir={WORK / 'rtpool'}", ROOT)
     must(python, "-W", "error", "-c", "import sys, rtpool; assert not sys._is_gil_enabled()", cwd=WORK)
     tests = run_tests(python, arguments.tests)
@@ -109,10 +111,12 @@ def main() -> int:
         results = HERE / "results" / "free_threaded.json"
         results.parent.mkdir(exist_ok=True)
         known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-        version = ".".join(str(tests["python"]).split(".")[:2])
+        name = ".".join(str(tests["python"]).split(".")[:2])
+        if arguments.tests != parser.get_default("tests"):
+            name += f", {' '.join(arguments.tests)}"
         known |= {
             "command": "python tests/free_threaded/run.py --record",
-            "tests": known.get("tests", {}) | {version: tests},
+            "tests": known.get("tests", {}) | {name: tests},
         }
         results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if not arguments.no_scaling:

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """A running mean, its result in the memory that np.empty would use."""
 
 cimport numpy as np

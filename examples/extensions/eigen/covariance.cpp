@@ -37,7 +37,7 @@ py::array_t<double> covariance(const Samples& samples) {
 
 }  // namespace
 
-PYBIND11_MODULE(covariance, module) {
+PYBIND11_MODULE(covariance, module, py::mod_gil_not_used()) {
   if (rtpool_import() < 0) throw py::error_already_set();
   module.def("covariance", &covariance);
 }

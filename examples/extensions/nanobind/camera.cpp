@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <atomic>
 #include <rtpool/rtpool.hpp>
 
 namespace nb = nanobind;
@@ -15,12 +16,12 @@ class Camera {
  public:
   Camera(std::size_t height, std::size_t width) : height(height), width(width) {}
   void read(std::uint8_t* pixels) {
-    ++number;
+    const unsigned number = ++count;
     for (std::size_t i = 0; i < height * width; ++i) pixels[i] = static_cast<std::uint8_t>(i % width + i / width + number);
   }
 
   const std::size_t height, width;
-  unsigned number = 0;
+  std::atomic<unsigned> count = 0;  // without a GIL two threads may read at once
 };
 
 Frame grab(Camera& camera) {

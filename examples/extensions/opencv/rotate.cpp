@@ -84,7 +84,7 @@ py::array rotate(const py::array_t<std::uint8_t, py::array::c_style | py::array:
 
 }  // namespace
 
-PYBIND11_MODULE(rotate, module) {
+PYBIND11_MODULE(rotate, module, py::mod_gil_not_used()) {
   if (rtpool_import() < 0) throw py::error_already_set();
   module.def("rotate", &rotate);
 }

@@ -36,7 +36,7 @@ def get_pkgconfigdir() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command ``rtpool-config``; the exit code is 0."""
+    """Run the command ``rtpool-config``; the exit code is 0, and 2 where nothing or nothing known is asked for."""
     parser = argparse.ArgumentParser(
         prog="rtpool-config", description="What it takes to build an extension that uses rtpool's pools."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -68,6 +69,10 @@ def test_the_cpp_header_compiles_without_a_warning(command: str, standard: str, 
     compile_header(command, standard, f"#include <Python.h>\n{use}", tmp_path, *other)
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 15),
+    reason="free-threaded Python has no limited API before 3.15",
+)
 @pytest.mark.parametrize("command", COMPILERS)
 def test_the_python_part_is_in_the_limited_api(command: str, tmp_path: Path) -> None:
     text = "#define Py_LIMITED_API 0x030A0000\n#include <Python.h>\n#include <rtpool/rtpool.h>\n"

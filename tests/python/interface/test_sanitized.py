@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     build_module(HERE / "client.c", folder, *flags)
     build_module(HERE / "client.cpp", folder, *flags, name="client_cpp")
     standard = compile_with(compiler(cxx=True), "-print-file-name=libstdc++.so.6").stdout.strip()
-    options = "detect_leaks=0:exitcode=99"
-    return {
+    environment = {
         "LD_PRELOAD": f"{library} {standard}",
-        "ASAN_OPTIONS": options,
+        "ASAN_OPTIONS": "detect_leaks=0:exitcode=99",
         "CLIENT": str(folder),
-        "PYTHONMALLOC": "malloc",
     }
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # which has one allocator, its own
+        environment["PYTHONMALLOC"] = "malloc"
+    return environment
 
 
 @pytest.mark.slow
