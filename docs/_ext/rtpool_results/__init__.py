@@ -35,7 +35,8 @@ def _table_node(table: Table) -> nodes.Node:
         made = nodes.row()
         for cell in cells:
             entry = nodes.entry()
-            entry += nodes.paragraph("", "", *_literal_or_text(cell))
+            # Quotation marks in names of calls are code's.
+            entry += nodes.paragraph("", "", *_literal_or_text(cell), support_smartquotes=False)
             made += entry
         return made
 
