@@ -76,6 +76,21 @@ def _startup(case: str) -> str:
     return f"{row['milliseconds_more']:.0f} ms and {row['resident_mib_more']:.1f} MiB"
 
 
+def _dask_unmanaged(name: str) -> str:
+    return f"{load('dask')['contestants'][name]['unmanaged_mib']:.0f} MiB"
+
+
+def _dask_medians(*names: str) -> str:
+    found = load("dask")["contestants"]
+    medians = [case["times_dask"]["median"] for name in names for case in found[name]["cases"].values()]
+    return f"{min(medians):.2f} to {max(medians):.2f}"
+
+
+def _dask_transfer(way: str, what: str) -> str:
+    took = load("dask")["transfer_of_1_gib_s"][way]
+    return seconds({"median": statistics.median, "least": min, "most": max}[what](took))
+
+
 FIGURES: dict[str, Callable[..., str]] = {
     "programs-mean": _programs_mean,
     "programs-highest": _programs_highest,
@@ -91,6 +106,9 @@ FIGURES: dict[str, Callable[..., str]] = {
     "late": _late,
     "work": _work,
     "startup": _startup,
+    "dask-unmanaged": _dask_unmanaged,
+    "dask-medians": _dask_medians,
+    "dask-transfer": _dask_transfer,
 }
 
 

@@ -391,6 +391,28 @@ def dask(data: Data) -> Table:
     return Table(["work", *(NAMES.get(name, name) for name in who)], body)
 
 
+def dask_plugin(data: Data) -> Table:
+    """The same with rtpool's plugin alone, by the size of chunks, with the least and the most of the rounds."""
+    titles = {
+        "temporaries": "element by element, seven operations",
+        "overlap": "`map_overlap`",
+        "rechunk": "`rechunk`",
+        "reduce": "standard deviation",
+        "store": "storing",
+    }
+    cases = data["contestants"]["RtpoolPlugin"]["cases"]
+    sizes = list(dict.fromkeys(case.partition(":")[2] for case in cases))
+
+    def cell(work: str, size: str) -> str:
+        times = cases[f"{work}:{size}"]["times_dask"]
+        return f"{times['median']:.2f} ({times['least']:.2f} to {times['most']:.2f})"
+
+    return Table(
+        ["work", *(f"chunks of {size.replace('MiB', ' MiB')}" for size in sizes)],
+        [[title, *(cell(work, size) for size in sizes)] for work, title in titles.items()],
+    )
+
+
 def dask_transfer(data: Data) -> Table:
     """1 GiB from worker to worker."""
     return Table(
@@ -493,6 +515,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], Table]]] = {
     "shared-safety": ("shared", shared_safety),
     "trace": ("trace", trace),
     "dask": ("dask", dask),
+    "dask-plugin": ("dask", dask_plugin),
     "dask-transfer": ("dask", dask_transfer),
     "compiled": ("compiled", compiled),
     "interface": ("interface", interface),
