@@ -164,6 +164,11 @@ def _leaf(trace: Any, number: int) -> Leaf:
         number, at = trace.file.stacks.get(number, (0, 0))
         outer = trace.file.places.get(at)
         if outer is not None:
+            if outer == place and not frames:
+                # One line makes several arrays: which one, as a box of its own.
+                column = 0 if place.column is None else place.column + 1
+                frames.append(Frame(_expression(place), place.file, place.line, column))
+                outer = place._replace(column=None)
             name = f"{shortened(outer.function, 120)} ({shortened(outer.file.rpartition('/')[2], 80)}:{outer.line})"
             frames.append(Frame(name, outer.file, outer.line, 0 if outer.column is None else outer.column + 1))
     if len(frames) > _DEEPEST:

@@ -86,8 +86,18 @@ def test_it_draws(made: Path, browser: Browser, size: str, scheme: str) -> None:
         code = page.inner_text("#source")
         assert "edges = np.abs(grey[1:] - grey[:-1])" in code
         assert page.locator("#source .text span").count() >= 3
-        # Nothing is wider than the screen.
+        # Nothing is wider than the screen, and on a telephone nothing is out of sight to the side.
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        hidden = page.evaluate(
+            "[...document.querySelectorAll('.scroll, .file')].filter((e) => e.scrollWidth > e.clientWidth).length"
+        )
+        assert hidden == 0
+        indents = page.evaluate(
+            "[...document.querySelectorAll('#source .text')].map((e) => getComputedStyle(e).paddingLeft)"
+        )
+        assert len(set(indents)) == 2
+        clipped = page.evaluate("document.querySelector('#curve .u-over').offsetLeft")
+        assert clipped >= 76
         drawn = page.evaluate(
             "(() => { const c = document.querySelector('#curve canvas');"
             " return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size })()"

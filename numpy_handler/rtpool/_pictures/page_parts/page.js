@@ -4,7 +4,7 @@
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const LEFT = 66; // the width of the curve's axis; lanes stand below its inside
+  const LEFT = 78; // the width of the curve's axis; lanes stand below its inside
   const METRICS = [
     ["bytes", "bytes asked for", bytes], ["temporary_bytes", "bytes of temporaries", bytes], ["calls", "arrays", count],
     ["misses", "misses", count], ["alive", "bytes alive at the end", bytes],
@@ -391,7 +391,10 @@
     meter.append(bar);
     const code = node("span", undefined, "text");
     row.append(meter, code);
-    if (!use) { code.textContent = text; return row; }
+    // What a line is indented by is no text, so that lines which are too long are indented as a whole.
+    const indent = text.length - text.trimStart().length;
+    code.style.setProperty("--indent", text.slice(0, indent).replaceAll("\t", "        ").length);
+    if (!use) { code.textContent = text.slice(indent); return row; }
     // Inner expressions win over those around them.
     const of = new Array(text.length).fill(null);
     const parts = use.parts.filter(([expression]) => expression[3] >= 0).map(([expression, total]) => {
@@ -399,7 +402,7 @@
       return { begin: expression[3], end: Math.min(end, text.length), total };
     }).sort((a, b) => b.end - b.begin - (a.end - a.begin));
     for (const part of parts) of.fill(part, part.begin, part.end);
-    for (let begin = 0; begin < text.length;) {
+    for (let begin = indent; begin < text.length;) {
       let end = begin;
       while (end < text.length && of[end] === of[begin]) end++;
       const piece = text.slice(begin, end), part = of[begin];
@@ -458,14 +461,14 @@
     if (!data.misses.length) { box.append(node("p", "none: free memory at hand served every request", "hint")); return; }
     const scroll = node("div", undefined, "scroll"), table = node("table"), head = table.createTHead().insertRow();
     const names = ["size", "misses", "first of its size", "more alive than before", "given back", "refused"];
-    const shared = data.misses.some((miss) => miss[6]);
-    for (const name of shared ? [...names, "shared pool"] : names) head.append(node("th", name));
+    for (const name of names) head.append(node("th", name));
     const body = table.createTBody();
     for (const [granted, ...counts] of data.misses) {
       const row = body.insertRow(), pool = counts.pop();
-      row.insertCell().textContent = bytes(granted);
+      const size = row.insertCell();
+      size.textContent = bytes(granted);
+      if (pool) size.append(node("span", "in " + pool, "dim"));
       for (const value of counts) row.insertCell().textContent = count(value);
-      if (shared) row.insertCell().textContent = pool;
     }
     scroll.append(table);
     box.append(scroll, node("p", data.fit, "hint"));
