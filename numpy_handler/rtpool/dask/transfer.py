@@ -22,6 +22,7 @@ import numpy as np
 from distributed.protocol.numpy import deserialize_numpy_ndarray, serialize_numpy_ndarray
 from distributed.protocol.serialize import dask_deserialize, dask_serialize
 
+from .._handler.handler import handler
 from .._shared import SharedPool
 
 PATIENCE = 60.0  # seconds after which a handle that nobody took is given up: its receiver was killed
@@ -71,6 +72,14 @@ class Transfer:
         worker.handlers["get_data"] = _telling_who(self._answer)
         _here.append(self)
         _register()
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Have a handle go to this very process: the first one that comes finds memory mapped and code imported."""
+        with handler(self.pool):
+            array = np.empty(LEAST, np.uint8)
+        with contextlib.suppress(ValueError, MemoryError, LookupError):  # the pool is full
+            pickle.loads(bytes(ForkingPickler.dumps(self.pool.share(array)))).open(writeable=False)
 
     def _file(self, address: str) -> str:
         return f"{self._folder}/{hashlib.sha256(address.encode()).hexdigest()[:24]}"

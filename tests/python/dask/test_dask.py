@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -130,6 +132,41 @@ def test_data_sent_to_a_worker_that_is_killed_are_let_go_of(client: Client, as_h
     until(lambda: set(client.run(tasks.alive_in_the_pool).values()) == {0})
     # What the log says of it is all there.
     assert any("Traceback" in text and "get_data" in text for _, text in client.get_worker_logs(workers=[here])[here])
+
+
+FIRST_TRANSFER = """
+import sys, types
+import numpy as np
+import rtpool
+from rtpool.dask import transfer
+
+worker = types.SimpleNamespace(
+    address="tcp://here", scheduler=types.SimpleNamespace(address=f"tcp://{sys.argv[1]}"), handlers={"get_data": None}
+)
+
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return sum("rtpool.dask." in line for line in maps)
+
+one = transfer.Transfer(worker, 64 << 20)
+assert one.pool.stats().current_count == 0
+with rtpool.handler(one.pool):
+    array = np.ones(1 << 20)
+transfer._asking.set("tcp://here")
+before = mapped(), len(sys.modules), one.pool.stats().kernel_calls
+header, frames = transfer._serialize(array, context={})
+assert transfer.HEADER in header
+opened = transfer._deserialize(header, frames)
+assert (mapped(), len(sys.modules), one.pool.stats().kernel_calls) == before
+assert opened.sum() == 1 << 20 and not np.shares_memory(opened, array)
+del array, opened
+one.close()
+"""
+
+
+def test_the_first_transfer_finds_everything_there() -> None:
+    """No memory to be mapped and no module to be imported, which made it three times as long as those after it."""
+    subprocess.run([sys.executable, "-c", FIRST_TRANSFER, str(os.getpid())], check=True, timeout=120)
 
 
 def test_a_handle_that_was_given_up_is_a_transfer_cut_short(shared_pool: rtpool.SharedPool) -> None:
