@@ -5,7 +5,7 @@
 
 namespace rtpool::blocks {
 
-inline Heap::Pop Heap::account(std::size_t granted, std::size_t requested) noexcept {
+[[gnu::always_inline]] inline Heap::Pop Heap::account(std::size_t granted, std::size_t requested) noexcept {
   requested_bytes_.add(requested);
   if (RTPOOL_UNLIKELY(headroom_bytes_.sub_below_zero(granted))) {
     headroom_count_.sub(1);
@@ -15,13 +15,13 @@ inline Heap::Pop Heap::account(std::size_t granted, std::size_t requested) noexc
   return Pop::block;
 }
 
-inline void Heap::unaccount(std::size_t granted, std::size_t requested) noexcept {
+[[gnu::always_inline]] inline void Heap::unaccount(std::size_t granted, std::size_t requested) noexcept {
   headroom_bytes_.add(granted);
   headroom_count_.add(1);
   requested_bytes_.sub(requested);
 }
 
-inline Heap::Popped Heap::pop_small(std::size_t size) noexcept {
+[[gnu::always_inline]] inline Heap::Popped Heap::pop_small(std::size_t size) noexcept {
   const std::size_t granted = magazine_of(size);
   Magazine& magazine = magazine_at(granted);
   Item* const top = magazine.top;
@@ -35,7 +35,7 @@ inline Heap::Popped Heap::pop_small(std::size_t size) noexcept {
 }
 
 // An empty bin leads to the descriptor that is no page's, and a bin of other pages to one of those: one comparison tells both.
-inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept {
+[[gnu::always_inline]] inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pages, std::size_t size) noexcept {
   std::size_t bin = set_of(pages);
   const auto first = std::int64_t{static_cast<std::int32_t>(bin_heads_[bin])};
   pages::PageDesc& desc = view.descs[first];
@@ -50,14 +50,16 @@ inline Heap::Popped Heap::pop_run(const pages::ArenaView& view, std::uint64_t pa
   return {block, zero, account(granted, size)};
 }
 
-inline bool Heap::push_small_and_leave(void* block, std::uint64_t unit, const pages::PageDesc& desc) noexcept {
+[[gnu::always_inline]] inline bool Heap::push_small_and_leave(void* block, std::uint64_t unit, const pages::PageDesc& desc) noexcept {
   if (RTPOOL_UNLIKELY(base::folded_load(desc.head) != slab_head_)) return false;
   const std::size_t granted = desc.in_slab.magazine;
   State& state = *state_of_unit(desc, unit);
-  const std::uint64_t requested = state.load(std::memory_order_relaxed) - std::uint64_t{k_live};
+  std::uint64_t requested = state.load(std::memory_order_relaxed) - std::uint64_t{k_live};
+  if (RTPOOL_UNLIKELY(static_cast<std::int64_t>(requested) < 0)) return false;
   Magazine& magazine = magazine_at(granted);
   Item* const top = magazine.top;
-  if (RTPOOL_UNLIKELY(static_cast<std::int64_t>(requested) < 0 || top == magazine.last)) return false;
+  if (RTPOOL_UNLIKELY(top == magazine.last)) return false;
+  RTPOOL_OPAQUE(requested);  // Clang takes the state and k_live from the sum apart
   state.store(k_free, std::memory_order_relaxed);
   top[1] = {block, &state};
   magazine.top = top + 1;
@@ -66,7 +68,7 @@ inline bool Heap::push_small_and_leave(void* block, std::uint64_t unit, const pa
   return true;
 }
 
-inline bool Heap::push_run_and_leave(std::uint64_t page, pages::PageDesc& desc) noexcept {
+[[gnu::always_inline]] inline bool Heap::push_run_and_leave(std::uint64_t page, pages::PageDesc& desc) noexcept {
   const std::uint32_t pages = desc.pages;
   std::size_t bin = desc.run.use.bin;
   if (RTPOOL_UNLIKELY(bin_pages_[bin].folded() != pages)) return false;
