@@ -135,7 +135,7 @@ def test_data_sent_to_a_worker_that_is_killed_are_let_go_of(client: Client, as_h
 
 
 FIRST_TRANSFER = """
-import sys, types
+import os, sys, types
 import numpy as np
 import rtpool
 from rtpool.dask import transfer
@@ -145,14 +145,16 @@ worker = types.SimpleNamespace(
 )
 
 def mapped():
+    file = os.stat(f"/dev/shm/rtpool.{one.pool.name}").st_ino
     with open("/proc/self/maps") as maps:
-        return sum("rtpool.dask." in line for line in maps)
+        return sum(int(line.split()[4]) == file for line in maps)
 
 one = transfer.Transfer(worker, 64 << 20)
 assert one.pool.stats().current_count == 0
 with rtpool.handler(one.pool):
     array = np.ones(1 << 20)
 transfer._asking.set("tcp://here")
+assert mapped() > 1
 before = mapped(), len(sys.modules), one.pool.stats().kernel_calls
 header, frames = transfer._serialize(array, context={})
 assert transfer.HEADER in header

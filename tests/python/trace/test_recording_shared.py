@@ -212,6 +212,7 @@ def test_pools_that_had_the_same_addresses_are_told_apart() -> None:
                 array = np.empty(1000 * number, np.uint8)
                 places.add(array.ctypes.data)
                 del array
+                shared.unlink()
         for number in range(1, 6):
             pool = rtpool.Pool(name=f"private {number}")
             with rtpool.handler(pool):
