@@ -1,8 +1,13 @@
-"""What a short script pays for activation: wall and processor time of its process, the call itself, and memory."""
+"""What a short script pays for activation: wall and processor time of its process, the call itself, and memory.
+
+And what every other Python of the machine pays for the start-up file: its line, as `site` runs it, timed in fresh
+processes that do not import NumPy, with `RTPOOL_ACTIVATE` and without.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -34,6 +39,26 @@ _SCRIPTS = {
 }
 
 
+_START_UP = """
+import os, sys, sysconfig, time
+with open(sysconfig.get_path("platlib") + "/rtpool.pth") as file:
+    line = file.read()
+if sys.argv[1]:
+    os.environ["RTPOOL_ACTIVATE"] = sys.argv[1]
+began = time.perf_counter_ns()
+exec(line)
+print((time.perf_counter_ns() - began) / 1e3)
+assert "numpy" not in sys.modules and "rtpool" not in sys.modules
+"""
+
+
+def _start_up(variable: str) -> float:
+    """Microseconds of the start-up file's line."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
+    command = [sys.executable, "-c", _START_UP, variable]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout)
+
+
 def _processor_time() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
@@ -60,11 +85,14 @@ def run(
     rounds = arguments.rounds * 6
     progress = make_progress(rounds)
     figures: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in _SCRIPTS}
+    lines_run: dict[str, list[float]] = {}
     for turn in range(rounds):
         progress.step("short scripts")
         order = list(_SCRIPTS.items())
         for name, script in order if turn % 2 == 0 else reversed(order):
             figures[name].append(_once(script))
+        for variable in ("", "1"):
+            lines_run.setdefault(variable, []).append(_start_up(variable))
     progress.close()
     rows = []
     lines = [
@@ -94,4 +122,10 @@ def run(
             f"{row['resident_mib']:>10.1f} MiB{row['resident_mib_more']:>8.1f} MiB"
             f"{row['call_milliseconds']:>10.3f} ms"
         )
-    return {"rows": rows}, "\n".join(lines)
+    start_up = []
+    lines += ["", f"{'the start-up file, without NumPy':<34}{'median':>10}{'most':>13}"]
+    for variable, times in lines_run.items():
+        name = "RTPOOL_ACTIVATE=1" if variable else "the variable is not set"
+        start_up.append({"case": name, "microseconds": statistics.median(times), "microseconds_most": max(times)})
+        lines.append(f"{name:<34}{statistics.median(times):>7.1f} us{max(times):>10.1f} us")
+    return {"rows": rows, "start_up": start_up}, "\n".join(lines)
