@@ -82,7 +82,7 @@ def peak() -> float:
 
 def timed(step: Callable[[], object], iterations: int) -> tuple[list[float], int]:
     """Milliseconds of each iteration, and page faults of all."""
-    for _ in range(4):
+    for _ in range(10):  # what a program leaves to the collector grows until that has seen all of it
         step()
     before, spans = faults(), []
     for _ in range(iterations):

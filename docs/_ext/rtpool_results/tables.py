@@ -195,7 +195,7 @@ def startup(data: Data) -> Table:
                 f"{row['processor_milliseconds_more']:.1f} ms",
                 f"{row['resident_mib']:.1f} MiB",
                 f"{row['resident_mib_more']:.1f} MiB",
-                f"{row['call_milliseconds'] * 1e3:.0f} us",
+                f"{row['call_milliseconds'] * 1e3:.0f} us" if "call_milliseconds" in row else "-",
             ]
             for row in data["rows"]
         ],
