@@ -70,7 +70,8 @@ class Environment:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.run(interpreter.path, "-m", "venv", self.folder) != 0:
             raise Impossible(f"Python {interpreter.version} makes no virtual environment")
-        self.install(*BUILD, *TEST, "numpy>=2", options=("--only-binary=numpy",))
+        # The newest that has a wheel: some would want a toolchain of their own.
+        self.install(*BUILD, *TEST, "numpy>=2", options=("--only-binary=:all:",))
         build = ("--no-build-isolation", "--no-deps", f"--config-settings=build-dir={self.folder / 'build'}")
         self.install(ROOT, options=build)
 
