@@ -1,5 +1,8 @@
-// Linux: cpuid through the compiler's run-time (it also asks whether the kernel saves the wide registers), sysfs for
-// the caches, sched_getaffinity and cgroups for the cores.
+// Linux: cpuid, and xgetbv for whether the kernel saves the wide registers; sysfs for the caches, sched_getaffinity and cgroups for
+// the cores.
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
 #include <sched.h>
 #include <unistd.h>
 
@@ -19,10 +22,17 @@ namespace {
 CpuFeatures detect_features() noexcept {
   CpuFeatures found;
 #if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-  found.sse2 = __builtin_cpu_supports("sse2") != 0;
-  found.avx2 = __builtin_cpu_supports("avx2") != 0;
-  found.avx512f = __builtin_cpu_supports("avx512f") != 0;
+  // Not the compiler's __builtin_cpu_supports: the run-time library of some (zig) answers no to everything.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return found;
+  found.sse2 = (d & bit_SSE2) != 0;
+  if ((c & bit_OSXSAVE) == 0 || (c & bit_AVX) == 0) return found;
+  unsigned saved = 0, above = 0;  // registers that the kernel saves
+  asm volatile("xgetbv" : "=a"(saved), "=d"(above) : "c"(0));
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return found;
+  constexpr unsigned k_ymm = 0x06, k_zmm = 0xE6;
+  found.avx2 = (b & bit_AVX2) != 0 && (saved & k_ymm) == k_ymm;
+  found.avx512f = (b & bit_AVX512F) != 0 && (saved & k_zmm) == k_zmm;
 #endif
   return found;
 }

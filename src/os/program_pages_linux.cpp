@@ -33,7 +33,7 @@ constexpr std::size_t k_segments = 4096;
 struct Segments {
   std::array<Segment, k_segments> items;
   std::size_t count = 0;
-  std::uint64_t loaded = 0;  // objects ever loaded
+  std::uint64_t loaded = 0;  // objects ever loaded, and one: musl counts those after the program's start; 0 is not known
 };
 
 // What the last complete call saw: the process and how many objects had been loaded.
@@ -51,7 +51,7 @@ std::uintptr_t end_of_relocated(const dl_phdr_info& object) noexcept {
 
 int collect_segments(dl_phdr_info* object, std::size_t size, void* out) noexcept {
   auto* const segments = static_cast<Segments*>(out);
-  if (size >= offsetof(dl_phdr_info, dlpi_subs)) segments->loaded = object->dlpi_adds;
+  if (size >= offsetof(dl_phdr_info, dlpi_subs)) segments->loaded = object->dlpi_adds + 1;
   const std::uintptr_t relocated = end_of_relocated(*object);
   for (int i = 0; i < object->dlpi_phnum && segments->count < k_segments; ++i) {
     const ElfW(Phdr)& header = object->dlpi_phdr[i];

@@ -193,10 +193,11 @@ void release_latency_in_child() noexcept {
 class LinuxScheduling final : public Scheduling {
  public:
   int thread_scheduling(ThreadScheduling* out) noexcept override {
-    const int policy = ::sched_getscheduler(0);
+    // The kernel's calls, which are about a thread: musl refuses its own, as POSIX has them be about the process.
+    const auto policy = static_cast<int>(::syscall(SYS_sched_getscheduler, 0));
     if (policy < 0) return errno;
     sched_param parameters{};
-    if (::sched_getparam(0, &parameters) != 0) return errno;
+    if (::syscall(SYS_sched_getparam, 0, &parameters) != 0) return errno;
     out->policy = policy_of(policy);
     out->priority = parameters.sched_priority;
     out->reset_on_fork = (policy & SCHED_RESET_ON_FORK) != 0;
@@ -221,7 +222,7 @@ class LinuxScheduling final : public Scheduling {
     sched_param parameters{};
     parameters.sched_priority = wanted.priority;
     // The nice value survives a change of policy, so there is nothing to set back.
-    return result(::sched_setscheduler(0, policy, &parameters));
+    return result(::syscall(SYS_sched_setscheduler, 0, policy, &parameters));
   }
 
   int thread_affinity(cpu_set_t* out) noexcept override { return result(::sched_getaffinity(0, sizeof *out, out)); }

@@ -71,7 +71,7 @@ void set_name(Function* function, const char* name) noexcept {
   std::free(readable);
 }
 
-// Looks the function up in the symbol table that stripped files do not have. `value` as it stands in the file.
+// Looks the function up in the file's symbols: all of them, or where it is stripped those that it exports. `value` as it stands there.
 void search_symbol_table(const File& file, std::uintptr_t value, std::uintptr_t base, Function* function) noexcept {
   const auto* const header = file.at<ElfW(Ehdr)>(0);
   if (header == nullptr || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0) return;
@@ -79,7 +79,7 @@ void search_symbol_table(const File& file, std::uintptr_t value, std::uintptr_t 
   if (sections == nullptr || header->e_shentsize != sizeof(ElfW(Shdr))) return;
   for (std::size_t i = 0; i < header->e_shnum; ++i) {
     const ElfW(Shdr)& section = sections[i];
-    if (section.sh_type != SHT_SYMTAB || section.sh_link >= header->e_shnum) continue;
+    if ((section.sh_type != SHT_SYMTAB && section.sh_type != SHT_DYNSYM) || section.sh_link >= header->e_shnum) continue;
     const std::size_t count = section.sh_size / sizeof(ElfW(Sym));
     const auto* const symbols = file.at<ElfW(Sym)>(section.sh_offset, count);
     if (symbols == nullptr) continue;

@@ -1,5 +1,8 @@
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -56,6 +59,14 @@ bool own_stack(std::uintptr_t* lowest, std::uintptr_t* end) noexcept {
   ::pthread_attr_destroy(&attributes);
   *lowest = reinterpret_cast<std::uintptr_t>(begin);
   *end = *lowest + bytes;
+#if !defined(__GLIBC__)
+  // Of the main thread's musl tells what it has grown to so far.
+  rlimit limit{};
+  const bool main_thread = ::syscall(SYS_gettid) == ::getpid();
+  if (known && main_thread && ::getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur > bytes) {
+    *lowest = *end - limit.rlim_cur;
+  }
+#endif
   return known;
 }
 

@@ -6,6 +6,7 @@ python smoke.py        (not from the source tree: what is installed is what must
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import rtpool
+from rtpool import _core
 
 CHILD = "import numpy, rtpool; assert rtpool.active_pool() is not None; print(numpy.ones(100_000).sum())"
 
@@ -43,6 +45,9 @@ def main() -> None:
         with rtpool.handler(), rtpool.record(trace):
             np.ones(1000) + np.ones(1000)
         assert rtpool.Trace.load(trace).by_line()[0].calls >= 3
+
+    # What the compiler's run-time library knows of the processor is not what the core goes by.
+    assert platform.machine() != "x86_64" or dict(_core.copy_kernels())["sse2"], _core.copy_kernels()
 
     # The start-up files came with the wheel, and do their work in children.
     outside = os.environ | {"RTPOOL_ACTIVATE": "1"}
