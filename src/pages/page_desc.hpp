@@ -5,7 +5,7 @@
 // *object arena* mark every page, because what lies in them starts anywhere.
 //
 //   PD-1  the descriptor of a page strictly inside a run that is neither slab nor object arena has state `none`
-//   PD-2  desc[last].pages == desc[first].pages for a free run
+//   PD-2  desc[last].pages == desc[first].pages for a free run, and only desc[last] says that the run ends there
 //   PD-3  a run never reaches past the committed prefix of the arena
 #pragma once
 
@@ -38,13 +38,15 @@ enum class RunState : std::uint8_t {
 
 inline constexpr std::uint32_t k_zero_flag = 1U << 8;     // in head of a free run: every byte is known to be 0
 inline constexpr std::uint32_t k_absent_flag = 1U << 9;  // in head of a free run or of a window's part: no memory behind it
+inline constexpr std::uint32_t k_ends_flag = 1U << 11;    // in head of a free run's last page, which may be its first
 inline constexpr std::uint32_t k_untouched_flag = 1U << 10;  // in head of an object arena: its pages come as they are first written
 inline constexpr std::uint16_t k_slack_mask = 0xFFF;       // in slack of a live run: granted minus requested bytes
 inline constexpr std::uint16_t k_slack_zero = 0x8000;      // in slack of a run not alive: every byte is known to be 0
 // In slack of a run in a bin: the bits below say in which epoch it was last used. Handing it out overwrites that, for nothing.
 inline constexpr std::uint16_t k_slack_aged = 0x4000;
 
-// State and owner in one word, so that a fast path compares both at once.
+// State and owner in one word, so that a fast path compares both at once. What a free run has in the owner's place is the number of
+// its list.
 constexpr std::uint32_t run_head(RunState state, std::uint32_t owner = 0) noexcept {
   return static_cast<std::uint32_t>(state) | owner << 16;
 }
@@ -68,7 +70,7 @@ struct PageDesc {
     };
   };
 
-  std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index << 16
+  std::atomic<std::uint32_t> head{0};  // state, flags << 8, owner's heap index or list << 16
   union {
     std::uint32_t pages = 0;  // length of the run (first and last page)
     InSlab in_slab;           // state slab

@@ -4,90 +4,85 @@
 #include "base/check.hpp"
 
 namespace rtpool::pages {
-namespace {
-
-constexpr unsigned set_of(std::uint32_t flags) noexcept { return (flags & k_absent_flag) != 0 ? 1 : 0; }
-
-}  // namespace
-
 void PageRuns::attach(PageDesc* descs) noexcept {
   descs_ = descs;
-  for (auto& set : heads_) {
-    for (PageIndex& head : set) head = k_no_page;
+  for (Lists& lists : kinds_) {
+    lists = {};
+    for (PageIndex& head : lists.heads) head = k_no_page;
   }
 }
 
-unsigned PageRuns::list_of(std::uint32_t pages) noexcept {
-  if (pages < 16) return pages;
-  const unsigned top = base::log2_floor(pages);
-  return (top - 3) * 16 + ((pages >> (top - 4)) & 15U);
-}
-
-unsigned PageRuns::list_above(std::uint32_t pages) noexcept {
-  if (pages < 16) return pages;
-  const unsigned top = base::log2_floor(pages);
-  return list_of(pages + (1U << (top - 4)) - 1);
-}
-
-void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept {
-  const unsigned set = set_of(flags);
+[[gnu::always_inline]] inline void PageRuns::link(Lists& lists, PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept {
   const unsigned list = list_of(pages);
   PageDesc& start = descs_[first];
   PageDesc& last = descs_[first + pages - 1];
-  last.pages = pages;
-  last.head.store(run_head(RunState::free_last) | flags, std::memory_order_relaxed);
   start.pages = pages;
-  start.head.store(run_head(RunState::free_first) | flags, std::memory_order_relaxed);
-  const PageIndex next = heads_[set][list];
+  last.pages = pages;
+  start.head.store(run_head(RunState::free_first, list) | flags, std::memory_order_relaxed);
+  // A run of one page ends where it begins.
+  const RunState state = pages == 1 ? RunState::free_first : RunState::free_last;
+  last.head.store(run_head(state, list) | k_ends_flag | flags, std::memory_order_relaxed);
+  const PageIndex next = lists.first_in(list);
   start.run.next.store(next, std::memory_order_relaxed);
   start.run.prev = k_no_page;
-  if (next != k_no_page) descs_[next].run.prev = first;
-  heads_[set][list] = first;
-  first_level_[set] |= 1U << (list >> 4);
-  second_level_[set][list >> 4] = static_cast<std::uint16_t>(second_level_[set][list >> 4] | 1U << (list & 15));
-  (set == 0 ? free_pages_ : absent_pages_) += pages;
+  desc_of(next).run.prev = first;
+  lists.heads[list] = first;
+  lists.marked[list / 64] |= std::uint64_t{1} << (list % 64);
+  lists.pages += pages;
 }
+
+// Out of its list; its descriptors say what they did.
+[[gnu::always_inline]] inline void PageRuns::unlink(Lists& lists, PageIndex first, std::uint32_t pages, unsigned list) noexcept {
+  RTPOOL_ASSERT(list == list_of(pages));
+  const PageIndex next = descs_[first].run.next.load(std::memory_order_relaxed);
+  const PageIndex prev = descs_[first].run.prev;
+  desc_of(next).run.prev = prev;
+  desc_of(prev).run.next.store(next, std::memory_order_relaxed);
+  PageIndex head = lists.heads[list];
+  RTPOOL_OPAQUE(head);  // or the compiler jumps around the load
+  head = prev == k_no_page ? next : head;
+  lists.heads[list] = head;
+  const bool empty = head == k_no_page;
+  lists.marked[list / 64] &= ~(std::uint64_t{empty} << (list % 64));
+  lists.pages -= pages;
+}
+
+void PageRuns::push(PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept { link(lists_of(flags), first, pages, flags); }
 
 void PageRuns::remove(PageIndex first) noexcept {
   PageDesc& start = descs_[first];
-  const unsigned set = set_of(start.head.load(std::memory_order_relaxed));
-  const unsigned list = list_of(start.pages);
-  const PageIndex next = start.run.next.load(std::memory_order_relaxed);
-  const PageIndex prev = start.run.prev;
-  if (next != k_no_page) descs_[next].run.prev = prev;
-  if (prev != k_no_page) {
-    descs_[prev].run.next.store(next, std::memory_order_relaxed);
-  } else {
-    heads_[set][list] = next;
-    if (next == k_no_page) {
-      auto& bits = second_level_[set][list >> 4];
-      bits = static_cast<std::uint16_t>(bits & ~(1U << (list & 15)));
-      if (bits == 0) first_level_[set] &= ~(1U << (list >> 4));
-    }
-  }
-  (set == 0 ? free_pages_ : absent_pages_) -= start.pages;
+  const std::uint32_t head = start.head.load(std::memory_order_relaxed);
+  unlink(lists_of(head), first, start.pages, owner_of(head));
   descs_[first + start.pages - 1].set(RunState::none);
   start.set(RunState::none);
 }
 
-PageIndex PageRuns::find(unsigned set, unsigned list) const noexcept {
-  unsigned level = list >> 4;
-  std::uint32_t bits = second_level_[set][level] & (0xFFFFU << (list & 15));
-  if (bits == 0) {
-    const std::uint32_t levels = first_level_[set] & ~((2U << level) - 1);
-    if (levels == 0) return k_no_page;
-    level = base::lowest_bit(levels);
-    bits = second_level_[set][level];
+[[gnu::always_inline]] inline PageIndex PageRuns::Lists::first_from(unsigned list) const noexcept {
+  unsigned word = list / 64;
+  std::uint64_t bits = marked[word] & (~std::uint64_t{0} << (list % 64));
+  while (RTPOOL_UNLIKELY(bits == 0)) {
+    if (++word == k_words) return k_no_page;
+    bits = marked[word];
   }
-  return heads_[set][level * 16 + base::lowest_bit(bits)];
+  return first_in(word * 64 + base::lowest_bit(bits));
 }
 
-PageIndex PageRuns::fitting(unsigned set, std::uint32_t pages) const noexcept {
+unsigned PageRuns::Lists::last_below(unsigned list) const noexcept {
+  unsigned word = list / 64;
+  std::uint64_t bits = marked[word] & ((std::uint64_t{1} << (list % 64)) - 1);
+  while (bits == 0) {
+    if (word-- == 0) return k_lists;
+    bits = marked[word];
+  }
+  return word * 64 + base::log2_floor(bits);
+}
+
+[[gnu::always_inline]] inline PageIndex PageRuns::fitting_in(const Lists& lists, std::uint32_t pages) const noexcept {
   // The head of the list that a run of exactly this size lives in may fit although the list as a whole need not:
   // one look, O(1), and a loop that repeats its sizes gets its own runs back without a split.
-  const PageIndex same = heads_[set][list_of(pages)];
-  if (same != k_no_page && descs_[same].pages >= pages) return same;
-  if (const PageIndex longer = find(set, list_above(pages)); longer != k_no_page || same == k_no_page) return longer;
+  const PageIndex same = lists.first_in(list_of(pages));
+  if (desc_of(same).pages >= pages) return same;
+  if (const PageIndex longer = lists.first_from(list_above(pages)); RTPOOL_LIKELY(longer != k_no_page)) return longer;
   // Nothing is surely long enough: some more looks are less than a growth.
   PageIndex run = same;
   for (unsigned looks = k_looks; looks != 0 && run != k_no_page; --looks) {
@@ -97,19 +92,27 @@ PageIndex PageRuns::fitting(unsigned set, std::uint32_t pages) const noexcept {
   return k_no_page;
 }
 
-PageRuns::Taken PageRuns::cut(PageIndex first, std::uint32_t pages) noexcept {
-  const std::uint32_t flags = descs_[first].head.load(std::memory_order_relaxed) & (k_zero_flag | k_absent_flag);
-  const std::uint32_t rest = descs_[first].pages - pages;
-  remove(first);
-  if (rest != 0) push(first + pages, rest, flags);
-  descs_[first].pages = pages;
-  descs_[first].set(RunState::taken);
-  return {first, (flags & k_zero_flag) != 0};
+PageIndex PageRuns::fitting_absent(std::uint32_t pages) const noexcept { return fitting_in(kinds_[1], pages); }
+
+// Of a resident run.
+[[gnu::always_inline]] inline PageRuns::Taken PageRuns::cut(PageIndex first, std::uint32_t pages) noexcept {
+  PageDesc& start = descs_[first];
+  const std::uint32_t head = start.head.load(std::memory_order_relaxed);
+  const std::uint32_t whole = start.pages;
+  unlink(kinds_[0], first, whole, owner_of(head));
+  if (whole != pages) {
+    link(kinds_[0], first + pages, whole - pages, head & k_zero_flag);
+  } else {
+    descs_[first + whole - 1].set(RunState::none);
+  }
+  start.pages = pages;
+  start.set(RunState::taken);
+  return {first, (head & k_zero_flag) != 0};
 }
 
 PageRuns::Taken PageRuns::take(std::uint32_t pages) noexcept {
   RTPOOL_ASSERT(pages != 0 && pages <= k_max_pages);
-  const PageIndex first = fitting(0, pages);
+  const PageIndex first = fitting_in(kinds_[0], pages);
   return first == k_no_page ? Taken{} : cut(first, pages);
 }
 
@@ -120,31 +123,32 @@ void PageRuns::take_whole(PageIndex first) noexcept {
 
 void PageRuns::give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool absent) noexcept {
   RTPOOL_ASSERT(pages != 0 && first + pages <= committed);
-  std::uint32_t flags = absent ? k_zero_flag | k_absent_flag : zero ? k_zero_flag : 0;
-  const auto joins = [&](std::uint32_t head) { return ((head ^ flags) & k_absent_flag) == 0; };
-  descs_[first].set(RunState::none);
-  if (first != 0) {
-    const std::uint32_t head = descs_[first - 1].head.load(std::memory_order_relaxed);
-    const RunState state = state_of(head);
-    const bool ends = state == RunState::free_last || (state == RunState::free_first && descs_[first - 1].pages == 1);
-    if (ends && joins(head)) {
-      const PageIndex left = first - descs_[first - 1].pages;
-      if ((head & k_zero_flag) == 0) flags &= ~k_zero_flag;
-      pages += descs_[left].pages;
-      remove(left);
-      first = left;
-    }
+  const std::uint32_t kind = absent ? k_absent_flag : 0;
+  std::uint32_t flags = kind | (zero || absent ? k_zero_flag : 0);
+  Lists* lists = &kinds_[absent ? 1 : 0];
+  RTPOOL_OPAQUE(lists);
+  const PageIndex right = first + pages;
+  const std::uint32_t before = desc_of(first - 1).head.load(std::memory_order_relaxed);
+  if ((before & (k_ends_flag | k_absent_flag)) == (k_ends_flag | kind)) {
+    const std::uint32_t more = descs_[first - 1].pages;
+    descs_[first].set(RunState::none);
+    descs_[first - 1].set(RunState::none);
+    first -= more;
+    pages += more;
+    flags &= before | k_absent_flag;
+    unlink(*lists, first, more, owner_of(before));
   }
-  if (const PageIndex right = first + pages; right < committed) {
-    const std::uint32_t head = descs_[right].head.load(std::memory_order_relaxed);
-    if (state_of(head) == RunState::free_first && joins(head)) {
-      if ((head & k_zero_flag) == 0) flags &= ~k_zero_flag;
+  if (right < committed) {
+    const std::uint32_t behind = descs_[right].head.load(std::memory_order_relaxed);
+    if (state_of(behind) == RunState::free_first && (behind & k_absent_flag) == kind) {
       const std::uint32_t more = descs_[right].pages;
-      remove(right);
+      descs_[right].set(RunState::none);
       pages += more;
+      flags &= behind | k_absent_flag;
+      unlink(*lists, right, more, owner_of(behind));
     }
   }
-  push(first, pages, flags);
+  link(*lists, first, pages, flags);
 }
 
 bool PageRuns::take_right_neighbour(PageIndex first, std::uint32_t pages, std::uint32_t more, PageIndex committed) noexcept {
@@ -160,13 +164,25 @@ bool PageRuns::take_right_neighbour(PageIndex first, std::uint32_t pages, std::u
 
 bool PageRuns::is_in(unsigned list, PageIndex page) const noexcept {
   const std::uint32_t head = descs_[page].head.load(std::memory_order_relaxed);
-  return state_of(head) == RunState::free_first && set_of(head) == 0 && list_of(descs_[page].pages) == list;
+  return state_of(head) == RunState::free_first && (head & k_absent_flag) == 0 && owner_of(head) == list;
 }
 
 PageIndex PageRuns::topmost() const noexcept {
-  if (first_level_[0] == 0) return k_no_page;
-  const unsigned level = base::log2_floor(first_level_[0]);
-  return heads_[0][level * 16 + base::log2_floor(second_level_[0][level])];
+  const unsigned list = kinds_[0].last_below(k_lists);
+  return list == k_lists ? k_no_page : first_in(list);
+}
+
+PageRuns::Units PageRuns::whole_units(std::uint32_t unit, std::uint32_t most, unsigned looks) const noexcept {
+  Units found;
+  look_at_longest(Residency::resident, unit, looks, [&](PageIndex run, std::uint32_t pages) {
+    const auto begin = static_cast<PageIndex>(base::align_up(run, unit));
+    const auto end = static_cast<PageIndex>(base::align_down(run + pages, unit));
+    if (begin >= end) return false;
+    const auto wanted = static_cast<PageIndex>(base::align_up(most, unit));
+    found = {run, wanted < end - begin ? end - wanted : begin, end};
+    return true;
+  });
+  return found;
 }
 
 std::uint32_t PageRuns::largest() const noexcept {
@@ -178,34 +194,37 @@ std::uint32_t PageRuns::largest() const noexcept {
 }
 
 const char* PageRuns::validate(PageIndex committed) const noexcept {
-  std::uint64_t sums[2] = {0, 0};
-  for (unsigned set = 0; set < 2; ++set) {
+  for (const Lists& lists : kinds_) {
+    const std::uint32_t kind = &lists == kinds_ ? 0 : k_absent_flag;
+    std::uint64_t sum = 0;
     for (unsigned list = 0; list < k_lists; ++list) {
-      const bool marked = (second_level_[set][list >> 4] >> (list & 15) & 1U) != 0;
-      if (marked != (heads_[set][list] != k_no_page)) return "PR-1";
-      if (marked && (first_level_[set] >> (list >> 4) & 1U) == 0) return "PR-1";
+      if ((lists.marked[list / 64] >> (list % 64) & 1U) != (lists.first_in(list) != k_no_page)) return "PR-1";
       PageIndex prev = k_no_page;
-      for (PageIndex p = heads_[set][list]; p != k_no_page; prev = p, p = descs_[p].run.next.load(std::memory_order_relaxed)) {
+      for (PageIndex p = lists.first_in(list); p != k_no_page; prev = p, p = descs_[p].run.next.load(std::memory_order_relaxed)) {
         if (p >= committed) return "PD-3";
         const PageDesc& start = descs_[p];
         const std::uint32_t head = start.head.load(std::memory_order_relaxed);
-        if (state_of(head) != RunState::free_first || set_of(head) != set || list_of(start.pages) != list) return "PR-1";
-        if (start.run.prev != prev) return "PR-1";
+        if (state_of(head) != RunState::free_first || (head & k_absent_flag) != kind) return "PR-1";
+        if (list_of(start.pages) != list || owner_of(head) != list || start.run.prev != prev) return "PR-1";
         if (start.pages > committed - p) return "PD-3";
-        if (descs_[p + start.pages - 1].pages != start.pages) return "PD-2";
-        if (set == 1 && (head & k_zero_flag) == 0) return "PR-4";
+        const PageDesc& last = descs_[p + start.pages - 1];
+        const std::uint32_t end = last.head.load(std::memory_order_relaxed);
+        if (last.pages != start.pages || (end & k_ends_flag) == 0 || owner_of(end) != list) return "PD-2";
+        if (start.pages != 1 && (head & k_ends_flag) != 0) return "PD-2";
+        if (kind != 0 && (head & k_zero_flag) == 0) return "PR-4";
         for (PageIndex inner = p + 1; inner + 1 < p + start.pages; ++inner) {
           if (descs_[inner].state() != RunState::none) return "PD-1";
         }
         if (const PageIndex right = p + start.pages; right < committed) {
           const std::uint32_t other = descs_[right].head.load(std::memory_order_relaxed);
-          if (state_of(other) == RunState::free_first && set_of(other) == set) return "PR-3";
+          if (state_of(other) == RunState::free_first && (other & k_absent_flag) == kind) return "PR-3";
         }
-        sums[set] += start.pages;
+        sum += start.pages;
       }
     }
+    if (sum != lists.pages) return "PR-2";
   }
-  return sums[0] == free_pages_ && sums[1] == absent_pages_ ? nullptr : "PR-2";
+  return nullptr;
 }
 
 }  // namespace rtpool::pages

@@ -1,5 +1,6 @@
 #include "pages/page_store.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <mutex>
 
@@ -18,11 +19,21 @@ PageRuns::Taken PageStore::take(std::uint32_t pages) noexcept {
   return take_locked(pages);
 }
 
+PageRuns::Taken PageStore::give_all_and_take(PageIndex runs, std::uint32_t pages) noexcept {
+  const std::lock_guard guard(run_lock_);
+  give_all_locked(runs, epoch());
+  return take_locked(pages);
+}
+
 void PageStore::give_locked(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept {
   auto* const epochs = reinterpret_cast<Epoch*>(frames_.base());
-  for (PageIndex frame = first / k_frame_pages; frame <= (first + pages - 1) / k_frame_pages; ++frame) {
-    if (epochs[frame] < used) epochs[frame] = used;
-  }
+  const auto note = [&](PageIndex frame) { epochs[frame] = std::max(epochs[frame], used); };
+  // Most runs lie in one frame or two.
+  const PageIndex begin = first / k_frame_pages;
+  const PageIndex last = (first + pages - 1) / k_frame_pages;
+  note(begin);
+  note(last);
+  for (PageIndex frame = begin + 1; frame < last; ++frame) note(frame);
   runs_.give(first, pages, zero, committed_pages());
 }
 
@@ -35,13 +46,13 @@ void PageStore::give_idle(PageIndex first, std::uint32_t pages, bool zero, Epoch
 }
 
 void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept {
-  PageDesc& desc = view_.descs[first];
   if (run_lock_.try_lock()) {
     give_locked(first, pages, zero, epoch());
     drain_pending_locked();
     run_lock_.unlock();
     return;
   }
+  PageDesc& desc = view_.descs[first];
   desc.pages = pages;
   desc.run.use.slack = zero ? k_slack_zero : 0;
   desc.set(RunState::pending);
@@ -49,6 +60,34 @@ void PageStore::give_soon(PageIndex first, std::uint32_t pages, bool zero) noexc
   do {
     desc.run.next.store(head, std::memory_order_relaxed);
   } while (!pending_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
+}
+
+void PageStore::give_all(PageIndex runs, Epoch used) noexcept {
+  const std::lock_guard guard(run_lock_);
+  give_all_locked(runs, used);
+  drain_pending_locked();
+}
+
+void PageStore::give_all_soon(PageIndex runs) noexcept {
+  if (run_lock_.try_lock()) {
+    give_all_locked(runs, epoch());
+    drain_pending_locked();
+    run_lock_.unlock();
+    return;
+  }
+  while (runs != k_no_page) {
+    const PageDesc& desc = view_.descs[runs];
+    const PageIndex first = runs;
+    runs = desc.run.next.load(std::memory_order_relaxed);
+    give_soon(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0);
+  }
+}
+
+PageIndex PageStore::give_linked_locked(PageIndex first, Epoch used) noexcept {
+  const PageDesc& desc = view_.descs[first];
+  const PageIndex next = desc.run.next.load(std::memory_order_relaxed);
+  give_locked(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, used);
+  return next;
 }
 
 void PageStore::give_untouched(PageIndex first, std::uint32_t pages) noexcept {
@@ -91,12 +130,7 @@ void PageStore::gather_frames() noexcept {
 void PageStore::drain_some_locked() noexcept {
   // Everything is taken at once (no ABA: nobody but the lock's holder ever takes), what exceeds the bound waits privately.
   if (drain_rest_ == k_no_page) drain_rest_ = pending_.exchange(k_no_page, std::memory_order_acquire);
-  for (unsigned most = k_drain; drain_rest_ != k_no_page && most != 0; --most) {
-    const PageIndex first = drain_rest_;
-    const PageDesc& desc = view_.descs[first];
-    drain_rest_ = desc.run.next.load(std::memory_order_relaxed);
-    give_locked(first, desc.pages, (desc.run.use.slack & k_slack_zero) != 0, epoch());
-  }
+  for (unsigned most = k_drain; drain_rest_ != k_no_page && most != 0; --most) drain_rest_ = give_linked_locked(drain_rest_, epoch());
 }
 
 bool PageStore::extend_run(PageIndex first, std::uint32_t pages, std::uint32_t more) noexcept {
@@ -137,14 +171,13 @@ std::size_t PageStore::free_bytes() noexcept {
 std::size_t PageStore::absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept {
   const std::lock_guard guard(run_lock_);
   std::size_t count = 0;
-  const unsigned last = PageRuns::list_of(k_frame_pages);
-  for (unsigned list = PageRuns::k_lists; list-- > last;) {
-    for (PageIndex at = runs_.first_absent_in(list); at != k_no_page && count != capacity; ++count) {
-      const auto begin = reinterpret_cast<std::uintptr_t>(address_of(at));
-      out[count] = {begin, begin + std::size_t{view_.descs[at].pages} * os::k_page_size};
-      at = view_.descs[at].run.next.load(std::memory_order_relaxed);
-    }
-  }
+  const auto enough = [&](PageIndex first, std::uint32_t pages) {
+    if (count == capacity) return true;
+    const auto begin = reinterpret_cast<std::uintptr_t>(address_of(first));
+    out[count++] = {begin, begin + std::size_t{pages} * os::k_page_size};
+    return false;
+  };
+  static_cast<void>(runs_.look_at_longest(PageRuns::Residency::absent, k_frame_pages, ~0U, enough));
   return count;
 }
 
@@ -201,8 +234,17 @@ void PageStore::unlock() noexcept {
 }
 
 void* PageStore::take_record(std::size_t bytes, bool may_grow) noexcept {
-  bytes = base::align_up(bytes, 64);
   const std::lock_guard guard(record_lock_);
+  return take_record_locked(bytes, may_grow);
+}
+
+void* PageStore::try_take_record(std::size_t bytes) noexcept {
+  const std::unique_lock guard(record_lock_, std::try_to_lock);
+  return guard.owns_lock() ? take_record_locked(bytes, false) : nullptr;
+}
+
+void* PageStore::take_record_locked(std::size_t bytes, bool may_grow) noexcept {
+  bytes = base::align_up(bytes, 64);
   for (RecordList& list : record_lists_) {
     if (list.bytes != bytes || list.head == nullptr) continue;
     FreeRecord* const record = list.head;

@@ -73,6 +73,8 @@ class PageStore {
 
   // A run of `pages` pages out of what is ready. O(1), never enters the kernel.
   PageRuns::Taken take(std::uint32_t pages) noexcept;
+  // The same after `give_all`, in one turn of the lock.
+  PageRuns::Taken give_all_and_take(PageIndex runs, std::uint32_t pages) noexcept;
   // The same, growing where nothing ready fits. Enters the kernel then. Beyond `most` bytes ready, free memory that does not
   // fit goes back in exchange, as far as there is any; beyond the limit always.
   PageRuns::Taken take_or_grow(std::uint32_t pages, GrowthFailure* failure, std::size_t most = SIZE_MAX) noexcept;
@@ -95,7 +97,10 @@ class PageStore {
   void give(PageIndex first, std::uint32_t pages, bool zero) noexcept;
   void give_idle(PageIndex first, std::uint32_t pages, bool zero, Epoch used) noexcept;
   void give_soon(PageIndex first, std::uint32_t pages, bool zero) noexcept;
-  // The same for what was taken untouched. It is made ready, or the kernel gets all of it. Enters the kernel.
+  // A heap's runs, from `runs` on linked by `next`, `slack` saying which are zero: as `give_idle`, and as `give_soon`.
+  void give_all(PageIndex runs, Epoch used) noexcept;
+  void give_all_soon(PageIndex runs) noexcept;
+  // As `give` for what was taken untouched. It is made ready, or the kernel gets all of it. Enters the kernel.
   void give_untouched(PageIndex first, std::uint32_t pages) noexcept;
   // All of these frames is in use: the pages of each become a huge one if they may and the kernel has one. Enters the kernel.
   void gather(PageIndex first, std::uint32_t pages) noexcept;
@@ -125,9 +130,16 @@ class PageStore {
   static constexpr Epoch k_first_epoch = 2;
   static constexpr Epoch k_all_epochs = ~Epoch{0};
 
+  // Whether what a heap frees is to be had by everybody at once, instead of together with what it frees next. To turn it on takes
+  // effect for a heap that was stopped since.
+  bool prompt() const noexcept { return prompt_.load(std::memory_order_relaxed); }
+  void set_prompt(bool on) noexcept { prompt_.store(on, std::memory_order_relaxed); }
+
   // Records: memory for slabs and heaps, resident, 64-byte aligned, never returned to the kernel before `destroy`.
   // nullptr when not in reserve and `may_grow` is false, or when the kernel refuses.
   void* take_record(std::size_t bytes, bool may_grow) noexcept;
+  // The same for who must neither wait nor grow.
+  void* try_take_record(std::size_t bytes) noexcept;
   void give_record(void* record, std::size_t bytes) noexcept;
   // Makes sure that `bytes` of records can be taken without the kernel.
   int reserve_records(std::size_t bytes) noexcept;
@@ -170,6 +182,7 @@ class PageStore {
  private:
   enum class Ahead : std::uint8_t { none, frame, more };  // what growth makes ready beyond what is needed now
 
+  void* take_record_locked(std::size_t bytes, bool may_grow) noexcept;
   PageRuns::Taken take_locked(std::uint32_t pages) noexcept;
   PageRuns::Taken take_aligned_locked(std::uint32_t pages, std::uint32_t unit) noexcept;
   // Of a run of `taken` pages: the first `pages` of them from a multiple of `unit` on. The rest goes back.
@@ -178,6 +191,10 @@ class PageStore {
     if (drain_rest_ != k_no_page || pending_.load(std::memory_order_relaxed) != k_no_page) drain_some_locked();
   }
   void drain_some_locked() noexcept;
+  PageIndex give_linked_locked(PageIndex first, Epoch used) noexcept;  // returns the next one
+  void give_all_locked(PageIndex runs, Epoch used) noexcept {
+    while (runs != k_no_page) runs = give_linked_locked(runs, used);
+  }
   // A window taken out of the lists, with what is made ready beside it: begin <= first, first + pages <= end.
   struct Piece {
     PageIndex begin, first, end;
@@ -200,6 +217,7 @@ class PageStore {
   void mark_part(PageIndex first, std::uint32_t pages) noexcept;
   void mark_ready(PageIndex part, PageIndex from, PageIndex to, bool zero) noexcept;
   bool make_room(const Piece& piece, std::size_t most) noexcept;
+  PageIndex behind_absent(PageIndex at, PageIndex end) const noexcept;
   bool prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept;
   void put_back(PageIndex begin, PageIndex end) noexcept;
   std::uint32_t exchange(std::uint32_t pages) noexcept;
@@ -212,8 +230,6 @@ class PageStore {
   bool wants_explicit() const noexcept { return explicit_pages_ != 0 && !explicit_refused_; }
   bool take_explicit(Piece* piece, GrowthFailure* failure) noexcept;
   GrowthFailure commit_explicit(PageIndex from, PageIndex to) noexcept;
-  bool find_explicit_locked(std::uint32_t most, PageIndex* run, PageIndex* start, PageIndex* end) noexcept;
-  std::uint32_t exchange_explicit(std::uint32_t pages) noexcept;
   enum class Found : std::uint8_t { frames, nothing_yet, nothing };
   bool frame_is_free_before(PageIndex page, unsigned* looks) const noexcept;
   bool frame_is_free_from(PageIndex page, unsigned* looks) const noexcept;
@@ -266,6 +282,7 @@ class PageStore {
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock
   alignas(64) std::atomic<PageIndex> pending_{k_no_page};
   std::atomic<std::size_t> spare_{0};
+  std::atomic<bool> prompt_{false};
   std::atomic<Epoch> epoch_{k_first_epoch};
   std::atomic<std::uint64_t> returned_{0};
   std::size_t unseen_growth_ = std::size_t{4} << 20;  // that may be before available memory is looked at again; under the growth lock

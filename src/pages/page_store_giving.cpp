@@ -11,6 +11,7 @@ namespace rtpool::pages {
 namespace {
 
 constexpr unsigned k_most_restarts = 64;  // of a list that others change
+constexpr unsigned k_explicit_looks = 1024;  // runs that may hold a whole explicit huge page, on the way to the kernel only
 
 // A process may have 65,530 mappings (vm.max_map_count): all moves of all of its pools together add at most so many.
 constexpr std::uint32_t k_most_mappings = 16384;
@@ -45,37 +46,26 @@ bool PageStore::discard(PageIndex start, PageIndex end) noexcept {
   return done;
 }
 
-// Gives about so many pages of free memory back, whole frames of the longest runs first; returns the pages.
+// Gives about so many pages of free memory back, of the longest runs first, and returns how many: whole explicit huge pages where the
+// pool has such; else whole frames, or what the longest run has.
 std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
+  const bool whole_kind = !gives_back();
   std::uint32_t given = 0;
   while (given < pages) {
-    PageIndex start = 0;
-    PageIndex end = 0;
+    PageRuns::Units units;
     {
       const std::lock_guard guard(run_lock_);
       drain_pending_locked();
-      const PageIndex first = runs_.topmost();
-      if (first == k_no_page) break;
-      const PageIndex behind = first + view_.descs[first].pages;
       const std::uint32_t left = pages - given;
-      const auto frames = static_cast<PageIndex>(base::align_up(first, k_frame_pages));
-      const auto frames_end = static_cast<PageIndex>(base::align_down(behind, k_frame_pages));
-      if (frames < frames_end) {
-        const auto length = static_cast<PageIndex>(base::align_up(left, k_frame_pages));
-        end = frames_end;
-        start = length < end - frames ? end - length : frames;
-      } else {
-        const auto begin = static_cast<PageIndex>(base::align_up(first, grain()));
-        const auto length = static_cast<PageIndex>(base::align_up(left, grain()));
-        end = static_cast<PageIndex>(base::align_down(behind, grain()));
-        if (begin >= end) break;
-        start = length < end - begin ? end - length : begin;
-      }
-      out_of_lists(first, start, end);
+      units = whole_kind ? runs_.whole_units(explicit_pages_, left, k_explicit_looks) : runs_.whole_units(k_frame_pages, left, 1);
+      if (units.run == k_no_page && !whole_kind) units = runs_.whole_units(grain(), left, 1);
+      if (units.run == k_no_page) break;
+      out_of_lists(units.run, units.first, units.end);
     }
-    if (!discard(start, end)) break;
-    given += end - start;
+    if (!discard(units.first, units.end)) break;
+    given += units.end - units.first;
   }
+  if (whole_kind && given != 0) explicit_refused_ = false;  // the kernel's pool has them now, for whoever asks first
   return given;
 }
 
@@ -83,19 +73,10 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
 PageIndex PageStore::take_free_frame() noexcept {
   const std::lock_guard guard(run_lock_);
   drain_pending_locked();
-  unsigned looks = PageRuns::k_looks;
-  for (unsigned list = PageRuns::k_lists; looks != 0 && list-- != PageRuns::list_of(k_frame_pages);) {
-    for (PageIndex first = runs_.first_in(list); looks != 0 && first != k_no_page; --looks) {
-      const PageIndex behind = first + view_.descs[first].pages;
-      const auto end = static_cast<PageIndex>(base::align_down(behind, k_frame_pages));
-      if (end >= first + k_frame_pages) {
-        out_of_lists(first, end - k_frame_pages, end);
-        return end - k_frame_pages;
-      }
-      first = view_.descs[first].run.next.load(std::memory_order_relaxed);
-    }
-  }
-  return k_no_page;
+  const PageRuns::Units frame = runs_.whole_units(k_frame_pages, k_frame_pages, PageRuns::k_looks);
+  if (frame.run == k_no_page) return k_no_page;
+  out_of_lists(frame.run, frame.first, frame.end);
+  return frame.first;
 }
 
 // Growth lock held. A frame that moves may end a mapping at both of its ends; no more than frames have ends.
@@ -136,12 +117,8 @@ bool PageStore::move_frame(PageIndex to, bool* zero) noexcept {
 void PageStore::move_frames(Piece* piece, std::size_t most) noexcept {
   if (piece->untouched || options_.lock || explicit_pages_ != 0) return;
   const std::size_t target = most < options_.limit ? most : options_.limit;
-  const auto is_absent = [&](PageIndex at) {
-    return at != piece->end && (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0;
-  };
   for (PageIndex at = piece->begin; at != piece->end;) {
-    PageIndex end = at;
-    while (is_absent(end)) end += view_.descs[end].pages;
+    const PageIndex end = behind_absent(at, piece->end);
     for (auto frame = static_cast<PageIndex>(base::align_up(at, k_frame_pages)); frame + k_frame_pages <= end; frame += k_frame_pages) {
       bool zero = false;
       if (capacity() <= target || !move_frame(frame, &zero)) return;

@@ -337,18 +337,20 @@ bool PageStore::make_room(const Piece& piece, std::size_t most) noexcept {
     return ready > bytes ? static_cast<std::uint32_t>(base::divide_up(ready - bytes, os::k_page_size)) : 0;
   };
   const std::size_t target = most < options_.limit ? most : options_.limit;
-  if (const std::uint32_t pages = excess(target); pages != 0) static_cast<void>(gives_back() ? exchange(pages) : exchange_explicit(pages));
+  if (const std::uint32_t pages = excess(target); pages != 0) static_cast<void>(exchange(pages));
   return excess(options_.limit) == 0;
+}
+
+// Behind the absent parts, side by side, that begin at `at`.
+PageIndex PageStore::behind_absent(PageIndex at, PageIndex end) const noexcept {
+  while (at != end && (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0) at += view_.descs[at].pages;
+  return at;
 }
 
 // Absent parts side by side become ready in one: where they meet is no page of the kernel's.
 bool PageStore::prefault_parts(const Piece& piece, GrowthFailure* failure) noexcept {
-  const auto absent = [&](PageIndex at) {
-    return at != piece.end && (view_.descs[at].head.load(std::memory_order_relaxed) & k_absent_flag) != 0;
-  };
   for (PageIndex at = piece.begin; at != piece.end;) {
-    PageIndex end = at;
-    while (absent(end)) end += view_.descs[end].pages;
+    const PageIndex end = behind_absent(at, piece.end);
     if (end == at) {
       at += view_.descs[at].pages;
       continue;

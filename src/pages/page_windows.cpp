@@ -14,19 +14,16 @@ PageRuns::Window PageRuns::run_at(PageIndex page, PageIndex committed) const noe
 }
 
 PageRuns::Window PageRuns::run_before(PageIndex page) const noexcept {
-  if (page == 0) return {};
-  const std::uint32_t head = descs_[page - 1].head.load(std::memory_order_relaxed);
-  const RunState state = state_of(head);
-  // Only of free runs: what else stands there is a heap's, which writes it whenever it likes.
-  if (state != RunState::free_last && state != RunState::free_first) return {};
+  // Only free runs have the flag: what else stands there is a heap's, which writes it whenever it likes.
+  const std::uint32_t head = desc_of(page - 1).head.load(std::memory_order_relaxed);
+  if ((head & k_ends_flag) == 0) return {};
   const std::uint32_t pages = descs_[page - 1].pages;
-  if (state == RunState::free_first && pages != 1) return {};
   return {page - pages, pages, (head & k_absent_flag) != 0 ? pages : 0, page - pages};
 }
 
 PageRuns::Window PageRuns::first_absent(PageIndex from, PageIndex committed) const noexcept {
   Window found{committed, 0, 0, committed};
-  for (const PageIndex head : heads_[1]) {
+  for (const PageIndex head : kinds_[1].heads) {
     for (PageIndex at = head; at != k_no_page; at = descs_[at].run.next.load(std::memory_order_relaxed)) {
       if (at >= from && at < found.first) found = {at, descs_[at].pages, descs_[at].pages, at};
     }
@@ -91,30 +88,21 @@ PageRuns::Window PageRuns::find_window(std::uint32_t pages, PageIndex committed)
     const Window window = around(run, pages, committed);
     if (window.first != k_no_page && (best.first == k_no_page || window.absent < best.absent)) best = window;
   };
-  for (unsigned set = 0; set < 2; ++set) {
-    unsigned looks = k_looks;
-    for (std::uint32_t levels = first_level_[set]; levels != 0 && looks != 0;) {
-      const unsigned level = base::log2_floor(levels);
-      levels &= ~(1U << level);
-      for (std::uint32_t lists = second_level_[set][level]; lists != 0 && looks != 0;) {
-        const unsigned list = base::log2_floor(lists);
-        lists &= ~(1U << list);
-        for (PageIndex run = heads_[set][level * 16 + list]; run != k_no_page && looks != 0; --looks) {
-          look(run);
-          run = descs_[run].run.next.load(std::memory_order_relaxed);
-        }
-      }
-    }
+  for (const Residency kind : {Residency::resident, Residency::absent}) {
+    look_at_longest(kind, 1, k_looks, [&](PageIndex run, std::uint32_t) {
+      look(run);
+      return false;
+    });
   }
   if (const Window last = run_before(committed); last.pages != 0) look(last.first);
   // Of the absent runs that fit by themselves the shortest: the long ones are for what is long.
-  if (const PageIndex run = fitting(1, pages); run != k_no_page) look(run);
+  if (const PageIndex run = fitting_absent(pages); run != k_no_page) look(run);
   return best;
 }
 
 PageRuns::Window PageRuns::search_window(std::uint32_t pages, PageIndex committed) const noexcept {
-  for (const auto& lists : heads_) {
-    for (const PageIndex head : lists) {
+  for (const Lists& lists : kinds_) {
+    for (const PageIndex head : lists.heads) {
       for (PageIndex run = head; run != k_no_page; run = descs_[run].run.next.load(std::memory_order_relaxed)) {
         if (run_before(run).pages != 0) continue;  // met from its left end
         Window window{run, 0, 0, run};

@@ -13,7 +13,9 @@ namespace {
 class PageRunsTest : public testing::Test {
  protected:
   static constexpr PageIndex k_pages = 64 * k_frame_pages;
-  PageRunsTest() : descs_(k_pages) { runs_.attach(descs_.data()); }
+  PageRunsTest() : descs_(k_descs_before + k_pages) { attach(); }
+  void attach() { runs_.attach(&desc(0)); }
+  PageDesc& desc(PageIndex page) { return descs_[k_descs_before + page]; }
   void expect_valid() { ASSERT_EQ(runs_.validate(k_pages), nullptr); }
 
   std::vector<PageDesc> descs_;
@@ -71,7 +73,7 @@ TEST_F(PageRunsTest, AbsentRunsAreOutOfReachUntilAWindowTakesThem) {
   expect_valid();
   EXPECT_EQ(runs_.absent_pages(), 150U);
   EXPECT_FALSE(runs_.join(0, 150));
-  EXPECT_EQ(descs_[0].pages, 150U);
+  EXPECT_EQ(desc(0).pages, 150U);
   expect_valid();
   runs_.give(0, 150, false, k_pages);
   expect_valid();
@@ -95,16 +97,15 @@ TEST_F(PageRunsTest, GrowsARunIntoItsRightNeighbour) {
   const auto run = runs_.take(10);
   EXPECT_FALSE(runs_.take_right_neighbour(run.first, 10, 91, k_pages));
   EXPECT_TRUE(runs_.take_right_neighbour(run.first, 10, 90, k_pages));
-  EXPECT_EQ(descs_[run.first].pages, 100U);
+  EXPECT_EQ(desc(run.first).pages, 100U);
   EXPECT_EQ(runs_.free_pages(), 0U);
   expect_valid();
 }
 
 TEST_F(PageRunsTest, BehavesAsAMap) {
   for (unsigned seed = 0; seed < 4; ++seed) {
-    for (PageDesc& desc : descs_) desc.set(RunState::none);
-    runs_ = PageRuns{};
-    runs_.attach(descs_.data());
+    for (PageDesc& one : descs_) one.set(RunState::none);
+    attach();
     runs_.give(0, k_pages, true, k_pages);
     std::mt19937 random(seed);
     std::map<PageIndex, std::uint32_t> taken;
@@ -114,7 +115,7 @@ TEST_F(PageRunsTest, BehavesAsAMap) {
         const std::uint32_t pages = 1U << (random() % 11);
         const auto run = runs_.take(pages + random() % pages);
         if (run.first == k_no_page) continue;
-        const std::uint32_t got = descs_[run.first].pages;
+        const std::uint32_t got = desc(run.first).pages;
         const auto after = taken.lower_bound(run.first);
         if (after != taken.end()) {
           ASSERT_LE(run.first + got, after->first);

@@ -40,8 +40,8 @@ std::uint32_t pages_asked(Input& input) {
 
 class RunsGame {
  public:
-  explicit RunsGame(Input input) : input_(input), descs_(k_pages), owner_(k_pages, k_outside), zero_(k_pages, true) {
-    runs_.attach(descs_.data());
+  explicit RunsGame(Input input) : input_(input), descs_(k_descs_before + k_pages), owner_(k_pages, k_outside), zero_(k_pages, true) {
+    runs_.attach(&desc(0));
   }
 
   void play() {
@@ -90,7 +90,7 @@ class RunsGame {
       return;
     }
     FUZZ_EXPECT(taken.first < committed_ && pages <= committed_ - taken.first);
-    FUZZ_EXPECT(descs_[taken.first].state() == RunState::taken && descs_[taken.first].pages == pages);
+    FUZZ_EXPECT(desc(taken.first).state() == RunState::taken && desc(taken.first).pages == pages);
     for (PageIndex p = taken.first; p < taken.first + pages; ++p) {
       FUZZ_EXPECT(owner_[p] == from);
       FUZZ_EXPECT(!taken.zero || zero_[p]);
@@ -121,7 +121,7 @@ class RunsGame {
     verify();
     const bool all_zero = runs_.join(window.first, asked_);
     FUZZ_EXPECT(!all_zero || zero);
-    FUZZ_EXPECT(descs_[window.first].state() == RunState::taken && descs_[window.first].pages == asked_);
+    FUZZ_EXPECT(desc(window.first).state() == RunState::taken && desc(window.first).pages == asked_);
     set(window.first, asked_, k_held, all_zero);
     held_.push_back({window.first, asked_, 0});
   }
@@ -152,7 +152,7 @@ class RunsGame {
     const unsigned list = PageRuns::list_of(asked_);
     const PageIndex first = runs_.first_in(list);
     if (first == k_no_page) return;
-    const std::uint32_t pages = descs_[first].pages;
+    const std::uint32_t pages = desc(first).pages;
     runs_.take_whole(first);
     keep({first, false}, pages, k_free);
   }
@@ -200,6 +200,8 @@ class RunsGame {
   }
 
   Input input_;
+  PageDesc& desc(PageIndex page) { return descs_[k_descs_before + page]; }
+
   std::vector<PageDesc> descs_;
   PageRuns runs_;
   PageIndex committed_ = 0;
