@@ -1,6 +1,6 @@
 #include "blocks/heap.hpp"
 
-#include <bit>
+#include <algorithm>
 #include <new>
 
 #include "base/bits.hpp"
@@ -233,36 +233,50 @@ bool Heap::claim_bin(std::uint32_t pages) noexcept {
   stats.other_count.add(bin_pops_[room].get());
   stats.other_bytes.add(bin_pops_[room].get() * bin_pages_[room] * os::k_page_size);
   if (room != first) put_bin(room, bin_at(first));
-  put_bin(first, {pages, k_no_page, 0, {k_fresh, 0, 0, 1}});
+  put_bin(first, {pages, k_no_page, 0, {k_fresh, 0, 1}});
   end_move();
   return true;
 }
 
-// The bin that a block which is made now is freed to: claimed now, so that the free finds it where hits look. `known`: it is there.
-std::uint16_t Heap::bin_of_new(std::uint32_t pages, bool known) noexcept {
+// The bin that a block which is made now is freed to: claimed now, so that the free finds it where hits look.
+std::uint16_t Heap::bin_of_new(std::uint32_t pages, bool has_bin) noexcept {
   const std::uint64_t peaks = k_wandering_peaks * (stats.peak_bytes.get() / os::k_page_size);
   const std::uint64_t most = peaks > k_wandering ? peaks : k_wandering;
-  if (known) {
-    strange_ -= pages < strange_ ? pages : strange_;
-  } else if (strange_ < 2 * most) {
-    strange_ += 2 * std::uint64_t{pages};
-  }
-  if (!known && !claim_bin(pages)) return k_no_bin;
-  const std::uint16_t bin = set_of(pages);
-  BinUse& use = bin_uses_[bin];
   const auto misses = static_cast<std::uint32_t>(stats.misses.get());
+  Asked& asked = asked_at(pages);
+  const bool remembered = asked.pages == pages;
+  const bool soon = remembered & (std::uint64_t{misses - asked.miss} * pages <= k_worth_keeping);
+  asked = {pages, misses};
+  // Without jumps, as sizes that wander are known or not at random.
+  const std::uint64_t less = strange_ - std::min<std::uint64_t>(pages, strange_);
+  const std::uint64_t more = std::min(strange_ + 2 * std::uint64_t{pages}, 2 * most);
+  strange_ = has_bin | remembered ? less : more;
+  wanders_ = strange_ > most;
+  if (!has_bin) return !wanders_ | soon && (find_bin(pages) || claim_bin(pages)) ? set_of(pages) : k_no_bin;
+  const std::uint16_t bin = set_of(pages);
   const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get());
-  const bool worth = known && (pops != use.asked_pops || std::uint64_t{misses - use.asked} * pages <= k_worth_keeping);
-  use.asked = misses;
-  use.asked_pops = pops;
-  return worth || strange_ <= most ? bin : k_no_bin;
+  const bool popped = pops != bin_uses_[bin].asked_pops;
+  bin_uses_[bin].asked_pops = pops;
+  return !wanders_ | soon | popped ? bin : k_no_bin;
+}
+
+// The left neighbour's descriptor mostly lies in the run's line, the right one's does not, and is wanted soon.
+void Heap::depart(PageIndex first, bool zero) noexcept {
+  PageDesc& desc = descs_[first];
+  base::prefetch_to_write(&descs_[first + desc.pages]);
+  desc.run.use.slack = zero ? pages::k_slack_zero : std::uint16_t{0};
+  desc.run.next.store(departing_, std::memory_order_relaxed);
+  departing_ = first;
+  departing_pages_ += desc.pages;
+  departing_count_.add(1);
 }
 
 void Heap::cache_run(PageIndex first, bool zero) noexcept {
   PageDesc& desc = descs_[first];
   if (desc.run.use.bin == k_no_bin || !(find_bin(desc.pages) || claim_bin(desc.pages))) {
-    owned_bytes_ -= std::size_t{desc.pages} * os::k_page_size;
-    store_->give_soon(first, desc.pages, zero);
+    depart(first, zero);
+    const bool enough = departing_count_.get() == k_departing_most || departing_pages_ * os::k_page_size * k_departing_share > owned_bytes_;
+    if (enough || store_->prompt()) store_->give_all_soon(take_departing());
     return;
   }
   const std::uint16_t bin = set_of(desc.pages);
@@ -279,10 +293,10 @@ void Heap::free_run(PageIndex first) noexcept {
   cache_run(first, (slack & pages::k_slack_zero) != 0);
 }
 
-void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool known) noexcept {
+void* Heap::adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool has_bin) noexcept {
   PageDesc& desc = descs_[run.first];
   owned_bytes_ += std::size_t{desc.pages} * os::k_page_size;
-  const std::uint16_t bin = bin_of_new(pages, known);
+  const std::uint16_t bin = bin_of_new(pages, has_bin);
   for (std::uint32_t rest = desc.pages - pages; rest != 0;) {
     const PageIndex next = run.first + desc.pages - rest;
     const std::uint32_t length = pages < rest ? pages : rest;
@@ -316,81 +330,6 @@ std::size_t Heap::zero_cached(std::uint32_t pages, std::size_t blocks, std::size
     cleared += bytes;
   }
   return cleared;
-}
-
-// --- blocks that other threads freed ----------------------------------------------------------------------------------
-
-bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
-  State& state = slab.states()[unit];
-  std::uint16_t was = state.load(std::memory_order_relaxed);
-  do {
-    if ((was & k_live) == 0) return false;
-  } while (!state.compare_exchange_weak(was, k_free, std::memory_order_relaxed));
-  *requested = was & k_small_size_mask;
-  if (slab.remote.fetch_or(slab.bit_of(unit), std::memory_order_acq_rel) != 0) return true;
-  // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
-  Slab* first = remote_slabs_.load(std::memory_order_relaxed);
-  do {
-    slab.next_remote = first;
-  } while (!remote_slabs_.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
-  return true;
-}
-
-bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
-  PageDesc& desc = descs_[first];
-  PageIndex live = pages::k_live;
-  if (!desc.run.next.compare_exchange_strong(live, pages::k_remote, std::memory_order_relaxed)) return false;
-  *requested = std::size_t{desc.pages} * os::k_page_size - (desc.run.use.slack & pages::k_slack_mask);
-  desc.set(RunState::remote, index_);
-  PageIndex head = remote_runs_.load(std::memory_order_relaxed);
-  do {
-    desc.run.next.store(head, std::memory_order_release);  // after `remote`, for who walks over the pages (pool/control.cpp)
-  } while (!remote_runs_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_relaxed));
-  return true;
-}
-
-unsigned Heap::drain_slab(Slab& slab) noexcept {
-  const std::uint64_t blocks = slab.remote.exchange(0, std::memory_order_acq_rel);
-  const auto count = static_cast<unsigned>(std::popcount(blocks));
-  const std::size_t granted = count * class_bytes(slab.size_class);
-  put_back(slab, blocks);
-  headroom_bytes_.add(granted);
-  headroom_count_.add(count);
-  stats.drained_bytes.add(granted);
-  stats.drained_count.add(count);
-  return count;
-}
-
-void Heap::drain_run(PageIndex first) noexcept {
-  const std::size_t granted = std::size_t{descs_[first].pages} * os::k_page_size;
-  unaccount(granted, 0);
-  stats.drained_bytes.add(granted);
-  stats.drained_count.add(1);
-  descs_[first].head.store(head_of(RunState::heap), std::memory_order_relaxed);
-  cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
-}
-
-bool Heap::drain_some(unsigned most) noexcept {
-  unsigned drained = 0;
-  if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
-    drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);
-  }
-  while (drain_slabs_ != nullptr && drained < most) {
-    Slab& slab = *drain_slabs_;
-    drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
-    if (drain_slabs_ != nullptr) base::prefetch_to_write(drain_slabs_);  // other processors have all of these lines
-    drained += drain_slab(slab);
-  }
-  if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
-    drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);
-  }
-  for (unsigned runs = 0; drain_runs_ != k_no_page && runs < most; ++runs, ++drained) {
-    const PageIndex first = drain_runs_;
-    drain_runs_ = descs_[first].run.next.load(std::memory_order_relaxed);
-    if (drain_runs_ != k_no_page) base::prefetch_to_write(&descs_[drain_runs_]);
-    drain_run(first);
-  }
-  return drained != 0;
 }
 
 }  // namespace rtpool::blocks

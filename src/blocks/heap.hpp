@@ -2,7 +2,7 @@
 //
 // Small blocks: a magazine (LIFO of blocks at hand) a class, filled from and spilled to the heap's slabs. Large blocks: a
 // bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
-// two lock-free lists that the owner drains when it misses.
+// three lock-free lists that the owner drains when it misses: of parcels (small blocks, by threads that have a heap), slabs and runs.
 //
 // Decay: up to k_idle_kept bytes a heap keeps what was freed, so that a loop finds all of its sizes after one iteration.
 // Beyond, a clock hand moves on each miss; a bin from which nothing was allocated in a whole round, 64 misses, gives its runs
@@ -19,12 +19,16 @@
 // to one; once they are sixteen times the heap's peak ahead, and 256 MiB, a block is freed to the page store at once unless its size
 // comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
 //
+// Departing: what goes to the store goes there with the next run that is wanted of it, in one turn of its lock. Until then it waits,
+// eight runs and a sixteenth of what the heap owns at most; before the pool grows whoever needs memory takes it (`hand_over`).
+//
 //   HP-1  every block in a magazine is not live, not in its slab's `free`, and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
 //   HP-3  each page count is in at most one way of its set
 //   HP-4  live_bytes() and live_count() are the sums over the heap's live and its remotely freed, undrained blocks
 //   HP-5  headroom == peak - live, never below zero outside of `account`
-//   HP-6  owned_bytes() is the sum of the heap's slabs and runs, handed out or not
+//   HP-6  owned_bytes() is the sum of the heap's slabs and runs, handed out or not, departing or not
+//   HP-7  every departing run is owned by this heap and not live, and they are as many, and have as many pages, as is counted
 //
 // Thread rule: the owner inside its HeapLock, or a stranger that has stopped the heap, unless said otherwise. Cost: hit
 // paths a few ns; everything else O(1) with the bounds below, unless said otherwise.
@@ -37,6 +41,7 @@
 #include "base/bits.hpp"
 #include "base/counter.hpp"
 #include "blocks/heap_lock.hpp"
+#include "blocks/parcel.hpp"
 #include "blocks/size_class.hpp"
 #include "blocks/slab.hpp"
 #include "pages/page_store.hpp"
@@ -64,12 +69,18 @@ static_assert(sizeof(Magazine) == k_unit);
 
 // What hits do not need of a bin; the rest lies in arrays of their own, where one instruction reaches it by the bin's number.
 struct BinUse {
-  std::uint64_t seen = 0;  // pops when the clock hand last passed; k_fresh: it has not yet passed
-  std::uint32_t asked = 0;        // number of the last miss of that page count
-  std::uint32_t asked_pops = 0;   // pops at that time
+  std::uint32_t seen = 0;         // pops when the clock hand last passed; k_fresh: it has not yet passed
+  std::uint32_t asked_pops = 0;   // pops at the last miss of that page count
   std::uint32_t unused_pops = 0;  // pops when `give_unused` last passed
 };
-inline constexpr std::uint64_t k_fresh = ~std::uint64_t{0};
+inline constexpr std::uint32_t k_fresh = ~std::uint32_t{0};
+
+// The last miss of a page count, whether it has a bin or not.
+struct Asked {
+  std::uint32_t pages = 0;
+  std::uint32_t miss = 0;  // its number
+};
+inline constexpr unsigned k_asked = 512;  // page counts that are remembered
 
 inline constexpr unsigned k_bin_sets = 128;  // what set_of yields
 inline constexpr unsigned k_bin_ways = 4;
@@ -77,10 +88,14 @@ inline constexpr unsigned k_bins = k_bin_sets * k_bin_ways;  // way w of set s i
 inline constexpr std::uint16_t k_no_bin = k_bins;  // one that is always empty: its runs go to the page store when they are freed
 
 // Bounds of the slow paths, in blocks, runs or sets.
+inline constexpr unsigned k_open_parcels = 4;  // owners to which a heap has blocks on the way at once
 inline constexpr unsigned k_drain_blocks = 64;
 inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
-inline constexpr unsigned k_decay_sets = 2;
-inline constexpr unsigned k_decay_runs = 2;
+inline constexpr unsigned k_decay_bins = 8;
+inline constexpr unsigned k_decay_misses = 2;  // between two moves of the clock hand
+inline constexpr unsigned k_decay_runs = 1;
+inline constexpr unsigned k_departing_most = 8;
+inline constexpr unsigned k_departing_share = 16;
 inline constexpr unsigned k_reclaim_runs = 64;
 // Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory, and what is given back
 // is some ten of them.
@@ -94,7 +109,7 @@ inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 // that size a run is worth a bin then.
 inline constexpr std::uint64_t k_wandering = 65536;
 inline constexpr std::uint64_t k_wandering_peaks = 16;
-inline constexpr std::uint64_t k_worth_keeping = 16384;
+inline constexpr std::uint64_t k_worth_keeping = 1024;
 
 struct HeapStats {
   base::Counter peak_bytes, peak_count;
@@ -144,17 +159,32 @@ class alignas(64) Heap {
   // --- large blocks ---
   // Moves the bin of that page count to the way that hits look at; false if no way of the set has it.
   bool find_bin(std::uint64_t pages) noexcept;
+  // The same for who would rather miss a bin than look for one that is hardly there: of sizes that wander those that were not asked
+  // for lately have none worth the look.
+  bool find_likely_bin(std::uint32_t pages) noexcept { return (!wanders_ || asked_at(pages).pages == pages) && find_bin(pages); }
   bool has_free_run(std::uint64_t pages) noexcept { return find_bin(pages) && bin_heads_[set_of(pages)] != pages::k_no_page; }
-  // Frees a live run of this heap into its bin, or to the store where the set is full or the sizes wander. Accounts.
+  // Whether that page count was asked for lately, as far as is remembered.
+  bool knows(std::uint32_t pages) noexcept { return asked_at(pages).pages == pages || find_bin(pages); }
+  // Frees a live run of this heap into its bin, or lets it depart where the set is full or the sizes wander. Accounts.
   void free_run(pages::PageIndex first) noexcept;
   // Makes the first `pages` of a run of state `taken` a live block of this heap; the rest of it comes to the bins. Accounts.
-  // `known`: what find_bin says of that page count.
-  void* adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool known) noexcept;
+  // `has_bin`: what find_bin or find_likely_bin says of that page count.
+  void* adopt_run(const pages::PageRuns::Taken& run, std::uint32_t pages, std::size_t size, bool has_bin) noexcept;
 
   // --- blocks that other threads freed ---
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
   bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
   bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
+  // The same for a small block, called inside a heap of the freeing thread's own. The block goes to its owner with others: when there
+  // are as many as a parcel holds, or when somebody needs it (`send_outgoing`).
+  bool free_later(Heap& owner, Slab& slab, unsigned unit, std::size_t* requested) noexcept;
+  void send_outgoing() noexcept;
+  // Everything that waits for more of its kind on its way to others. And whether there is any; any thread.
+  void hand_over() noexcept {
+    send_outgoing();
+    give_departing();
+  }
+  bool has_on_the_way() const noexcept { return (outgoing_.get() | departing_count_.get()) != 0; }
   // Called by the freeing thread inside its own heap: it has freed a block of another's.
   void count_given(std::size_t granted, std::size_t requested) noexcept {
     stats.given_bytes.add(granted);
@@ -165,13 +195,27 @@ class alignas(64) Heap {
   // 63 small ones more); true if any. O(most).
   bool drain(unsigned most) noexcept { return has_remote() && drain_some(most); }
   bool has_remote() const noexcept {
-    return drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page || remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
+    return drain_parcels_ != nullptr || drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
+           remote_parcels_.load(std::memory_order_relaxed) != nullptr || remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
            remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
   }
 
   // --- giving back ---
+  // For PageStore::give_all: all departing runs; the heap no longer has them.
+  pages::PageIndex take_departing() noexcept {
+    owned_bytes_ -= departing_pages_ * os::k_page_size;
+    departing_pages_ = 0;
+    departing_count_.set(0);
+    const pages::PageIndex runs = departing_;
+    departing_ = pages::k_no_page;
+    return runs;
+  }
+  void give_departing() noexcept {
+    if (departing_ != pages::k_no_page) store_->give_all(take_departing(), store_->epoch());
+  }
+  // What it gives departs.
   void decay() noexcept;
-  bool keeps_too_much() const noexcept { return owned_bytes_ - live_bytes() > k_idle_kept; }
+  bool keeps_too_much() const noexcept { return owned_bytes_ - departing_pages_ * os::k_page_size - live_bytes() > k_idle_kept; }
   // Gives idle bins back until `runs` runs are given or the table is through; returns the runs. O(512 + runs).
   unsigned reclaim(unsigned runs) noexcept;
   // Gives all idle runs and empty slabs back; true if there were any. O(512 + runs), on the way to the kernel only.
@@ -208,7 +252,7 @@ class alignas(64) Heap {
   const char* validate() noexcept;
   // Adds the small blocks in magazines. O(classes).
   void count_at_hand(std::uint64_t* count, std::uint64_t* bytes) const noexcept;
-  // Bytes of the longest cached run. O(bins).
+  // Bytes of the longest cached or departing run. O(bins).
   std::size_t largest_cached() const noexcept;
 
   // Which set of bins keeps runs of that many pages: the top seven bits of a Fibonacci hash. Also the number of the set's first
@@ -262,7 +306,10 @@ class alignas(64) Heap {
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab, pages::Epoch used) noexcept;
   bool drain_some(unsigned most) noexcept;
-  unsigned drain_slab(Slab& slab) noexcept;
+  static bool end_life(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
+  void send(Parcel** open) noexcept;
+  unsigned take_back(Slab& slab, std::uint64_t blocks) noexcept;
+  unsigned drain_parcel(Parcel& parcel) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
   void begin_move() noexcept {
     moves_.add(1);
@@ -286,10 +333,12 @@ class alignas(64) Heap {
     bin_uses_[bin] = whole.use;
   }
   bool claim_bin(std::uint32_t pages) noexcept;
-  std::uint16_t bin_of_new(std::uint32_t pages, bool known) noexcept;
+  std::uint16_t bin_of_new(std::uint32_t pages, bool has_bin) noexcept;
+  Asked& asked_at(std::uint32_t pages) noexcept { return asked_[pages * 0x9E3779B1U >> 23]; }
   void cache_run(pages::PageIndex first, bool zero) noexcept;
+  void depart(pages::PageIndex first, bool zero) noexcept;
   unsigned give_runs(unsigned bin, unsigned most) noexcept;
-  unsigned decay_set(unsigned most) noexcept;
+  unsigned decay_bins(unsigned most) noexcept;
   struct AgeStep;
   bool goes_on_at(pages::PageIndex run, std::uint64_t pages) const noexcept;
   bool age_bin(unsigned bin, const AgeStep& step, Aging* at) noexcept;
@@ -308,17 +357,27 @@ class alignas(64) Heap {
   pages::PageIndex bin_heads_[k_bins + 1];    // k_no_page, too, has a descriptor (pages::ArenaView)
   base::Counter bin_pops_[k_bins];  // runs handed out since the bin got its page count
   BinUse bin_uses_[k_bins];
+  Asked asked_[k_asked];
   ClassState classes_[k_classes];
   std::uint64_t owned_bytes_ = 0;
+  std::uint64_t departing_pages_ = 0;
+  base::Counter departing_count_;
+  pages::PageIndex departing_ = pages::k_no_page;  // linked by `next`
   base::Counter moves_;  // of bins between ways, counted before and after
   std::uint64_t repeated_bytes_ = 0;  // evidence of a loop
   std::uint64_t strange_ = 0;  // pages of misses of new sizes, less those of known ones
+  bool wanders_ = false;
   unsigned claims_ = 0;
+  unsigned decay_misses_ = 0;
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed
   Slab* drain_slabs_ = nullptr;
-  alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
+  Parcel* drain_parcels_ = nullptr;
+  base::Counter outgoing_;  // blocks in `open_parcels_`
+  Parcel* open_parcels_[k_open_parcels] = {};
+  alignas(64) std::atomic<Parcel*> remote_parcels_{nullptr};
+  std::atomic<Slab*> remote_slabs_{nullptr};
   std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
   static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];

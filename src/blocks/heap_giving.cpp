@@ -12,26 +12,28 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
+// They depart; of many the last few are left waiting.
 unsigned Heap::give_runs(unsigned bin, unsigned most) noexcept {
   unsigned given = 0;
   while (given < most && bin_heads_[bin] != k_no_page) {
     const PageIndex first = bin_heads_[bin];
     const PageDesc& desc = descs_[first];
-    const bool zero = (desc.run.use.slack & pages::k_slack_zero) != 0;
     bin_heads_[bin] = desc.run.next.load(std::memory_order_relaxed);
-    store_->give(first, bin_pages_[bin], zero);
+    depart(first, (desc.run.use.slack & pages::k_slack_zero) != 0);
+    if (departing_count_.get() >= k_departing_most) give_departing();
     ++given;
   }
-  owned_bytes_ -= std::uint64_t{given} * bin_pages_[bin] * os::k_page_size;
   return given;
 }
 
-unsigned Heap::decay_set(unsigned most) noexcept {
-  bin_hand_ = (bin_hand_ + 1) % k_bin_sets;
+// Of the next bins under the clock hand.
+unsigned Heap::decay_bins(unsigned most) noexcept {
+  static_assert(k_decay_bins == 8 && k_bins % k_decay_bins == 0);
+  bin_hand_ = (bin_hand_ + k_decay_bins) % k_bins;
   unsigned given = 0;
-  for (unsigned bin = bin_hand_; bin < k_bins; bin += k_bin_sets) {
-    if (bin_heads_[bin] == k_no_page) continue;
-    if (const std::uint64_t pops = bin_pops_[bin].get(); pops != bin_uses_[bin].seen) {
+  for (unsigned filled = base::others_of_eight(&bin_heads_[bin_hand_], k_no_page); filled != 0; filled &= filled - 1) {
+    const unsigned bin = bin_hand_ + base::lowest_bit(filled);
+    if (const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get()); pops != bin_uses_[bin].seen) {
       bin_uses_[bin].seen = pops;
     } else {
       given += give_runs(bin, most - given);
@@ -41,9 +43,8 @@ unsigned Heap::decay_set(unsigned most) noexcept {
 }
 
 void Heap::decay() noexcept {
-  if (!keeps_too_much()) return;
-  unsigned budget = k_decay_runs;
-  for (unsigned i = 0; i < k_decay_sets; ++i) budget -= decay_set(budget);
+  if (!keeps_too_much() || ++decay_misses_ % k_decay_misses != 0) return;
+  decay_bins(k_decay_runs);
   class_hand_ = (class_hand_ + 1) % k_classes;
   Magazine& magazine = magazines_[class_hand_];
   ClassState& cls = classes_[class_hand_];
@@ -53,13 +54,15 @@ void Heap::decay() noexcept {
 
 unsigned Heap::reclaim(unsigned runs) noexcept {
   unsigned given = 0;
-  for (unsigned i = 0; i < k_bin_sets && given < runs; ++i) given += decay_set(runs - given);
+  for (unsigned i = 0; i < k_bins / k_decay_bins && given < runs; ++i) given += decay_bins(runs - given);
+  give_departing();
   return given;
 }
 
 bool Heap::give_idle() noexcept {
   const std::uint64_t owned = owned_bytes_;
   for (unsigned bin = 0; bin < k_bins; ++bin) give_runs(bin, ~0U);
+  give_departing();
   for (ClassState& cls : classes_) {
     while (cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
   }
@@ -67,6 +70,7 @@ bool Heap::give_idle() noexcept {
 }
 
 void Heap::give_unused() noexcept {
+  send_outgoing();
   for (unsigned round = 0; round < k_drain_rounds && drain(k_drain_blocks); ++round) {
   }
   for (unsigned bin = 0; bin < k_bins; ++bin) {
@@ -74,6 +78,7 @@ void Heap::give_unused() noexcept {
     if (bin_heads_[bin] != k_no_page && bin_uses_[bin].unused_pops == pops) give_runs(bin, ~0U);
     bin_uses_[bin].unused_pops = pops;
   }
+  give_departing();
   for (unsigned size_class = 1; size_class < k_classes; ++size_class) {
     ClassState& cls = classes_[size_class];
     Magazine& magazine = magazines_[size_class];
@@ -188,8 +193,17 @@ bool Heap::age(pages::Epoch now, pages::Epoch before, Aging* at) noexcept {
   unsigned looks = k_age_looks;
   unsigned gives = k_age_gives;
   const AgeStep step{now, before, &looks, &gives};
-  if (at->drains < k_most_drains && drain(k_age_drains)) {
+  if (outgoing_.get() != 0) {
+    send_outgoing();
+    at->left = true;  // their heap may have been looked at before
+  }
+  if (at->drains < k_most_drains && has_remote()) {
+    drain(k_age_drains);
     ++at->drains;
+    return at->left = true;
+  }
+  if (departing_ != k_no_page) {
+    store_->give_all(take_departing(), now - 1);
     return at->left = true;
   }
   for (; at->step < k_bins + k_classes; ++at->step) {
@@ -213,6 +227,7 @@ void Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noe
 }
 
 void Heap::flush() noexcept {
+  send_outgoing();
   while (drain(k_drain_blocks)) {
   }
   for (unsigned cls = 1; cls < k_classes; ++cls) spill(cls, ~0U);
@@ -231,6 +246,9 @@ std::size_t Heap::largest_cached() const noexcept {
   std::uint32_t pages = 0;
   for (unsigned bin = 0; bin < k_bins; ++bin) {
     if (bin_heads_[bin] != k_no_page && bin_pages_[bin] > pages) pages = bin_pages_[bin];
+  }
+  for (PageIndex run = departing_; run != k_no_page; run = descs_[run].run.next.load(std::memory_order_relaxed)) {
+    if (descs_[run].pages > pages) pages = descs_[run].pages;
   }
   return std::size_t{pages} * os::k_page_size;
 }
@@ -252,6 +270,13 @@ const char* Heap::validate() noexcept {
       if (bin_pages_[other] == bin_pages_[bin]) return "HP-3";
     }
   }
+  std::uint64_t departing_pages = 0;
+  unsigned departing_count = 0;
+  for (PageIndex run = departing_; run != k_no_page; run = descs_[run].run.next.load(std::memory_order_relaxed)) {
+    if (run >= committed || descs_[run].head.load() != head_of(RunState::heap) || departing_count++ == k_departing_most) return "HP-7";
+    departing_pages += descs_[run].pages;
+  }
+  if (departing_count != departing_count_.get() || departing_pages != departing_pages_) return "HP-7";
   if (bin_pages_[k_no_bin] != 0 || bin_heads_[k_no_bin] != k_no_page) return "HP-3";
   for (unsigned cls = 1; cls < k_classes; ++cls) {
     for (const Item* item = magazines_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {

@@ -73,14 +73,14 @@ inline void* PoolImpl::hit_recorded(std::size_t size, Heap& heap, bool zeroed) n
   const std::uint64_t pages = blocks::pages_of(size);
   Served served;
   if (size <= largest_request()) {
-    const bool known = heap.find_bin(pages);
-    if (known) served = heap.pop_run(store_.view(), pages, size);
+    const auto count = static_cast<std::uint32_t>(pages);
+    const bool has_bin = heap.find_likely_bin(count);
+    if (has_bin) served = heap.pop_run(store_.view(), pages, size);
     if (served.block == nullptr && pages >= pages::k_line_pages && !heap.has_remote()) {
       heap.decay();
-      const auto count = static_cast<std::uint32_t>(pages);
-      if (const pages::PageRuns::Taken run = store_.take(count); run.first != k_no_page) {
+      if (const pages::PageRuns::Taken run = store_.give_all_and_take(heap.take_departing(), count); run.first != k_no_page) {
         heap.stats.misses.add(1);
-        served = {heap.adopt_run(run, count, size, known), run.zero, Heap::Pop::block};
+        served = {heap.adopt_run(run, count, size, has_bin), run.zero, Heap::Pop::block};
       }
     }
   }
@@ -156,6 +156,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
   if (heap == nullptr) return {};
   Request request{size, may_grow_for(size, zeroed)};
   heap->lock.enter();
+  heap->send_outgoing();
   const std::uint64_t misses = heap->stats.misses.get();
   Served served = serve(*heap, &request);
   if (served.block == nullptr && !request.may_grow) {
@@ -172,8 +173,8 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     served = serve(*heap, &request);
     leave();
   };
-  if (request.others == Others::wanted) {
-    give_unused_of_others(*heap);
+  if (request.others == Others::unused_wanted || request.others == Others::waiting_wanted) {
+    ask_others(*heap, request.others == Others::unused_wanted);
     request.others = Others::asked;
     once_more();
   }
@@ -215,10 +216,10 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexc
   return {most, heap.give_idle(), peak};
 }
 
-// What other heaps hold and do not use: before the pool holds more than it should. Where a heap's owner is just in a slow path this
-// waits for it, with no lock in its hand: an owner in the kernel is one whose growth this one's has to wait for in any case. Of many
-// heaps some are asked, others the next time.
-void PoolImpl::give_unused_of_others(const Heap& own) noexcept {
+// What other heaps hold and do not use, or only what is on its way from them: before the pool grows. Where a heap's owner is
+// just in a slow path this waits for it, with no lock in its hand: an owner in the kernel is one whose growth this one's has to wait
+// for in any case. Of many heaps some are asked, others the next time.
+void PoolImpl::ask_others(const Heap& own, bool unused) noexcept {
   constexpr std::uint32_t k_most_asked = 64;
   constexpr unsigned k_most_tries = 10'000;
   constexpr os::Nanoseconds k_pause = 50'000;
@@ -227,19 +228,27 @@ void PoolImpl::give_unused_of_others(const Heap& own) noexcept {
   const std::uint32_t first = asked == count ? 0 : next_asked_.fetch_add(asked, std::memory_order_relaxed);
   for (std::uint32_t i = 0; i < asked; ++i) {
     Heap& heap = *heaps_[(first + i) % count].load(std::memory_order_relaxed);
-    if (&heap == &own) continue;
+    if (&heap == &own || (!unused && !heap.has_on_the_way())) continue;
     unsigned tries = 0;
     while (!try_stop(heap) && ++tries != k_most_tries) (void)os::clock().sleep_until(os::clock().now() + k_pause);
     if (tries == k_most_tries) continue;
-    heap.give_unused();
+    if (unused) {
+      heap.give_unused();
+    } else {
+      heap.hand_over();
+    }
     resume(heap);
   }
 }
 
-// Whether growth beyond what was allowed waits until others were asked for what they do not use.
-bool PoolImpl::asks_others(const Allowance& allowance, Request* request) const noexcept {
-  if (allowance.held_back == 0 || request->others != Others::not_asked || heap_count_.load(std::memory_order_relaxed) == 1) return false;
-  request->others = Others::wanted;
+// Whether growth waits until others were asked: for what they do not use, where it would go beyond what was allowed; else for what is
+// on its way, if anything is.
+bool PoolImpl::asks_others(const Allowance& allowance, Request* request) noexcept {
+  if (request->others != Others::not_asked || heap_count_.load(std::memory_order_relaxed) == 1) return false;
+  bool some = false;
+  if (allowance.held_back == 0) for_each_heap([&](const Heap& heap) { some = some || heap.has_on_the_way(); });
+  if (allowance.held_back == 0 && !some) return false;
+  request->others = allowance.held_back != 0 ? Others::unused_wanted : Others::waiting_wanted;
   return true;
 }
 
@@ -260,6 +269,7 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, Request* request) noexcept {
     if (heap.refill(cls)) return heap.pop_small(size);
   }
   if (request->others == Others::not_asked) heap.decay();
+  heap.give_departing();
   GrowthFailure failure;
   bool added = heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
                (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure));
@@ -281,7 +291,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
   const std::size_t size = request->size;
   const bool may_grow = request->may_grow;
   const auto count = static_cast<std::uint32_t>(blocks::pages_of(size));
-  const bool known = heap.find_bin(count);
+  const bool known = heap.knows(count);
   const auto at_hand = [&] { return heap.find_bin(count) ? heap.pop_run(store_.view(), count, size) : Served{}; };
   // A hit that the hit path may not serve (learning, recording): where hits look, first.
   if (const Served served = heap.pop_run(store_.view(), count, size); served.block != nullptr) return served;
@@ -290,6 +300,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
     if (const Served served = at_hand(); served.block != nullptr) return served;
   }
   if (request->others == Others::not_asked) heap.decay();
+  heap.give_departing();
   // Small runs come by the line while there is room for whole lines.
   const bool by_line = count < pages::k_line_pages && may_grow;
   const auto look = [&] {

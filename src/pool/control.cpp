@@ -98,6 +98,7 @@ void Pool::reset_peak() noexcept {
   PoolImpl& self = impl(*this);
   const std::lock_guard guard(self.control_lock_);
   self.stop_heaps();
+  self.for_each_heap([](Heap& heap) { heap.send_outgoing(); });
   self.for_each_heap([](Heap& heap) {
     while (heap.drain(blocks::k_drain_blocks)) {
     }
@@ -151,6 +152,14 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   const Frozen how = on_miss == OnMiss::raise ? Frozen::raise : Frozen::fallback;
   const bool first = self.frozen_.exchange(how, std::memory_order_acq_rel) == Frozen::no;
   if (first) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
+  // What is freed serves everybody's next request: nobody can be asked for it then.
+  self.store_.set_prompt(true);
+  {
+    const std::lock_guard guard(self.control_lock_);
+    self.stop_heaps();
+    self.for_each_heap([](Heap& heap) { heap.hand_over(); });
+    self.resume_heaps();
+  }
   // A frame may just be on its way to the kernel; it is the last one.
   self.idle_lock_.lock();
   self.idle_lock_.unlock();
@@ -166,6 +175,7 @@ void Pool::freeze(OnMiss on_miss) noexcept {
 }
 
 void PoolImpl::thaw() noexcept {
+  store_.set_prompt(false);
   if (frozen_.exchange(Frozen::no, std::memory_order_acq_rel) != Frozen::no) g_frozen_pools.fetch_sub(1, std::memory_order_relaxed);
 }
 

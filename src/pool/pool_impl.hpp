@@ -108,7 +108,8 @@ struct PoolImpl : Pool {
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* hit_recorded(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;
-  enum class Others : std::uint8_t { not_asked, wanted, asked };  // `wanted`: not served, as other heaps are to be asked first
+  // `..._wanted`: not served, as other heaps are to be asked first, for what they do not use or for what is on its way from them.
+  enum class Others : std::uint8_t { not_asked, unused_wanted, waiting_wanted, asked };
   struct Request {
     std::size_t size;
     bool may_grow;
@@ -127,8 +128,8 @@ struct PoolImpl : Pool {
   };
   std::uint64_t live_in_heaps() noexcept;
   Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
-  bool asks_others(const Allowance& allowance, Request* request) const noexcept;
-  void give_unused_of_others(const blocks::Heap& own) noexcept;
+  bool asks_others(const Allowance& allowance, Request* request) noexcept;
+  void ask_others(const blocks::Heap& own, bool unused) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed, Told* told = nullptr) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
@@ -155,8 +156,9 @@ struct PoolImpl : Pool {
     std::size_t granted = 0;
     std::size_t requested = 0;
   };
-  // `to_free`: what says whether the block is alive is about to be written.
-  template <bool to_free = false>
+  // What is about to be written: nothing, what says whether the block is alive, or its slab as well.
+  enum class Purpose : std::uint8_t { look, parcel, free };
+  template <Purpose purpose = Purpose::look>
   Found find_block(const void* block) const noexcept;
   void release_slow(void* block, unsigned how = 0) noexcept;
   void release_claimed(void* block, std::size_t claimed) noexcept;

@@ -90,8 +90,11 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
 // A block of another heap, or none of those that hits serve. Nobody wants attention, so that nothing is to be told, learned or
 // cleared.
 [[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap) noexcept {
-  if (const Found found = find_block<true>(block); found.place == Place::live && found.owner != &heap) {
-    if (std::size_t requested = 0; free_remote(found, &requested)) {
+  if (const Found found = find_block<Purpose::parcel>(block); found.place == Place::live && found.owner != &heap) {
+    std::size_t requested = 0;
+    const bool freed = found.slab != nullptr ? heap.free_later(*found.owner, *found.slab, found.unit, &requested)
+                                             : found.owner->free_remote(found.first, &requested);
+    if (freed) {
       heap.count_given(found.granted, requested);
       heap.lock.leave_fast();
       return;
@@ -112,7 +115,7 @@ bool PoolImpl::free_remote(const Found& found, std::size_t* requested) noexcept 
   heap.lock.leave_fast();
 }
 
-template <bool to_free>
+template <PoolImpl::Purpose purpose>
 PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   Found found;
   const pages::ArenaView& view = store_.view();
@@ -125,10 +128,8 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   const RunState state = pages::state_of(head);
   if (state == RunState::slab) {
     Slab* const slab = blocks::slab_of_page(desc, found.first);
-    if (to_free) {
-      base::prefetch_to_write(blocks::state_of_unit(desc, offset / blocks::k_unit));
-      base::prefetch_to_write(slab);
-    }
+    if (purpose != Purpose::look) base::prefetch_to_write(blocks::state_of_unit(desc, offset / blocks::k_unit));
+    if (purpose == Purpose::free) base::prefetch_to_write(slab);
     const auto at = static_cast<std::size_t>(static_cast<const char*>(block) - slab->base);
     if (at % blocks::k_unit != 0 || at >= std::size_t{slab->pages} * os::k_page_size) return found;
     const std::uint16_t unit_state = slab->states()[at / blocks::k_unit].load(std::memory_order_relaxed);
@@ -154,7 +155,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   return found;
 }
 
-template PoolImpl::Found PoolImpl::find_block<false>(const void*) const noexcept;
+template PoolImpl::Found PoolImpl::find_block<PoolImpl::Purpose::look>(const void*) const noexcept;
 
 void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept {
   misuses_.fetch_add(1, std::memory_order_relaxed);
@@ -182,7 +183,7 @@ void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
 }
 
 void PoolImpl::give_back(void* block, unsigned how) noexcept {
-  const Found found = find_block<true>(block);
+  const Found found = find_block<Purpose::free>(block);
   const std::uint64_t recorded = debug_ == nullptr ? recording_now() : 0;
   if (found.place == Place::foreign) {
     std::size_t size = 0;
@@ -306,6 +307,7 @@ bool PoolImpl::resize_in_place(const Found& found, std::size_t size) noexcept {
   if (new_pages > old_pages) {
     // A free run of that size comes first: a loop that grows a block, frees it and starts again would else take a new run
     // each time and leave a longer one behind.
+    heap.give_departing();
     done = !heap.has_free_run(new_pages) && store_.extend_run(found.first, old_pages, new_pages - old_pages);
   } else if (new_pages < old_pages && new_pages <= k_most_moved && heap.has_free_run(new_pages)) {
     // Likewise: cut in place, the block would come back as one of the shorter size, and its own would be missing each time.

@@ -330,6 +330,23 @@ TEST_F(IdleTest, AWalkMeetsWholeRunsWhileMemoryGoesBack) {
   expect_ok(pool);
 }
 
+TEST_F(IdleTest, BlocksOnTheirWayToAnotherHeapGoBack) {
+  Pool& pool = idle_after(50 * k_ms);
+  wave(pool, 4, 8 * k_mib);
+  std::vector<void*> blocks;
+  for (int i = 0; i < 20; ++i) blocks.push_back(pool.allocate(4'000));
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    void* const own = pool.allocate(64);
+    for (void* const block : blocks) pool.release(block);
+    pool.release(own);
+    while (!stop) std::this_thread::yield();
+  });
+  EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes == 0; }));
+  stop = true;
+  other.join();
+}
+
 TEST_F(IdleTest, ObjectArenasThatComeBackWhileThePoolRestsAreNoticed) {
   Pool& pool = idle_after(50 * k_ms);
   std::vector<void*> arenas;
