@@ -102,6 +102,27 @@ TEST_F(PageRunsTest, GrowsARunIntoItsRightNeighbour) {
   expect_valid();
 }
 
+TEST_F(PageRunsTest, WholeUnitsAreTheLastOfTheLongestRunThatHasSome) {
+  runs_.give(10, 700, false, k_pages);  // longer than a frame, without a whole one
+  runs_.give(1024, 1100, false, k_pages);
+  runs_.give(4000, 1500, false, k_pages);
+  const auto expect = [&](std::uint32_t most, PageIndex run, PageIndex first, PageIndex end) {
+    const PageRuns::Units units = runs_.whole_units(k_frame_pages, most, PageRuns::k_looks);
+    EXPECT_EQ(units.run, run);
+    EXPECT_EQ(units.first, first);
+    EXPECT_EQ(units.end, end);
+  };
+  expect(1, 4000, 4608, 5120);
+  expect(k_frame_pages + 1, 4000, 4096, 5120);
+  expect(k_pages, 4000, 4096, 5120);
+  runs_.take_whole(4000);
+  expect(1, 1024, 1536, 2048);
+  EXPECT_EQ(runs_.whole_units(k_frame_pages, 1, 0).run, k_no_page);
+  runs_.take_whole(1024);
+  EXPECT_EQ(runs_.whole_units(k_frame_pages, 1, PageRuns::k_looks).run, k_no_page);
+  expect_valid();
+}
+
 TEST_F(PageRunsTest, BehavesAsAMap) {
   for (unsigned seed = 0; seed < 4; ++seed) {
     for (PageDesc& one : descs_) one.set(RunState::none);
