@@ -9,6 +9,8 @@ from runner.outcome import Failed, Result, read_junit
 
 # Tests of programs, pages and builds, which run beside the others: folders of tests/python.
 PROGRAMS = ("cli", "dask", "docs", "interface", "module", "notebook", "pictures", "replay", "startup", "trace")
+# Of these the ones that need nothing but the package and what the quick tests need.
+QUICK_PROGRAMS = ("cli", "module", "replay", "startup", "trace")
 # Seconds in a run of the usual length: pytest as a whole, and each of its tests. A test that does not end then fails
 # and the others go on; where no signal ends it, it is named and pytest ends a little later (commands.A_HUNG_TEST).
 ALL_PYTHON_TESTS, A_PYTHON_TEST = 1200.0, 120.0
@@ -29,7 +31,8 @@ def programs(runner: Runner) -> Result:
     """Run the Python tests of programs, pages and builds."""
     if not runner.quick and ctypes.util.find_library("portaudio") is None:
         runner.install("libportaudio2")  # for the page about audio; skipped without
-    return _pytest(runner, *(f"tests/python/{folder}" for folder in PROGRAMS))
+    folders = QUICK_PROGRAMS if runner.quick else PROGRAMS
+    return _pytest(runner, *(f"tests/python/{folder}" for folder in folders))
 
 
 def _pytest(runner: Runner, *selection: str) -> Result:

@@ -40,6 +40,7 @@ def bounded(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end_is_shown_and_killed_with_all_its_processes() -> None:
     read, write = os.pipe()
     code = textwrap.dedent(FAMILY.format(end=write)) + 'forever("b")\n'
@@ -137,6 +138,7 @@ def run_tests(folder: Path, *options: str, seconds: float = 60) -> subprocess.Co
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_fails_and_the_others_go_on(tmp_path: Path) -> None:
     pytest.importorskip("pytest_timeout", reason="pytest-timeout is not installed (pip install rtpool[test])")
     options = ["--timeout=2", "-o", "timeout_method=signal", "--deselect", "test_hangs.py::test_that_cannot_be_stopped"]
@@ -146,6 +148,7 @@ def test_a_test_that_hangs_fails_and_the_others_go_on(tmp_path: Path) -> None:
     assert "1 failed, 2 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_test_that_cannot_be_stopped_ends_the_run_and_is_named(tmp_path: Path) -> None:
     done = run_tests(tmp_path, "--deselect", "test_hangs.py::test_that_hangs")
     assert done.returncode == 124

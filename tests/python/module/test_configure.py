@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "family", "options"),
     [("darwin", "aarch64", []), ("windows", "x86_64", []), ("linux", "x86", ["-m32"]), ("freebsd", "x86_64", [])],

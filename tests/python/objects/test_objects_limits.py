@@ -13,6 +13,7 @@ import rtpool
 from rtpool import _core
 
 
+@pytest.mark.slow
 @served
 def test_at_its_limit_python_serves_itself() -> None:
     pool = rtpool.Pool(limit="8 MiB")
@@ -26,6 +27,7 @@ def test_at_its_limit_python_serves_itself() -> None:
     pool.check()
 
 
+@pytest.mark.slow
 @served
 def test_what_a_frozen_pool_cannot_serve_is_a_miss_and_paid_once(run_python) -> None:
     done = run_python(
@@ -50,6 +52,7 @@ print(report)
     assert any(line.startswith("objects") and "misses" in line for line in text)
 
 
+@pytest.mark.slow
 @pymalloc
 @pytest.mark.parametrize("allocator", ["malloc", "malloc_debug"])
 def test_allocators_without_arenas_are_named(run_python, allocator: str) -> None:
@@ -74,6 +77,7 @@ print(pool.effective.objects, pool.stats().object_misses)
     assert effective == "keep 0"
 
 
+@pytest.mark.slow
 @pymalloc
 @pytest.mark.parametrize("allocator", ["pymalloc", "pymalloc_debug", "debug"])
 def test_debug_hooks_over_arenas_change_nothing(run_python, allocator: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from object_work import LOOPS, free_threaded, served
 
 import rtpool
@@ -48,6 +49,7 @@ for name, step in work.items():
     assert max(counts.values()) <= 3, counts
 
 
+@pytest.mark.slow
 @served
 def test_sections_inside_activated_programs_in_threads_and_nested(run_python) -> None:
     done = run_python(

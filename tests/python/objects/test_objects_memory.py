@@ -13,6 +13,8 @@ import pytest
 from c_modules import build_module
 from object_work import LOOPS, served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def arena_log(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -44,6 +44,7 @@ pool.check()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("smallest", "least"), [(4096, 1.0), (64, 0.99)])
 def test_what_fits_a_limit_is_had_where_no_size_comes_twice(run_python, smallest: int, least: float) -> None:
     """All of what fits; where most arrays are small, slabs that are not full may keep room from the last one."""

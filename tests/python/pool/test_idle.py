@@ -103,6 +103,7 @@ def test_a_parent_that_only_waits_for_its_child_gives_back(run_python) -> None:
     assert done.stdout.strip() == "0"
 
 
+@pytest.mark.slow
 def test_an_activated_program_gives_back_and_rests(run_python) -> None:
     """At rest nothing runs: the process has not been woken between two looks at its switches."""
     done = run_python(
@@ -253,6 +254,7 @@ def test_a_loop_beside_it_does_not_fault(run_python) -> None:
     )
 
 
+@pytest.mark.slow
 def test_in_a_section_nothing_goes_back(run_python) -> None:
     """Nor does libc's heap, which an activated program has trimmed when it is quiet."""
     run_python(
@@ -297,6 +299,7 @@ def test_in_a_section_nothing_goes_back(run_python) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os._exit(3)", "raise SystemExit(3)", "os.kill(os.getpid(), 15)"])
 def test_a_program_may_end_while_memory_goes_back(run_python, end: str) -> None:
     """Whatever the thread that gives back is doing: the same exit code, at once, and not a word."""
@@ -347,6 +350,7 @@ def test_arenas_of_objects_go_back_too(run_python) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_waits_is_not_woken(run_python) -> None:
     """What a process held that only waits goes back, and then none of its threads runs."""
     done = run_python(

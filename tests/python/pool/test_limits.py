@@ -209,6 +209,7 @@ assert all(array[0] == array[-1] == mark for array, mark in kept), "lost"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [WAVES, NO_SIZE_TWICE], ids=["waves", "no size twice"])
 def test_a_program_lives_where_it_lives_without(cgroup_of_1_gib: Path, program: str) -> None:
     # What the kernel kills ends with -9.
@@ -220,6 +221,7 @@ def test_a_program_lives_where_it_lives_without(cgroup_of_1_gib: Path, program: 
     assert said.strip() == "lives"
 
 
+@pytest.mark.slow
 def test_pressure_hastens_what_is_idle(cgroup_of_1_gib: Path) -> None:
     """A cgroup that is nearly full: what nobody uses goes back long before its time."""
     run_in(
@@ -241,6 +243,7 @@ def test_pressure_hastens_what_is_idle(cgroup_of_1_gib: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_idle_memory_waits_its_time_without_pressure() -> None:
     run(
         WORK

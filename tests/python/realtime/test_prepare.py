@@ -80,6 +80,7 @@ def other_numbers_of_threads() -> list[str]:
     return [threads for threads in ("1", "2") if int(threads) != len(os.sched_getaffinity(0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", other_numbers_of_threads())
 @pytest.mark.parametrize("name", [name for name in FIRST_TIMES if "product" in name or name == "solving"])
 def test_the_first_time_with_so_many_threads_of_blas(run_python, name: str, threads: str) -> None:

@@ -103,6 +103,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_the_figures_are_the_same(run_python, place: str) -> None:
     run_python(LOOP + PLACES[place].replace("\n    ", "\n"), timeout=120)

@@ -236,6 +236,7 @@ def test_the_command_counts_and_compares(path: Path) -> None:
     assert figures["bookkeeping_ns"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_names_what_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = replay(
         path, "--against", "glibc", "--rounds", 1, "--pool", "fit", "--pool", "size=8MiB,huge_pages=no"
@@ -255,6 +256,7 @@ def test_the_smallest_pool_has_no_miss(path: Path) -> None:
     assert figures["calls_counted_by"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in peers.LIBRARIES if not peers.find(name).missing])
 def test_peers_serve_by_their_libraries(path: Path, name: str) -> None:
     code = "import ctypes, os; print(open('/proc/self/maps').read())"

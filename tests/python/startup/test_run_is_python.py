@@ -46,6 +46,7 @@ def expect_the_same(flags: list[str], arguments: list[str], folder: Path, given:
     return plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", programs.SCRIPTS)
 def test_scripts(name: str, way: str, tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands(name: str, way: str, folder: Path) -> None:

@@ -155,6 +155,7 @@ def both(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_a_baseline(growing: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
     if options:
@@ -181,6 +182,7 @@ def test_a_baseline(growing: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, o
     )
 
 
+@pytest.mark.slow
 def test_a_baseline_elsewhere_and_its_update(growing: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     growing.makeini("[pytest]\nrtpool_baseline = limits/memory.json\n")
     growing.mkdir("limits")

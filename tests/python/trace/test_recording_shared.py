@@ -85,6 +85,7 @@ def test_reports_name_them_apart(pool: rtpool.SharedPool) -> None:
     assert any(name == "shared: without a name" for name, *_ in facts(trace))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["16 MiB", "300 MiB", "1 GiB"])
 def test_sizes_are_granted_as_the_pool_does(size: str) -> None:
     rng = np.random.default_rng(7)
