@@ -1,12 +1,14 @@
+// The hardened longjmp takes a jump to another stack for an overrun.
+#undef _FORTIFY_SOURCE
+
 #include "explorer.hpp"
 
 #define RTPOOL_EXPLORER_ITSELF
 #include "scheduled.hpp"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-
-#include <deque>
 
 namespace rtpool::schedules {
 namespace {
@@ -21,17 +23,48 @@ struct Kept {
   unsigned bytes;
 };
 
-struct Thread {
-  ucontext_t context;
-  void* stack = nullptr;
+// First in, first out. What it once took it keeps: a search empties millions of these.
+class Queue {
+ public:
+  bool empty() const noexcept { return first_ == all_.size(); }
+  const Kept& front() const noexcept { return all_[first_]; }
+  void push(const Kept& kept) { all_.push_back(kept); }
+  void pop() noexcept {
+    if (++first_ == all_.size()) clear();
+  }
+  void clear() noexcept {
+    all_.clear();
+    first_ = 0;
+  }
+  // The youngest store to that address; null if there is none.
+  const Kept* find(const void* address) const noexcept {
+    for (std::size_t i = all_.size(); i-- > first_;) {
+      if (all_[i].address == address) return &all_[i];
+    }
+    return nullptr;
+  }
+
+ private:
+  std::vector<Kept> all_;
+  std::size_t first_ = 0;
+};
+
+// What of a thread begins anew with each schedule.
+struct Progress {
   bool done = false;
   const void* wants = nullptr;
   bool paused = false;
   std::uint64_t paused_at = 0;
-  std::deque<Kept> kept;
   const void* last_load = nullptr;
   std::uint64_t last_load_at = 0;
   unsigned repeats = 0;
+};
+
+struct Thread : Progress {
+  ucontext_t start;     // of its stack; from then on it jumps, which takes no system call
+  jmp_buf registers;
+  void* stack = nullptr;
+  Queue kept;
 };
 
 struct Held {
@@ -50,7 +83,8 @@ struct Exploration {
   Limits limits;
   Outcome outcome;
   std::vector<Thread> threads;
-  ucontext_t outside;
+  ucontext_t start;
+  jmp_buf registers;  // outside of all threads
   unsigned current = k_outside;
   std::vector<Held> held;
   std::uint64_t epoch = 0;  // writes that others can see
@@ -77,9 +111,9 @@ void switch_to(unsigned next) noexcept {
   if (from == next) return;
   now.scenario->switched(from, next);
   now.current = next;
-  ucontext_t* const old = from == k_outside ? &now.outside : &now.threads[from].context;
-  ucontext_t* const goal = next == k_outside ? &now.outside : &now.threads[next].context;
-  ::swapcontext(old, goal);
+  jmp_buf& old = from == k_outside ? now.registers : now.threads[from].registers;
+  jmp_buf& goal = next == k_outside ? now.registers : now.threads[next].registers;
+  if (_setjmp(old) == 0) _longjmp(goal, 1);
 }
 
 void fail(const char* promise) noexcept {
@@ -143,9 +177,9 @@ void choose() noexcept {
     const unsigned picked = candidates[next_choice(count)];
     now.order.push_back(static_cast<unsigned char>(picked));
     if ((picked & k_flush) != 0) {
-      std::deque<Kept>& kept = now.threads[picked & ~k_flush].kept;
+      Queue& kept = now.threads[picked & ~k_flush].kept;
       apply(kept.front());
-      kept.pop_front();
+      kept.pop();
       continue;
     }
     if (self_goes && picked != self) ++now.preemptions;
@@ -154,10 +188,26 @@ void choose() noexcept {
   }
 }
 
+// Runs its part of the scenario once in every schedule; where one is broken off there is no next.
 void thread_main(unsigned index) {
-  g_now->scenario->threads[index]();
-  g_now->threads[index].done = true;
-  choose();
+  if (_setjmp(g_now->threads[index].registers) == 0) ::setcontext(&g_now->start);
+  for (;;) {
+    g_now->scenario->threads[index]();
+    g_now->threads[index].done = true;
+    choose();
+  }
+}
+
+// Up to where its first schedule begins.
+void start_thread(unsigned index) {
+  Thread& thread = g_now->threads[index];
+  thread.stack = ::mmap(nullptr, k_stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ::getcontext(&thread.start);
+  thread.start.uc_stack.ss_sp = thread.stack;
+  thread.start.uc_stack.ss_size = k_stack_bytes;
+  thread.start.uc_link = nullptr;
+  ::makecontext(&thread.start, reinterpret_cast<void (*)()>(thread_main), 1, index);
+  ::swapcontext(&g_now->start, &thread.start);
 }
 
 void run_once() {
@@ -169,16 +219,9 @@ void run_once() {
   now.order.clear();
   now.held.clear();
   now.scenario->begin();
-  for (unsigned i = 0; i < now.threads.size(); ++i) {
-    Thread& thread = now.threads[i];
-    void* const stack = thread.stack;
-    thread = Thread{};
-    thread.stack = stack;
-    ::getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = stack;
-    thread.context.uc_stack.ss_size = k_stack_bytes;
-    thread.context.uc_link = nullptr;
-    ::makecontext(&thread.context, reinterpret_cast<void (*)()>(thread_main), 1, i);
+  for (Thread& thread : now.threads) {
+    static_cast<Progress&>(thread) = {};
+    thread.kept.clear();
   }
   // Which thread begins is a choice as any other.
   const unsigned first = next_choice(now.threads.size());
@@ -198,10 +241,8 @@ Outcome explore(const Scenario& scenario, const Limits& limits) {
   now.scenario = &scenario;
   now.limits = limits;
   now.threads.resize(scenario.threads.size());
-  for (Thread& thread : now.threads) {
-    thread.stack = ::mmap(nullptr, k_stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  }
   g_now = &now;
+  for (unsigned i = 0; i < now.threads.size(); ++i) start_thread(i);
   while (now.outcome.schedules < limits.most_schedules) {
     run_once();
     if (!now.outcome.broken.empty()) break;
@@ -239,31 +280,27 @@ void before_access(const void* address, bool writes) noexcept {
 
 bool keep_store(void* address, std::uint64_t value, unsigned bytes) noexcept {
   if (!inside() || !g_now->limits.store_buffers) return false;
-  g_now->threads[g_now->current].kept.push_back({address, value, bytes});
+  g_now->threads[g_now->current].kept.push({address, value, bytes});
   return true;
 }
 
 bool kept_value(const void* address, std::uint64_t* value) noexcept {
   if (!inside()) return false;
-  const std::deque<Kept>& kept = g_now->threads[g_now->current].kept;
-  for (auto one = kept.rbegin(); one != kept.rend(); ++one) {
-    if (one->address != address) continue;
-    *value = one->value;
-    return true;
-  }
-  return false;
+  const Kept* const kept = g_now->threads[g_now->current].kept.find(address);
+  if (kept != nullptr) *value = kept->value;
+  return kept != nullptr;
 }
 
 void flush_stores() noexcept {
   if (!inside()) return;
-  std::deque<Kept>& kept = g_now->threads[g_now->current].kept;
-  for (; !kept.empty(); kept.pop_front()) apply(kept.front());
+  Queue& kept = g_now->threads[g_now->current].kept;
+  for (; !kept.empty(); kept.pop()) apply(kept.front());
 }
 
 void flush_all_stores() noexcept {
   if (g_now == nullptr) return;
   for (Thread& thread : g_now->threads) {
-    for (; !thread.kept.empty(); thread.kept.pop_front()) apply(thread.kept.front());
+    for (; !thread.kept.empty(); thread.kept.pop()) apply(thread.kept.front());
   }
 }
 

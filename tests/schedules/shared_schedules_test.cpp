@@ -32,25 +32,35 @@ struct SegmentState {
     EXPECT_EQ(Segment::create(os::shared_memory(), options, &segment), 0);
     EXPECT_EQ(processes.join(&tenancy[0]), 0);
     EXPECT_EQ(processes.join(&tenancy[1]), 0);
+    new_.assign(segment.base(), segment.base() + segment.mapped_bytes());
   }
   ~SegmentState() { segment.unmap(); }
+  // As it was made. To make one takes the kernel ten times as long as a schedule.
+  void begin_anew() {
+    std::memcpy(segment.base(), new_.data(), new_.size());
+    for (Records& each : records) each = Records(segment, processes);
+    ref = {};
+    taken = 0;
+  }
   static void count_taken(void* self, BlockRef) { ++static_cast<SegmentState*>(self)->taken; }
   RecordState state_of() const { return StateWord::state(segment.record(ref.record).state.load()); }
+
+ private:
+  std::vector<char> new_;
 };
 
 class SegmentSchedules : public testing::Test {
  protected:
   using Step = std::function<void(SegmentState&)>;
   static Outcome run(Step prepare, std::vector<Step> threads, Step end, Limits limits) {
-    static std::unique_ptr<SegmentState> state;
+    SegmentState state;
     Scenario scenario;
-    scenario.begin = [prepare] {
-      state = std::make_unique<SegmentState>();
-      prepare(*state);
+    scenario.begin = [&] {
+      state.begin_anew();
+      prepare(state);
     };
-    for (auto& thread : threads) scenario.threads.push_back([thread] { thread(*state); });
-    scenario.end = [end] { end(*state); };
-    scenario.clean_up = [] { state.reset(); };
+    for (const Step& thread : threads) scenario.threads.push_back([&] { thread(state); });
+    scenario.end = [&] { end(state); };
     return explore(scenario, limits);
   }
   static void make_record(SegmentState& s) { expect(s.records[0].create(s.tenancy[0], {0, 4096}, &s.ref) == 0, "a record is made"); }
