@@ -8,13 +8,7 @@
 #include <atomic>
 #include <cstdint>
 
-#if defined(__SANITIZE_THREAD__)
-#define RTPOOL_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RTPOOL_THREAD_SANITIZER 1
-#endif
-#endif
+#include "base/sanitizers.hpp"
 
 namespace rtpool::base {
 

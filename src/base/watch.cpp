@@ -1,12 +1,6 @@
 #include "base/watch.hpp"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define RTPOOL_ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define RTPOOL_ADDRESS_SANITIZER 1
-#endif
-#endif
+#include "base/sanitizers.hpp"
 
 #ifdef RTPOOL_ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>

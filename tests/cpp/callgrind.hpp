@@ -1,6 +1,6 @@
 // Instructions and branches of some functions, counted by Callgrind: the same on every run, whatever else the machine does.
 //
-// The test program runs itself inside Callgrind with a piece of work and a number of turns in its environment; what `act_as_child`
+// The test program runs itself inside Callgrind with a piece of work and its turns in its environment; what `act_as_child`
 // is given does the work there, instead of the tests.
 #pragma once
 
@@ -12,10 +12,25 @@
 #include <string>
 #include <vector>
 
+#if __has_include(<valgrind/callgrind.h>)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#include <valgrind/callgrind.h>
+#pragma GCC diagnostic pop
+#endif
+
 namespace rtpool::test {
 
+#ifdef CALLGRIND_ZERO_STATS
+inline constexpr bool k_knows_callgrind = true;
+inline void count_from_here() noexcept { CALLGRIND_ZERO_STATS; }
+#else
+inline constexpr bool k_knows_callgrind = false;
+inline void count_from_here() noexcept {}
+#endif
+
 // Of processors that the bounds were set for, and of the core as it is released.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && RTPOOL_CORE_OPTIMIZATION >= 2 && !defined(RTPOOL_CORE_SANITIZED)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && RTPOOL_CORE_OPTIMIZATION >= 2
 inline constexpr bool k_comparable = true;
 #else
 inline constexpr bool k_comparable = false;
@@ -29,24 +44,25 @@ struct Counted {
 
 class Callgrind {
  public:
-  // Counts inside of these functions alone, whose names are as Callgrind writes them.
-  explicit Callgrind(std::vector<std::string> functions) : functions_(std::move(functions)) {}
+  // Counts inside of these functions alone, whose names are as Callgrind writes them. `subject`: of `act_as_child`.
+  Callgrind(std::string subject, std::vector<std::string> functions)
+      : subject_(std::move(subject)), functions_(std::move(functions)) {}
 
-  // Of one more turn, after `first` turns.
+  // Of one of `more` turns, after `first` turns.
   Counted count(const std::string& work, unsigned long first, unsigned long more) const {
-    const std::vector<double> before = run(work, first);
-    const std::vector<double> after = run(work, first + more);
-    if (before.size() < 3 || after.size() < 3) return {};
-    const auto turn = [&](std::size_t i) { return (after[i] - before[i]) / static_cast<double>(more); };
+    const std::vector<double> all = run(work, std::to_string(first) + " " + std::to_string(more));
+    if (all.empty()) return {};
+    // Zeros at the end are not printed.
+    const auto turn = [&](std::size_t i) { return i < all.size() ? all[i] / static_cast<double>(more) : 0; };
     return {turn(0), turn(1), turn(2)};
   }
 
  private:
-  std::vector<double> run(const std::string& work, unsigned long turns) const {
+  std::vector<double> run(const std::string& work, const std::string& turns) const {
     char self[4096] = {};
     if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return {};
-    std::string command = "RTPOOL_COUNTED='" + work + "' RTPOOL_TURNS=" + std::to_string(turns) +
-                          " valgrind --tool=callgrind --branch-sim=yes --callgrind-out-file=/dev/null";
+    std::string command = "RTPOOL_COUNTED='" + subject_ + " " + work + "' RTPOOL_TURNS='" + turns +
+                          "' valgrind --tool=callgrind --branch-sim=yes --callgrind-out-file=/dev/null";
     for (const std::string& function : functions_) command += " '--toggle-collect=" + function + "'";
     command += " '" + std::string(self) + "' 2>&1";
     FILE* const pipe = ::popen(command.c_str(), "r");
@@ -67,6 +83,7 @@ class Callgrind {
     return ::pclose(pipe) == 0 ? collected : std::vector<double>{};
   }
 
+  std::string subject_;
   std::vector<std::string> functions_;
 };
 
@@ -74,17 +91,37 @@ class CallgrindTest : public testing::Test {
  protected:
   void SetUp() override {
     if (!k_comparable) GTEST_SKIP() << "the bounds are those of x86-64 and of a core that GCC optimised";
+    if (!k_knows_callgrind) GTEST_SKIP() << "built without valgrind/callgrind.h; on Debian and Ubuntu: apt-get install valgrind";
     if (std::system("valgrind --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no valgrind; on Debian and Ubuntu: apt-get install valgrind";
   }
 };
 
-// Before the tests: in a child of one of them it does the work and ends.
+// The turns of a child: the first are not counted.
+class Turns {
+ public:
+  Turns(unsigned long first, unsigned long more) noexcept : first_(first), more_(more) {}
+
+  template <class Turn>
+  void take(Turn turn) const {
+    for (unsigned long i = 0; i < first_; ++i) turn();
+    count_from_here();
+    for (unsigned long i = 0; i < more_; ++i) turn();
+  }
+
+ private:
+  unsigned long first_;
+  unsigned long more_;
+};
+
+// Before the tests: in a child of one of them, on that subject, it does the work and ends.
 template <class Act>
-bool act_as_child(Act act) {
+bool act_as_child(const std::string& subject, Act act) {
   const char* const work = std::getenv("RTPOOL_COUNTED");
   const char* const turns = std::getenv("RTPOOL_TURNS");
-  if (work == nullptr || turns == nullptr) return false;
-  act(std::string(work), std::strtoul(turns, nullptr, 10));
+  if (work == nullptr || turns == nullptr || std::string(work).rfind(subject + " ", 0) != 0) return false;
+  char* more = nullptr;
+  const unsigned long first = std::strtoul(turns, &more, 10);
+  act(std::string(work + subject.size() + 1), Turns(first, std::strtoul(more, nullptr, 10)));
   std::_Exit(0);
 }
 

@@ -11,8 +11,8 @@
 namespace rtpool::pool {
 namespace {
 
-// What a child under Callgrind does `count` times. A size may be followed by what is, or was, recorded.
-void count_work(const std::string& work, unsigned long count) {
+// What a child under Callgrind does in its turns. A size may be followed by what is, or was, recorded.
+void count_work(const std::string& work, const test::Turns& turns) {
   Options options;
   options.limit = std::size_t{1} << 30;
   options.prefault = false;
@@ -41,23 +41,24 @@ void count_work(const std::string& work, unsigned long count) {
       return state * 0x2545F4914F6CDD1DU;
     };
     void* alive[64] = {};
-    for (unsigned long i = 0; i < count; ++i) {
+    turns.take([&] {
       void*& slot = alive[random() >> 58];
       const std::uint64_t r = random();
       const std::size_t low = std::size_t{1} << (6 + ((r >> 58) * 17 >> 6));
       pool.release(slot);
       slot = pool.allocate(low + (r & (low - 1)));
-    }
+    });
   } else {
     const std::size_t size = std::strtoul(work.c_str(), nullptr, 10);
-    for (unsigned long i = 0; i < count; ++i) pool.release(pool.allocate(size));
+    turns.take([&] { pool.release(pool.allocate(size)); });
   }
 }
 
 class Instructions : public test::CallgrindTest {
  protected:
   static test::Counted count(const std::string& work, unsigned long first, unsigned long more) {
-    return test::Callgrind({"rtpool::pool::Pool::allocate(unsigned long)", "rtpool::pool::Pool::release(void*)"}).count(work, first, more);
+    const test::Callgrind callgrind("pool", {"rtpool::pool::Pool::allocate(unsigned long)", "rtpool::pool::Pool::release(void*)"});
+    return callgrind.count(work, first, more);
   }
 };
 
@@ -110,7 +111,7 @@ TEST_F(Instructions, OfARecordedPairAreFew) {
   }
 }
 
-const bool g_counted_child = test::act_as_child(count_work);
+const bool g_counted_child = test::act_as_child("pool", count_work);
 
 }  // namespace
 }  // namespace rtpool::pool

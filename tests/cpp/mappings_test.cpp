@@ -15,6 +15,8 @@
 #include <string>
 #include <thread>
 
+#include "base/sanitizers.hpp"
+
 namespace rtpool::os {
 namespace {
 
@@ -99,7 +101,7 @@ TEST_F(MappingsTest, StacksOfThisThreadAndOfAnotherOne) {
   third.join();
 }
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !defined(RTPOOL_SANITIZED)
 TEST_F(MappingsTest, LibcsHeapsAndMappedBlocks) {
   void* const small = std::calloc(1, 1000);
   Place place = now(small);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/sanitizers.hpp"
 #include "fake_memory.hpp"
 #include "pages/page_store.hpp"
 
@@ -52,7 +53,7 @@ TEST(MemoryMoveTest, BringsContentsAndLeavesZeros) {
 }
 
 TEST(MemoryMoveTest, WhatIsLockedStaysLocked) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";
 #endif
   os::Memory& memory = test::machine_memory();

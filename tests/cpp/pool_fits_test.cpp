@@ -105,7 +105,9 @@ TEST_F(PoolFitsTest, NobodySeesMoreThanTheLimit) {
     ASSERT_NE(large, nullptr);
     EXPECT_GT(most, 0U) << moves;
     EXPECT_LE(most, 64 * k_mib) << moves;
-    if (!discarded) EXPECT_EQ(least, before);  // what has moved is neither there twice nor gone
+    if (!discarded) {
+      EXPECT_EQ(least, before);  // what has moved is neither there twice nor gone
+    }
     pool.release(large);
     for (int i = 1; i < 15; i += 2) pool.release(blocks[i]);
   }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/sanitizers.hpp"
 #include "os/memory.hpp"
 
 namespace rtpool::os {
@@ -64,7 +65,7 @@ TEST(Scheduling, AffinityIsSetAndSetBack) {
 }
 
 TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";
 #endif
   constexpr std::size_t k_bytes = 16 * 4096;
@@ -94,7 +95,7 @@ TEST(Scheduling, UnlockingLeavesLockedWhatWasLockedBefore) {
 
 // Free memory that went back stays away; what is made of it later is locked then.
 TEST(Scheduling, WhatIsAbsentStaysSo) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizers' runtime makes mlock do nothing";
 #endif
   constexpr std::size_t k_part = 64 << 10;

@@ -10,16 +10,17 @@
 namespace rtpool::shared {
 namespace {
 
-void act(const std::string& work, unsigned long count) {
+void act(const std::string& work, const test::Turns& turns) {
   SharedPool* const pool = make_pool(16 << 20);
   const std::size_t size = std::strtoul(work.c_str(), nullptr, 10);
-  for (unsigned long i = 0; i < count; ++i) pool->release(pool->allocate(size));
+  turns.take([&] { pool->release(pool->allocate(size)); });
 }
 
 using SharedInstructions = test::CallgrindTest;
 
 TEST_F(SharedInstructions, OfAPairThatIsNotRecorded) {
-  const test::Callgrind callgrind({"rtpool::shared::SharedPool::allocate(unsigned long)", "rtpool::shared::SharedPool::release(void*)"});
+  const test::Callgrind callgrind("shared pool",
+                                  {"rtpool::shared::SharedPool::allocate(unsigned long)", "rtpool::shared::SharedPool::release(void*)"});
   struct Bound {
     const char* size;
     double instructions;
@@ -33,7 +34,7 @@ TEST_F(SharedInstructions, OfAPairThatIsNotRecorded) {
   }
 }
 
-const bool g_child = test::act_as_child(act);
+const bool g_child = test::act_as_child("shared pool", act);
 
 }  // namespace
 }  // namespace rtpool::shared

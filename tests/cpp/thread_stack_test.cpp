@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include "base/sanitizers.hpp"
+
 namespace rtpool::os {
 namespace {
 
@@ -52,7 +54,7 @@ Outcome on_a_stack_of(std::size_t bytes) {
 }
 
 TEST(ThreadStack, CallsThatGoDeepDoNotFault) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
 #endif
   const Outcome outcome = on_a_stack_of(4 << 20);

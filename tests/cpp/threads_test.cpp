@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/counter.hpp"
+#include "base/sanitizers.hpp"
 #include "fake_memory.hpp"
 #include "pages/page_desc.hpp"
 #include "pool/pool.hpp"

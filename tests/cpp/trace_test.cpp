@@ -9,7 +9,7 @@
 #include <thread>
 #include <unordered_map>
 
-#include "base/counter.hpp"
+#include "base/sanitizers.hpp"
 #include "pool_fixture.hpp"
 #include "recording.hpp"
 #include "trace/recorder.hpp"

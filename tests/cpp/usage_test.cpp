@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "base/sanitizers.hpp"
+
 namespace rtpool::os {
 namespace {
 
@@ -60,7 +62,7 @@ TEST(Usage, ReadCountsFaultsAndSwitchesOfThisThread) {
 }
 
 TEST(Usage, AWatchSeesEachFaultAndSwitch) {
-#if defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_THREAD_SANITIZER
   GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
 #endif
   const auto usage = make_usage();
@@ -91,7 +93,7 @@ TEST(Usage, AWatchSeesEachFaultAndSwitch) {
 }
 
 TEST(Usage, AnOverrunRingSaysSoOnceAndGoesOn) {
-#if defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_THREAD_SANITIZER
   GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
 #endif
   const auto usage = make_usage();
@@ -118,7 +120,7 @@ TEST(Usage, AnOverrunRingSaysSoOnceAndGoesOn) {
 }
 
 TEST(Usage, AFaultIsToldWithItsAddressAndInstruction) {
-#if defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_THREAD_SANITIZER
   GTEST_SKIP() << "the sanitizer's shadow memory faults as well";
 #endif
   const auto usage = make_usage();

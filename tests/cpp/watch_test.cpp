@@ -11,16 +11,9 @@
 #include <cstring>
 #include <string>
 
+#include "base/sanitizers.hpp"
 #include "large_pages.hpp"
 #include "pool/pool.hpp"
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define RTPOOL_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define RTPOOL_SANITIZED 1
-#endif
-#endif
 
 namespace rtpool::pool {
 namespace {

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/sanitizers.hpp"
+
 namespace rtpool::copy {
 namespace {
 
@@ -57,7 +59,7 @@ TEST(Workers, RunJobsOfManyThreadsAtOnce) {
 }
 
 // ThreadSanitizer does not allow threads to be started after a fork of a process with several.
-#if !defined(__SANITIZE_THREAD__)
+#ifndef RTPOOL_THREAD_SANITIZER
 TEST(Workers, StartAgainInAChild) {
   CountingJob before(8);
   run_job(before, 3);

@@ -33,6 +33,9 @@ BUILD = ROOT / "build" / "fuzz"
 CORE_TARGETS = ("pool", "pages", "shared")
 TARGETS = (*CORE_TARGETS, "plan")
 MOST_BYTES = {"pool": 1500, "pages": 1500, "shared": 1000, "plan": 65536}
+# Sanitizers and the core's own checks.
+OPTIONS = ["-Dbuildtype=debugoptimized", "-Db_ndebug=false", "-Dcheck_level=2", "-Db_lundef=false"]
+OPTIONS += ["-Db_sanitize=address,undefined", "-Dcpp_args=-fno-sanitize-recover=undefined"]
 MOST_KEPT = 150  # inputs of a target's corpus in the repository
 
 
@@ -40,19 +43,11 @@ def build() -> None:
     """Configure and build the targets; a compiler without libFuzzer is an error here."""
     environment = {**os.environ, "CC": os.environ.get("CC", "clang"), "CXX": os.environ.get("CXX", "clang++")}
     if not (BUILD / "build.ninja").exists():
-        setup = ["meson", "setup", str(BUILD), str(ROOT), "-Dpython=false", "-Dfuzz=true", *meson_options(clang=True)]
+        setup = ["meson", "setup", str(BUILD), str(ROOT), "-Dpython=false", "-Dfuzz=true", *OPTIONS]
         subprocess.run(setup, check=True, env=environment, stdout=subprocess.DEVNULL)
     subprocess.run(["ninja", "-C", str(BUILD)], check=True, env=environment, stdout=subprocess.DEVNULL)
     if b"libFuzzer" not in subprocess.run([target_path("pages"), "-help=1"], capture_output=True).stderr:
         raise SystemExit("no libFuzzer here; on Debian and Ubuntu: apt-get install clang libclang-rt-14-dev")
-
-
-def meson_options(*, clang: bool) -> list[str]:
-    """Options of a build of the targets: sanitizers and the core's own checks."""
-    options = ["-Dbuildtype=debugoptimized", "-Db_ndebug=false", "-Dcheck_level=2", "-Db_lundef=false"]
-    options.append("-Db_sanitize=address,undefined")
-    instrument = " -fsanitize=fuzzer-no-link" if clang else ""
-    return [*options, f"-Dcpp_args=-fno-sanitize-recover=undefined{instrument}"]
 
 
 def target_path(target: str) -> str:

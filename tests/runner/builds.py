@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 from runner.commands import ROOT, WORK, Runner
@@ -12,10 +13,13 @@ from runner.outcome import Failed, Skipped
 
 # Several sources at a time: most of what they take to compile is headers. The build for release takes each by itself,
 # so that each includes what it uses.
-TOGETHER = ["-Dunity=on", "-Dunity_size=6"]
+TOGETHER = ["-Dunity=on", "-Dunity_size=16"]
+SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Db_ndebug=false", "-Db_lundef=false", *TOGETHER]
+SANITIZED += ["-Dcore_tests=true"]
 # Line numbers only: full debug information doubles the time to build.
-SANITIZED = ["-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false", *TOGETHER]
-WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined"]
+WATCHED_ARGS = "-Dcpp_args=-g1 -fno-sanitize-recover=undefined"
+WATCHED = [*SANITIZED, "-Dcheck_level=3", "-Db_sanitize=address,undefined", "-Dfuzz=true", WATCHED_ARGS]
+RACES = [*SANITIZED, "-Dcheck_level=2", "-Db_sanitize=thread", "-Dcpp_args=-g1"]
 
 
 def find_googletest(runner: Runner) -> None:
@@ -74,8 +78,25 @@ def configure_core(runner: Runner) -> Path:
     return configure(runner, "core", options, python=True)
 
 
-def build(runner: Runner, folder: str, options: list[str], variables: dict[str, str] | None = None) -> Path:
-    """Configure and build a folder of its own, and give it."""
-    made = configure(runner, folder, options, variables)
-    runner.must("build", "ninja", "-C", str(made))
-    return made
+def races(runner: Runner) -> Path:
+    """Build the core's tests under ThreadSanitizer, and give the folder."""
+    find_googletest(runner)
+    build = configure(runner, "tsan", RACES)
+    runner.must("build", "ninja", "-C", str(build))
+    return build
+
+
+_watched_once = threading.Lock()
+
+
+def watched(runner: Runner) -> tuple[Path, bool]:
+    """Build the core's tests and the fuzz targets under AddressSanitizer and UndefinedBehaviorSanitizer: same objects.
+
+    Give the folder, and whether the targets are guided: by clang's libFuzzer. Where that is there, all is by clang.
+    """
+    find_googletest(runner)
+    guided = has_libfuzzer(runner)
+    with _watched_once:  # for two steps
+        build = configure(runner, "asan", WATCHED, {"CC": "clang", "CXX": "clang++"} if guided else None)
+        runner.must("build", "ninja", "-C", str(build))
+    return build, guided

@@ -39,9 +39,7 @@ def core(runner: Runner) -> Result:
 
 def asan(runner: Runner) -> Result:
     """Run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, with all its own checks."""
-    builds.find_googletest(runner)
-    # The fuzz targets are of the same objects where they are not guided.
-    build = builds.build(runner, "asan", [*builds.WATCHED, "-Dcore_tests=true", "-Dfuzz=true"])
+    build, _ = builds.watched(runner)
     variables = {
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -51,22 +49,12 @@ def asan(runner: Runner) -> Result:
 
 def tsan(runner: Runner) -> Result:
     """Run the core's tests under ThreadSanitizer."""
-    builds.find_googletest(runner)
-    options = [*builds.SANITIZED, "-Dcheck_level=2", "-Db_sanitize=thread", "-Dcore_tests=true"]
-    build = builds.build(runner, "tsan", options)
-    return _googletest(runner, build, variables={"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"})
+    return _googletest(runner, builds.races(runner), variables={"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"})
 
 
 def fuzz(runner: Runner) -> Result:
     """Fuzz each target for some seconds, or only replay the corpus where clang's libFuzzer is missing."""
-    guided = builds.has_libfuzzer(runner)
-    if guided:
-        arguments = "-Dcpp_args=-g1 -fno-sanitize-recover=undefined -fsanitize=fuzzer-no-link"
-        options = [*builds.WATCHED, "-Dfuzz=true", arguments]
-        build = builds.build(runner, "fuzz", options, {"CC": "clang", "CXX": "clang++"})
-    else:
-        builds.find_googletest(runner)
-        build = builds.build(runner, "asan", [*builds.WATCHED, "-Dcore_tests=true", "-Dfuzz=true"])
+    build, guided = builds.watched(runner)
     result = Result()
     variables = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
 

@@ -2,13 +2,14 @@
 // where threads hand them to each other, what they all do, what went wrong, what was done. Include after the standard library and delayed.hpp.
 #pragma once
 
+#include "base/sanitizers.hpp"
 #include "random.hpp"
 
 namespace rtpool::stress {
 
 // ThreadSanitizer knows no children of programs with threads, and AddressSanitizer's allocator may be locked in them for
 // good by a thread that is not there.
-#if defined(RTPOOL_THREAD_SANITIZER) || defined(__SANITIZE_ADDRESS__)
+#if defined(RTPOOL_THREAD_SANITIZER) || defined(RTPOOL_ADDRESS_SANITIZER)
 inline constexpr bool k_forks = false;
 #else
 inline constexpr bool k_forks = true;
