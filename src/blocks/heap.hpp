@@ -5,7 +5,7 @@
 // three lock-free lists that the owner drains when it misses: of parcels (small blocks, by threads that have a heap), slabs and runs.
 //
 // Decay: up to k_idle_kept bytes a heap keeps what was freed, so that a loop finds all of its sizes after one iteration.
-// Beyond, a clock hand moves on each miss; a bin from which nothing was allocated in a whole round, 64 misses, gives its runs
+// Beyond, a clock hand moves on every other miss; a bin from which nothing was allocated in a whole round, 128 misses, gives its runs
 // back to the page store, where they coalesce, and the kernel is asked for memory only where idle bins do not help. A loop
 // that has all of its sizes does not miss, so the hand stands still; a program whose sizes wander keeps what it uses.
 //
