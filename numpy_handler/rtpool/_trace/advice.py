@@ -96,7 +96,12 @@ def _unsteady(usage: Usage) -> str:
     if usage.least_size != usage.largest_size:
         return "its arrays are of different sizes"
     if usage.most_at_once > 1:
-        return f"{usage.most_at_once} of its arrays are alive at once"
+        reason = f"{usage.most_at_once} of its arrays are alive at once"
+        name = "" if usage.column is None else source_of(usage.file).name_of(usage.line, usage.column, usage.end_column)
+        # Whether anything looks at it meanwhile no event says.
+        return (
+            f"{reason}: {name} has the last one until the next is there" if name and usage.most_at_once == 2 else reason
+        )
     return ""
 
 

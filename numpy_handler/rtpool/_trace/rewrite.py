@@ -46,6 +46,7 @@ class Source:
         self._functions: dict[str, str] = {}  # what it calls NumPy's functions: their names in NumPy
         self._modules = {"np", "numpy"}
         self._found: dict[tuple[int, int, int | None], tuple[ast.expr, list[ast.expr]]] = {}
+        self._assigned: dict[ast.expr, str] = {}
         if tree is not None:
             self._note_imports(tree)
             self._note_expressions(tree)
@@ -53,6 +54,12 @@ class Source:
     def find(self, line: int, column: int, end_column: int | None) -> tuple[ast.expr, list[ast.expr]] | None:
         """The expression that stands there, and those around it from the innermost on."""
         return self._found.get((line, column, end_column))
+
+    def name_of(self, line: int, column: int, end_column: int | None) -> str:
+        """The name that gets the value of the expression there, or of one around it; empty if none does."""
+        node, around = self.find(line, column, end_column) or (None, [])
+        parts = [node, *around] if node is not None else []
+        return next((self._assigned[part] for part in parts if part in self._assigned), "")
 
     def operands(self, node: ast.expr) -> list[ast.expr] | None:
         """What an operation computes with, if `written` can write it; `None`: it cannot."""
@@ -126,6 +133,8 @@ class Source:
         while waiting:
             node, around = waiting.pop()
             inner: list[ast.expr] = []
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                self._assigned[node.value] = node.targets[0].id
             if isinstance(node, ast.expr):
                 self._found[node.lineno, node.col_offset, node.end_col_offset] = node, around
                 inner = [node, *around]

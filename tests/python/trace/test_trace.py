@@ -464,6 +464,17 @@ def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:
         assert any("alive at once" in entry.reason for entry in known if "* 3" in entry.usage.source)
 
 
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+def test_advice_names_what_keeps_the_last_array(pool: rtpool.Pool) -> None:
+    base = np.ones(50_000)
+    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
+        for number in recording.iterations(range(10)):
+            image = base * number + 1.0
+            assert image[0] == number + 1
+    found = [entry.reason for entry in recording.trace.advice() if "number" in entry.expression]
+    assert found == ["2 of its arrays are alive at once: image has the last one until the next is there"]
+
+
 def test_whose_memory_an_event_is_about_goes_by_the_time() -> None:
     chance = random.Random(11)
     pools = []
