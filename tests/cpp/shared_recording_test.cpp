@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/sanitizers.hpp"
 #include "os/libc_malloc.hpp"
 #include "os/process_sample.hpp"
 #include "recording.hpp"
@@ -173,7 +174,7 @@ class SharedRecordingInSection : public SharedRecording, public testing::WithPar
 };
 
 TEST_P(SharedRecordingInSection, AFirstUseOfAPoolFaultsNowhere) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizer's own memory comes by page faults";
 #endif
   blocks_.reserve(1000);
@@ -213,7 +214,7 @@ INSTANTIATE_TEST_SUITE_P(Orders, SharedRecordingInSection,
 
 // Of a large pool only what may soon be used: an eighth of it, which origins of small blocks take, is not held.
 TEST_F(SharedRecording, ASectionHoldsLittleForAPoolThatItDoesNotUse) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RTPOOL_SANITIZED
   GTEST_SKIP() << "the sanitizer's own memory is resident, too";
 #endif
   SharedPool* const pool = make(512 << 20);

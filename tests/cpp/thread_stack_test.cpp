@@ -65,7 +65,9 @@ TEST(ThreadStack, CallsThatGoDeepDoNotFault) {
 TEST(ThreadStack, ASmallStackIsNotOverrun) {
   const Outcome outcome = on_a_stack_of(256 << 10);
   EXPECT_GT(outcome.touched, 0U);
+#ifndef RTPOOL_THREAD_SANITIZER  // whose runtime makes stacks as large as its own thread-local memory needs
   EXPECT_LE(outcome.stack, 272U << 10);
+#endif
   EXPECT_LE(outcome.touched, outcome.stack / 4 * 3);
 }
 
