@@ -172,12 +172,12 @@ with rtpool.realtime(0.05, pool=pool, warmup=8, iterations=12) as rt:
         held = now.object_bytes + now.object_kept_bytes
         del made
 after = pool.stats()
-print(most, held, after.object_bytes + after.object_kept_bytes, rt.report.misses)
+print(most, held, after.object_bytes + after.object_kept_bytes, rt.report.misses, rt.report.objects.size)
 pool.check()
 """
     )
-    most, during, after, misses = map(int, done.stdout.split())
-    assert misses == 0 and during == after <= most + (3 << 20), done.stdout
+    most, during, after, misses, size = map(int, done.stdout.split())
+    assert misses == 0 and during == after <= most + 3 * size, done.stdout
 
 
 @served
