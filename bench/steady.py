@@ -27,6 +27,7 @@ import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from typing import Any
 import contestants
 from steady_loops import LOOPS, NEEDS
 
+from rtpool._pool.objects import KEEP_VALUE, KEEP_VARIABLE
 from rtpool._replay import watch as watching
 from rtpool.cli import _machine
 
@@ -57,7 +59,8 @@ def environments() -> dict[str, dict[str, str] | str]:
         "python": {},
         "tcmalloc": tcmalloc.missing or tcmalloc.environment,
         "tuned": {"PYTHONMALLOC": "malloc", **known["tuned"].environment},
-        "rtpool": {},
+        # As `python -m rtpool run` starts a free-threaded Python.
+        "rtpool": {KEEP_VARIABLE: KEEP_VALUE} if sysconfig.get_config_var("Py_GIL_DISABLED") else {},
     }
 
 

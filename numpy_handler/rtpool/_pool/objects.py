@@ -37,11 +37,9 @@ def kept_by_python() -> bool:
 def _explain_free_threaded() -> str:
     if kept_by_python():
         return f"free-threaded Python keeps the memory of its objects by itself ({KEEP_VARIABLE}={KEEP_VALUE})"
-    return (
-        "free-threaded Python lets nobody serve the memory of its objects and gives it back after 10 ms; a section with"
-        " a warm-up or a plan keeps room in its thread for some of each size up to 128 KiB, for all else start it with"
-        f" {KEEP_VARIABLE}={KEEP_VALUE}, as `python -m rtpool run` does"
-    )
+    # One line of a report: at most 140 characters with what stands before it.
+    start = f"start it with {KEEP_VARIABLE}={KEEP_VALUE}"
+    return f"free-threaded: room in sections for objects up to 128 KiB; for all {start}"
 
 
 class ObjectArenas(NamedTuple):
