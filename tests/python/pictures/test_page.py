@@ -225,13 +225,14 @@ def test_any_events_make_a_page_and_exports(tmp_path_factory: pytest.TempPathFac
     """Sizes, times and addresses as a hostile file may have them: a page, or a `TraceError`, and nothing else."""
     step = st.integers(0, 1 << data.draw(st.sampled_from([3, 20, 39])))
     size = st.integers(0, data.draw(st.sampled_from([100, 1 << 30, (1 << 62) - 1])))
+    event = st.tuples(step, st.integers(0, 255), st.integers(0, 6), st.integers(0, 8), size)
     threads = []
     for _ in range(data.draw(st.integers(0, 3))):
         time, events = data.draw(st.integers(0, 1 << 40)), []
-        for _ in range(data.draw(st.integers(0, 40))):
-            time += data.draw(step)
-            kind = data.draw(st.integers(0, 255)) & ~format.SAME_SIZE
-            events.append((time, kind, data.draw(st.integers(0, 6)), data.draw(st.integers(0, 8)), data.draw(size)))
+        many = data.draw(st.integers(0, 40))
+        for later, kind, place, address, large in data.draw(st.lists(event, min_size=many, max_size=many)):
+            time += later
+            events.append((time, kind & ~format.SAME_SIZE, place, address, large))
         threads.append(events)
     words = st.text(max_size=20) | st.sampled_from(HOSTILE)
     places = [(data.draw(words), data.draw(words), data.draw(st.integers(0, 1 << 31)), 0, 3) for _ in range(3)]
