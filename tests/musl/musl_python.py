@@ -2,8 +2,8 @@
 
     python tests/musl/musl_python.py [--zig PATH]
 
-It takes some minutes on two cores. Needs apt-get, make, musl (`apt-get install musl`: the loader) and zig (`pip
-install ziglang`). It has zlib and ctypes (libffi), each built for musl as well, and neither OpenSSL nor pip.
+It takes some minutes on two cores. Needs apt-get, make, autoconf, automake, libltdl-dev, musl (`apt-get install musl`: the
+loader) and zig (`pip install ziglang`). It has zlib and ctypes (libffi), each built for musl as well, and neither OpenSSL nor pip.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def build(zig: str) -> Path:
     must("./configure", f"--prefix={depends}", "--static", cwd=zlib, env=env)
     must("make", jobs, "install", cwd=zlib, env=env)
     ffi = fetch("libffi", WORK)
+    if not (ffi / "Makefile.in").exists():
+        must("autoreconf", "-fi", cwd=ffi, env=env)
     must("./configure", f"--prefix={depends}", "--disable-shared", "--with-pic", "--disable-docs", cwd=ffi, env=env)
     must("make", jobs, "install", cwd=ffi, env=env)
     python = fetch(f"python{VERSION}", WORK)
