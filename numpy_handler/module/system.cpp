@@ -60,14 +60,6 @@ PyObject* tune_malloc(PyObject*, PyObject*) {
   return PyBool_FromLong(tuned);
 }
 
-// watch_malloc(idle): nanoseconds; what libc keeps goes back also where no pool is used, see pool/scavenger.hpp
-PyObject* watch_malloc(PyObject*, PyObject* arg) {
-  const long long idle = PyLong_AsLongLong(arg);
-  if (idle == -1 && PyErr_Occurred()) return nullptr;
-  pool::scavenger_watches_libc(idle > 0 ? idle : 0);
-  Py_RETURN_NONE;
-}
-
 // touch_malloc(size), see os/libc_malloc.hpp
 PyObject* touch_malloc(PyObject*, PyObject* arg) {
   const std::size_t bytes = PyLong_AsSize_t(arg);
@@ -144,7 +136,6 @@ PyMethodDef functions[] = {
     {"larger_huge_setting", larger_huge_setting, METH_NOARGS, nullptr},
     {"free_huge_pages", free_huge_pages, METH_O, nullptr},
     {"tune_malloc", tune_malloc, METH_NOARGS, nullptr},
-    {"watch_malloc", watch_malloc, METH_O, nullptr},
     {"touch_malloc", touch_malloc, METH_O, nullptr},
     {"touch_stack", touch_stack, METH_O, nullptr},
     {"rehearse_threads", rehearse_threads, METH_VARARGS, nullptr},

@@ -8,7 +8,6 @@
 #include "os/memory_pressure.hpp"
 #include "os/priority_lock.hpp"
 #include "os/process_sample.hpp"
-#include "os/work_alarm.hpp"
 #include "pool/pool_impl.hpp"
 #include "pool/registry.hpp"
 
@@ -23,13 +22,10 @@ constexpr Nanoseconds k_longest_look = 10 * k_second;
 constexpr Nanoseconds k_shortest_look = k_second / 100;
 constexpr Nanoseconds k_libc_idle = 10 * k_second;
 constexpr int k_quiet_part = 50;  // of one processor's time
-constexpr Nanoseconds k_work = k_second / 20;  // of processor time: worth a look at libc's heap
 
 constinit std::atomic<std::uint32_t> g_word{0};  // counts what the thread has to look at
 constinit std::atomic<bool> g_forking{false};
 constinit std::atomic<bool> g_trims_libc{false};
-constinit std::atomic<Nanoseconds> g_libc_alone{0};  // idle time where no pool is used; 0: libc's heap is left alone then
-constinit os::WorkAlarm g_alarm;
 constinit os::PriorityLock g_start_lock;  // of the thread, and of waking it: nobody is in the middle of that at a fork
 constinit os::HelperThread g_thread;
 constinit os::MemoryPressure* g_pressure = nullptr;  // set while there is no thread
@@ -46,13 +42,6 @@ struct LibcWatch {
 };
 constinit LibcWatch g_libc;
 constinit os::PriorityLock g_libc_lock;  // held while libc's heap is trimmed
-
-// Its thread is running. A sleeper is looked for once the word has changed: os/work_alarm.hpp.
-void wake_thread() noexcept {
-  g_word.fetch_add(1, std::memory_order_seq_cst);
-  pressure().wake(g_word);
-  g_alarm.wake();
-}
 
 Nanoseconds least(Nanoseconds a, Nanoseconds b) noexcept { return a == os::k_for_ever || (b != os::k_for_ever && b < a) ? b : a; }
 
@@ -82,8 +71,6 @@ struct Rounds {
   bool pressed = false;     // there was at the last look
   bool triggered = false;   // the trigger is set
   bool no_trigger = false;  // it was refused
-  bool in_section = false;  // a pool was frozen at the last look
-  bool no_alarm = false;    // it was refused
 };
 
 // How far apart the looks at a pool are.
@@ -128,26 +115,11 @@ Nanoseconds look_round(Rounds* rounds) noexcept {
     if (scavenger_called_off()) return 0;
   }
   rounds->told = false;
-  rounds->in_section = in_section;
   if (!wants_trigger) {
     if (rounds->triggered) pressure().unwatch();
     rounds->triggered = rounds->no_trigger = false;
   }
   return least(next, look_at_libc(os::clock().now(), in_section));
-}
-
-// While all pools rest, or there is none, libc's heap may be in use all the same.
-void rest(Rounds* rounds, std::uint32_t seen) noexcept {
-  const Nanoseconds alone = g_libc_alone.load(std::memory_order_relaxed);
-  if (alone == 0 || g_libc.worked || rounds->in_section || rounds->no_alarm) {
-    rounds->told = pressure().sleep_while(g_word, seen, os::k_for_ever);
-    return;
-  }
-  const os::WorkAlarm::Ended ended = g_alarm.sleep_while(g_word, seen, k_work);
-  rounds->no_alarm = ended == os::WorkAlarm::Ended::refused;
-  if (ended != os::WorkAlarm::Ended::worked) return;
-  g_libc.worked = true;
-  g_libc.idle = least(g_libc.idle, alone);
 }
 
 void run(void*) noexcept {
@@ -158,11 +130,7 @@ void run(void*) noexcept {
     const std::uint32_t seen = g_word.load(std::memory_order_acquire);
     const Nanoseconds most = look_round(&rounds);
     if (scavenger_called_off()) break;
-    if (most == os::k_for_ever) {
-      rest(&rounds, seen);
-    } else {
-      rounds.told = most != 0 && pressure().sleep_while(g_word, seen, most);
-    }
+    rounds.told = most != 0 && pressure().sleep_while(g_word, seen, most);
   }
   pressure().unwatch();
 }
@@ -171,13 +139,14 @@ void run(void*) noexcept {
 
 void scavenger_wake() noexcept {
   const std::lock_guard guard(g_start_lock);
-  if (g_thread.running()) return wake_thread();
+  g_word.fetch_add(1, std::memory_order_release);
+  if (g_thread.running()) return pressure().wake(g_word);
   // Where no thread can be had the next use of a pool tries again.
   if (!scavenger_called_off()) (void)g_thread.start("rtpool-idle", run, nullptr);
 }
 
 void scavenger_resume() noexcept {
-  bool any = g_libc_alone.load(std::memory_order_relaxed) != 0;
+  bool any = false;
   registry_each([](PoolImpl& pool, void* found) noexcept { *static_cast<bool*>(found) |= pool.resume_watch(); }, &any);
   if (any) scavenger_wake();
 }
@@ -190,22 +159,19 @@ void scavenger_frozen() noexcept {
 void scavenger_thawed() noexcept {
   const std::lock_guard guard(g_start_lock);
   if (!g_trims_libc.load(std::memory_order_relaxed) || !g_thread.running()) return;
-  wake_thread();
+  g_word.fetch_add(1, std::memory_order_release);
+  pressure().wake(g_word);
 }
 
 void scavenger_trims_libc() noexcept { g_trims_libc.store(true, std::memory_order_relaxed); }
-
-void scavenger_watches_libc(Nanoseconds idle) noexcept {
-  g_libc_alone.store(idle, std::memory_order_relaxed);
-  if (idle != 0) scavenger_wake();
-}
 
 bool scavenger_called_off() noexcept { return g_forking.load(std::memory_order_acquire); }
 
 void scavenger_before_fork() noexcept {
   g_start_lock.lock();
   g_forking.store(true, std::memory_order_release);
-  if (g_thread.running()) wake_thread();
+  g_word.fetch_add(1, std::memory_order_release);
+  if (g_thread.running()) pressure().wake(g_word);
   g_thread.join();
 }
 

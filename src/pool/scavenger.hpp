@@ -24,13 +24,10 @@
 // neither the child misses it nor the parent counts as multi-threaded for it; afterwards the next use of a pool makes it anew, or
 // `scavenger_resume`. libc's heap, where it is tuned to keep its memory (os/libc_malloc.hpp), is trimmed by the same thread when
 // the process has been quiet for the shortest idle time of the pools it used, 10 s at most: nobody can see what of that heap is in use
-// by a loop. Where an activated program may use that heap and no pool, the thread sleeps until the process has worked for 50 ms
-// (os/work_alarm.hpp), so that one that waits is not woken for it.
+// by a loop.
 //
 // Thread rule: any thread, none of the pools' locks held. Cost: `scavenger_wake` a kernel call, or the making of a thread.
 #pragma once
-
-#include "os/clock.hpp"
 
 namespace rtpool::os {
 class MemoryPressure;
@@ -52,8 +49,6 @@ void scavenger_frozen() noexcept;
 void scavenger_thawed() noexcept;
 // libc's heap is to be trimmed when the process is quiet.
 void scavenger_trims_libc() noexcept;
-// The same without any pool in use, `idle` after the last work; 0: not.
-void scavenger_watches_libc(os::Nanoseconds idle) noexcept;
 // For tests: in place of the kernel's, nullptr for that again. Between scavenger_before_fork and scavenger_after_fork.
 void scavenger_listen_to(os::MemoryPressure* pressure) noexcept;
 

@@ -26,8 +26,7 @@ def activate(
     malloc : {"keep", "tune"}
         ``"tune"`` also sets libc's own malloc to keep its memory, for what bypasses every handler: scratch of sorts
         and iterators, LAPACK's work arrays, pandas' hash tables. It then never gives memory back to the kernel
-        by itself (``M_TRIM_THRESHOLD``; what is free goes back when the process has been quiet for the pool's `idle`),
-        takes blocks of every size from its heaps (``M_MMAP_MAX``) and grows these in large
+        (``M_TRIM_THRESHOLD``), takes blocks of every size from its heaps (``M_MMAP_MAX``) and grows these in large
         steps (``M_TOP_PAD``). This changes nothing but speed and resident size. It lasts until the process ends, also
         after `deactivate`: libc does not tell what the settings were. Not covered: blocks above 64 MiB that other
         threads than the main one take from libc, and memory that libraries map by themselves.
@@ -77,10 +76,7 @@ def activate(
         import warnings
 
         warnings.warn(f"objects='pool' changes nothing here: {reason}", RuntimeWarning, stacklevel=2)
-    if tune and _core.tune_malloc():
-        if isinstance(active, Pool):
-            _core.watch_malloc(active._options()[-1])
-    elif tune:
+    if tune and not _core.tune_malloc():
         import warnings
 
         text = "malloc='tune' changes nothing here: this libc's malloc takes no such settings"

@@ -139,62 +139,6 @@ def test_an_activated_program_gives_back_and_rests(run_python) -> None:
     assert done.stdout.strip() == "rests"
 
 
-def test_libcs_heap_goes_back_where_no_pool_is_used(run_python) -> None:
-    """Each time the program has worked and rests; meanwhile nothing runs."""
-    done = run_python(
-        """
-        import os, time
-        import numpy
-        import rtpool
-        rtpool.activate(malloc="tune")
-        def held():
-            with open("/proc/self/statm") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-        def switches():
-            count = {}
-            for task in os.listdir("/proc/self/task"):
-                if int(task) != os.getpid():
-                    with open(f"/proc/self/task/{task}/status") as status:
-                        count[task] = sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
-            return count
-        before = held()
-        end = time.monotonic() + 100
-        for _ in range(2):
-            blocks = [bytearray(b"x") * 100_000 for _ in range(1500)]
-            del blocks
-            assert held() > before + 120, held() - before
-            while held() > before + 20 and time.monotonic() < end:
-                time.sleep(0.05)
-            assert held() <= before + 20, held() - before
-            seen, now = {}, switches()
-            while seen != now and time.monotonic() < end:
-                seen = now
-                time.sleep(3)  # longer than between two looks
-                now = switches()
-            print(len(now), seen == now)
-        assert rtpool.active_pool().stats().capacity_bytes < 4 << 20, "a pool was used"
-        """,
-        RTPOOL_IDLE="500 ms",
-        OPENBLAS_NUM_THREADS="1",
-    )
-    assert done.stdout.split("\n")[:2] == ["1 True"] * 2, done.stdout
-
-
-def test_libcs_heap_stays_where_idle_memory_does(run_python) -> None:
-    """`RTPOOL_IDLE=none` is for libc's heap as well."""
-    run_python(
-        """
-        import os
-        import numpy
-        import rtpool
-        rtpool.activate(malloc="tune")
-        assert len(os.listdir("/proc/self/task")) == 1
-        """,
-        RTPOOL_IDLE="none",
-        OPENBLAS_NUM_THREADS="1",
-    )
-
-
 def test_each_threads_own_pool_gives_back_while_its_thread_waits() -> None:
     pools: list[Pool] = []
     over = threading.Event()
