@@ -2,8 +2,9 @@
 
     python tests/musl/musl_python.py [--zig PATH]
 
-It takes some minutes on two cores. Needs apt-get, make, autoconf, automake, libltdl-dev, musl (`apt-get install musl`: the
-loader) and zig (`pip install ziglang`). It has zlib and ctypes (libffi), each built for musl as well, and neither OpenSSL nor pip.
+It takes some minutes on two cores. Needs apt-get, make, autoconf, automake, libltdl-dev, musl (`apt-get install musl`:
+the loader) and zig (`pip install ziglang`). It has zlib and ctypes (libffi), each built for musl as well, and neither
+OpenSSL nor pip.
 """
 
 from __future__ import annotations

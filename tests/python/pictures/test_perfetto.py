@@ -85,7 +85,7 @@ def test_counters_slices_and_heaps(recorded: rtpool.Trace, tmp_path: Path) -> No
     functions = {name.iid: name.str.decode() for name in interned.function_names}
     stacks = {stack.iid: [functions[f] for f in stack.frame_ids] for stack in interned.callstacks}
     assert all(sample.callstack_id in stacks for heap in heaps for sample in heap.process_dumps[0].samples)
-    assert any("recorded" in stack[-1] for stack in stacks.values())
+    assert any("recorded" in stack[-2] and stack[-1].endswith("np.zeros(700)") for stack in stacks.values())
 
 
 @pytest.mark.parametrize("data", [trace_file(), trace_file([loop(5, 3)])], ids=["nothing", "no names"])

@@ -139,6 +139,7 @@ def test_an_idle_maker_that_is_killed_loses_nothing(context: Any) -> None:
     makers[1].kill()
     assert ended(makers[1]) == -signal.SIGKILL
     del arrays, fill
+    work.expect_nothing_alive(pool)  # a maker lets go of what it has sent once it runs again
     with rtpool.handler(pool):
         np.empty(8 << 20, np.uint8)
     makers[2].kill()
