@@ -2,7 +2,7 @@
 //
 // Small blocks: a magazine (LIFO of blocks at hand) a class, filled from and spilled to the heap's slabs. Large blocks: a
 // bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
-// three lock-free lists that the owner drains when it misses: of parcels (small blocks, by threads that have a heap), slabs and runs.
+// two lock-free lists that the owner drains when it misses.
 //
 // Decay: up to k_idle_kept bytes a heap keeps what was freed, so that a loop finds all of its sizes after one iteration.
 // Beyond, a clock hand moves on every other miss; a bin from which nothing was allocated in a whole round, 128 misses, gives its runs
@@ -20,7 +20,7 @@
 // comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
 //
 // Departing: what goes to the store goes there with the next run that is wanted of it, in one turn of its lock. Until then it waits,
-// eight runs and a sixteenth of what the heap owns at most; before the pool grows whoever needs memory takes it (`hand_over`).
+// eight runs and a sixteenth of what the heap owns at most; before the pool grows whoever needs memory takes it (`give_departing`).
 //
 //   HP-1  every block in a magazine is not live, not in its slab's `free`, and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
@@ -41,7 +41,6 @@
 #include "base/bits.hpp"
 #include "base/counter.hpp"
 #include "blocks/heap_lock.hpp"
-#include "blocks/parcel.hpp"
 #include "blocks/size_class.hpp"
 #include "blocks/slab.hpp"
 #include "pages/page_store.hpp"
@@ -88,7 +87,6 @@ inline constexpr unsigned k_bins = k_bin_sets * k_bin_ways;  // way w of set s i
 inline constexpr std::uint16_t k_no_bin = k_bins;  // one that is always empty: its runs go to the page store when they are freed
 
 // Bounds of the slow paths, in blocks, runs or sets.
-inline constexpr unsigned k_open_parcels = 4;  // owners to which a heap has blocks on the way at once
 inline constexpr unsigned k_drain_blocks = 64;
 inline constexpr unsigned k_drain_rounds = 16;  // before a small size that is still missing takes new memory
 inline constexpr unsigned k_decay_bins = 8;
@@ -175,16 +173,6 @@ class alignas(64) Heap {
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
   bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
   bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
-  // The same for a small block, called inside a heap of the freeing thread's own. The block goes to its owner with others: when there
-  // are as many as a parcel holds, or when somebody needs it (`send_outgoing`).
-  bool free_later(Heap& owner, Slab& slab, unsigned unit, std::size_t* requested) noexcept;
-  void send_outgoing() noexcept;
-  // Everything that waits for more of its kind on its way to others. And whether there is any; any thread.
-  void hand_over() noexcept {
-    send_outgoing();
-    give_departing();
-  }
-  bool has_on_the_way() const noexcept { return (outgoing_.get() | departing_count_.get()) != 0; }
   // Called by the freeing thread inside its own heap: it has freed a block of another's.
   void count_given(std::size_t granted, std::size_t requested) noexcept {
     stats.given_bytes.add(granted);
@@ -195,8 +183,8 @@ class alignas(64) Heap {
   // 63 small ones more); true if any. O(most).
   bool drain(unsigned most) noexcept { return has_remote() && drain_some(most); }
   bool has_remote() const noexcept {
-    return drain_parcels_ != nullptr || drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
-           remote_parcels_.load(std::memory_order_relaxed) != nullptr || remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
+    return drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
+           remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
            remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
   }
 
@@ -210,6 +198,8 @@ class alignas(64) Heap {
     departing_ = pages::k_no_page;
     return runs;
   }
+  // Whether there are any; any thread.
+  bool has_departing() const noexcept { return departing_count_.get() != 0; }
   void give_departing() noexcept {
     if (departing_ != pages::k_no_page) store_->give_all(take_departing(), store_->epoch());
   }
@@ -306,10 +296,7 @@ class alignas(64) Heap {
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab, pages::Epoch used) noexcept;
   bool drain_some(unsigned most) noexcept;
-  static bool end_life(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
-  void send(Parcel** open) noexcept;
-  unsigned take_back(Slab& slab, std::uint64_t blocks) noexcept;
-  unsigned drain_parcel(Parcel& parcel) noexcept;
+  unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
   void begin_move() noexcept {
     moves_.add(1);
@@ -373,11 +360,7 @@ class alignas(64) Heap {
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed
   Slab* drain_slabs_ = nullptr;
-  Parcel* drain_parcels_ = nullptr;
-  base::Counter outgoing_;  // blocks in `open_parcels_`
-  Parcel* open_parcels_[k_open_parcels] = {};
-  alignas(64) std::atomic<Parcel*> remote_parcels_{nullptr};
-  std::atomic<Slab*> remote_slabs_{nullptr};
+  alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
   std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
   static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];

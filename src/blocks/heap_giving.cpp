@@ -70,7 +70,6 @@ bool Heap::give_idle() noexcept {
 }
 
 void Heap::give_unused() noexcept {
-  send_outgoing();
   for (unsigned round = 0; round < k_drain_rounds && drain(k_drain_blocks); ++round) {
   }
   for (unsigned bin = 0; bin < k_bins; ++bin) {
@@ -193,12 +192,7 @@ bool Heap::age(pages::Epoch now, pages::Epoch before, Aging* at) noexcept {
   unsigned looks = k_age_looks;
   unsigned gives = k_age_gives;
   const AgeStep step{now, before, &looks, &gives};
-  if (outgoing_.get() != 0) {
-    send_outgoing();
-    at->left = true;  // their heap may have been looked at before
-  }
-  if (at->drains < k_most_drains && has_remote()) {
-    drain(k_age_drains);
+  if (at->drains < k_most_drains && drain(k_age_drains)) {
     ++at->drains;
     return at->left = true;
   }
@@ -227,7 +221,6 @@ void Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noe
 }
 
 void Heap::flush() noexcept {
-  send_outgoing();
   while (drain(k_drain_blocks)) {
   }
   for (unsigned cls = 1; cls < k_classes; ++cls) spill(cls, ~0U);

@@ -1,9 +1,7 @@
 // Blocks that other threads freed: on their way, and taken back.
 #include <bit>
-#include <new>
 
 #include "base/bits.hpp"
-#include "base/check.hpp"
 #include "blocks/heap_hit.hpp"
 
 namespace rtpool::blocks {
@@ -13,19 +11,14 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
-// Of two threads that free a block at the same time one succeeds.
-bool Heap::end_life(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
+bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
+  // Of two threads that free a block at the same time one succeeds.
   State& state = slab.states()[unit];
   std::uint16_t was = state.load(std::memory_order_relaxed);
   do {
     if ((was & k_live) == 0) return false;
   } while (!state.compare_exchange_weak(was, k_free, std::memory_order_relaxed));
   *requested = was & k_small_size_mask;
-  return true;
-}
-
-bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
-  if (!end_life(slab, unit, requested)) return false;
   if (slab.remote.fetch_or(slab.bit_of(unit), std::memory_order_acq_rel) != 0) return true;
   // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
   Slab* first = remote_slabs_.load(std::memory_order_relaxed);
@@ -33,42 +26,6 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexce
     slab.next_remote = first;
   } while (!remote_slabs_.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
   return true;
-}
-
-bool Heap::free_later(Heap& owner, Slab& slab, unsigned unit, std::size_t* requested) noexcept {
-  if (store_->prompt()) return owner.free_remote(slab, unit, requested);
-  Parcel*& open = open_parcels_[owner.index_ % k_open_parcels];
-  if (open != nullptr && open->owner != &owner) send(&open);
-  if (open == nullptr) {
-    void* const record = store_->try_take_record(sizeof(Parcel));
-    if (record == nullptr) return owner.free_remote(slab, unit, requested);
-    open = new (record) Parcel;
-    open->owner = &owner;
-    open->count = 0;
-  }
-  if (!end_life(slab, unit, requested)) return false;
-  open->blocks[open->count] = {&slab, unit};
-  outgoing_.add(1);
-  if (++open->count == Parcel::k_most) send(&open);
-  return true;
-}
-
-void Heap::send(Parcel** open) noexcept {
-  Parcel& parcel = **open;
-  *open = nullptr;
-  outgoing_.sub(parcel.count);
-  std::atomic<Parcel*>& list = parcel.owner->remote_parcels_;
-  Parcel* first = list.load(std::memory_order_relaxed);
-  do {
-    parcel.next = first;
-  } while (!list.compare_exchange_weak(first, &parcel, std::memory_order_release, std::memory_order_relaxed));
-}
-
-void Heap::send_outgoing() noexcept {
-  if (outgoing_.get() == 0) return;
-  for (Parcel*& open : open_parcels_) {
-    if (open != nullptr) send(&open);
-  }
 }
 
 bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
@@ -84,7 +41,8 @@ bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {
   return true;
 }
 
-unsigned Heap::take_back(Slab& slab, std::uint64_t blocks) noexcept {
+unsigned Heap::drain_slab(Slab& slab) noexcept {
+  const std::uint64_t blocks = slab.remote.exchange(0, std::memory_order_acq_rel);
   const auto count = static_cast<unsigned>(std::popcount(blocks));
   const std::size_t granted = count * class_bytes(slab.size_class);
   put_back(slab, blocks);
@@ -92,18 +50,6 @@ unsigned Heap::take_back(Slab& slab, std::uint64_t blocks) noexcept {
   headroom_count_.add(count);
   stats.drained_bytes.add(granted);
   stats.drained_count.add(count);
-  return count;
-}
-
-unsigned Heap::drain_parcel(Parcel& parcel) noexcept {
-  for (unsigned i = 0; i < parcel.count;) {
-    Slab& slab = *parcel.blocks[i].slab;
-    std::uint64_t blocks = 0;
-    for (; i < parcel.count && parcel.blocks[i].slab == &slab; ++i) blocks |= slab.bit_of(static_cast<unsigned>(parcel.blocks[i].unit));
-    take_back(slab, blocks);
-  }
-  const unsigned count = parcel.count;
-  store_->give_record(&parcel, sizeof(Parcel));
   return count;
 }
 
@@ -118,15 +64,6 @@ void Heap::drain_run(PageIndex first) noexcept {
 
 bool Heap::drain_some(unsigned most) noexcept {
   unsigned drained = 0;
-  if (drain_parcels_ == nullptr && remote_parcels_.load(std::memory_order_relaxed) != nullptr) {
-    drain_parcels_ = remote_parcels_.exchange(nullptr, std::memory_order_acquire);
-  }
-  while (drain_parcels_ != nullptr && drained < most) {
-    Parcel& parcel = *drain_parcels_;
-    drain_parcels_ = parcel.next;
-    if (drain_parcels_ != nullptr) base::prefetch_to_write(drain_parcels_);
-    drained += drain_parcel(parcel);
-  }
   if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
     drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);
   }
@@ -134,7 +71,7 @@ bool Heap::drain_some(unsigned most) noexcept {
     Slab& slab = *drain_slabs_;
     drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
     if (drain_slabs_ != nullptr) base::prefetch_to_write(drain_slabs_);  // other processors have all of these lines
-    drained += take_back(slab, slab.remote.exchange(0, std::memory_order_acq_rel));
+    drained += drain_slab(slab);
   }
   if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
     drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);

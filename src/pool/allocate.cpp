@@ -156,7 +156,6 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
   if (heap == nullptr) return {};
   Request request{size, may_grow_for(size, zeroed)};
   heap->lock.enter();
-  heap->send_outgoing();
   const std::uint64_t misses = heap->stats.misses.get();
   Served served = serve(*heap, &request);
   if (served.block == nullptr && !request.may_grow) {
@@ -173,7 +172,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     served = serve(*heap, &request);
     leave();
   };
-  if (request.others == Others::unused_wanted || request.others == Others::waiting_wanted) {
+  if (request.others == Others::unused_wanted || request.others == Others::departing_wanted) {
     ask_others(*heap, request.others == Others::unused_wanted);
     request.others = Others::asked;
     once_more();
@@ -216,7 +215,7 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexc
   return {most, heap.give_idle(), peak};
 }
 
-// What other heaps hold and do not use, or only what is on its way from them: before the pool grows. Where a heap's owner is
+// What other heaps hold and do not use, or only what departs from them: before the pool grows. Where a heap's owner is
 // just in a slow path this waits for it, with no lock in its hand: an owner in the kernel is one whose growth this one's has to wait
 // for in any case. Of many heaps some are asked, others the next time.
 void PoolImpl::ask_others(const Heap& own, bool unused) noexcept {
@@ -228,27 +227,27 @@ void PoolImpl::ask_others(const Heap& own, bool unused) noexcept {
   const std::uint32_t first = asked == count ? 0 : next_asked_.fetch_add(asked, std::memory_order_relaxed);
   for (std::uint32_t i = 0; i < asked; ++i) {
     Heap& heap = *heaps_[(first + i) % count].load(std::memory_order_relaxed);
-    if (&heap == &own || (!unused && !heap.has_on_the_way())) continue;
+    if (&heap == &own || (!unused && !heap.has_departing())) continue;
     unsigned tries = 0;
     while (!try_stop(heap) && ++tries != k_most_tries) (void)os::clock().sleep_until(os::clock().now() + k_pause);
     if (tries == k_most_tries) continue;
     if (unused) {
       heap.give_unused();
     } else {
-      heap.hand_over();
+      heap.give_departing();
     }
     resume(heap);
   }
 }
 
-// Whether growth waits until others were asked: for what they do not use, where it would go beyond what was allowed; else for what is
-// on its way, if anything is.
+// Whether growth waits until others were asked: for what they do not use, where it would go beyond what was allowed; else for what
+// departs from them, if anything does.
 bool PoolImpl::asks_others(const Allowance& allowance, Request* request) noexcept {
   if (request->others != Others::not_asked || heap_count_.load(std::memory_order_relaxed) == 1) return false;
   bool some = false;
-  if (allowance.held_back == 0) for_each_heap([&](const Heap& heap) { some = some || heap.has_on_the_way(); });
+  if (allowance.held_back == 0) for_each_heap([&](const Heap& heap) { some = some || heap.has_departing(); });
   if (allowance.held_back == 0 && !some) return false;
-  request->others = allowance.held_back != 0 ? Others::unused_wanted : Others::waiting_wanted;
+  request->others = allowance.held_back != 0 ? Others::unused_wanted : Others::departing_wanted;
   return true;
 }
 

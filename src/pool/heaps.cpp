@@ -42,7 +42,7 @@ void PoolImpl::give_heap_to_stranger() noexcept {
 
 void PoolImpl::abandon(Heap& heap) noexcept {
   heap.lock.enter();
-  heap.hand_over();
+  heap.give_departing();
   heap.lock.leave();
   const std::lock_guard guard(control_lock_);
   orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
@@ -86,7 +86,6 @@ void PoolImpl::let_pages_go() noexcept {
 void PoolImpl::flush_heaps() noexcept {
   const std::lock_guard guard(control_lock_);
   stop_heaps();
-  for_each_heap([](Heap& heap) { heap.send_outgoing(); });  // all of them before the first takes back what others have
   for_each_heap([](Heap& heap) { heap.flush(); });
   resume_heaps();
 }
@@ -137,7 +136,6 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
   orphan_count_ = 0;
   for_each_heap([&](Heap& heap) {
     heap.lock.reset_after_fork();
-    heap.send_outgoing();
     if (&heap != own) orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
   });
   forget_recording();

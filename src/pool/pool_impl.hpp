@@ -108,8 +108,8 @@ struct PoolImpl : Pool {
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* hit_recorded(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;
-  // `..._wanted`: not served, as other heaps are to be asked first, for what they do not use or for what is on its way from them.
-  enum class Others : std::uint8_t { not_asked, unused_wanted, waiting_wanted, asked };
+  // `..._wanted`: not served, as other heaps are to be asked first, for what they do not use or for what departs from them.
+  enum class Others : std::uint8_t { not_asked, unused_wanted, departing_wanted, asked };
   struct Request {
     std::size_t size;
     bool may_grow;
@@ -156,9 +156,8 @@ struct PoolImpl : Pool {
     std::size_t granted = 0;
     std::size_t requested = 0;
   };
-  // What is about to be written: nothing, what says whether the block is alive, or its slab as well.
-  enum class Purpose : std::uint8_t { look, parcel, free };
-  template <Purpose purpose = Purpose::look>
+  // `to_free`: what says whether the block is alive is about to be written.
+  template <bool to_free = false>
   Found find_block(const void* block) const noexcept;
   void release_slow(void* block, unsigned how = 0) noexcept;
   void release_claimed(void* block, std::size_t claimed) noexcept;

@@ -90,11 +90,8 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
 // A block of another heap, or none of those that hits serve. Nobody wants attention, so that nothing is to be told, learned or
 // cleared.
 [[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap) noexcept {
-  if (const Found found = find_block<Purpose::parcel>(block); found.place == Place::live && found.owner != &heap) {
-    std::size_t requested = 0;
-    const bool freed = found.slab != nullptr ? heap.free_later(*found.owner, *found.slab, found.unit, &requested)
-                                             : found.owner->free_remote(found.first, &requested);
-    if (freed) {
+  if (const Found found = find_block<true>(block); found.place == Place::live && found.owner != &heap) {
+    if (std::size_t requested = 0; free_remote(found, &requested)) {
       heap.count_given(found.granted, requested);
       heap.lock.leave_fast();
       return;
@@ -115,7 +112,7 @@ bool PoolImpl::free_remote(const Found& found, std::size_t* requested) noexcept 
   heap.lock.leave_fast();
 }
 
-template <PoolImpl::Purpose purpose>
+template <bool to_free>
 PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   Found found;
   const pages::ArenaView& view = store_.view();
@@ -128,8 +125,10 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   const RunState state = pages::state_of(head);
   if (state == RunState::slab) {
     Slab* const slab = blocks::slab_of_page(desc, found.first);
-    if (purpose != Purpose::look) base::prefetch_to_write(blocks::state_of_unit(desc, offset / blocks::k_unit));
-    if (purpose == Purpose::free) base::prefetch_to_write(slab);
+    if (to_free) {
+      base::prefetch_to_write(blocks::state_of_unit(desc, offset / blocks::k_unit));
+      base::prefetch_to_write(slab);
+    }
     const auto at = static_cast<std::size_t>(static_cast<const char*>(block) - slab->base);
     if (at % blocks::k_unit != 0 || at >= std::size_t{slab->pages} * os::k_page_size) return found;
     const std::uint16_t unit_state = slab->states()[at / blocks::k_unit].load(std::memory_order_relaxed);
@@ -155,7 +154,7 @@ PoolImpl::Found PoolImpl::find_block(const void* block) const noexcept {
   return found;
 }
 
-template PoolImpl::Found PoolImpl::find_block<PoolImpl::Purpose::look>(const void*) const noexcept;
+template PoolImpl::Found PoolImpl::find_block<false>(const void*) const noexcept;
 
 void PoolImpl::misuse(const void* block, Place place, const char* call) noexcept {
   misuses_.fetch_add(1, std::memory_order_relaxed);
@@ -183,7 +182,7 @@ void PoolImpl::release_claimed(void* block, std::size_t claimed) noexcept {
 }
 
 void PoolImpl::give_back(void* block, unsigned how) noexcept {
-  const Found found = find_block<Purpose::free>(block);
+  const Found found = find_block<true>(block);
   const std::uint64_t recorded = debug_ == nullptr ? recording_now() : 0;
   if (found.place == Place::foreign) {
     std::size_t size = 0;

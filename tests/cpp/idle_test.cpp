@@ -330,7 +330,7 @@ TEST_F(IdleTest, AWalkMeetsWholeRunsWhileMemoryGoesBack) {
   expect_ok(pool);
 }
 
-TEST_F(IdleTest, BlocksOnTheirWayToAnotherHeapGoBack) {
+TEST_F(IdleTest, SmallBlocksThatAnotherThreadFreedGoBack) {
   Pool& pool = idle_after(50 * k_ms);
   wave(pool, 4, 8 * k_mib);
   std::vector<void*> blocks;

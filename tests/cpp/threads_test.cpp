@@ -238,57 +238,6 @@ TEST_F(ThreadsTest, ManyPoolsComeAndGo) {
   }
 }
 
-// A thread sends blocks of another's in parcels. Those that are not full are nobody's loss: not the owner's, nor a trim's.
-TEST_F(ThreadsTest, BlocksOnTheirWayAreHadBeforeThePoolGrows) {
-  const PoolImpl& pool = impl(*pool_);
-  std::vector<void*> blocks;
-  const auto make = [&](int count) {
-    for (int i = 0; i < count; ++i) blocks.push_back(pool_->allocate(4'000));
-  };
-  const auto drop = [&](std::size_t count) {
-    for (; count != 0; --count) {
-      pool_->release(blocks.back());
-      blocks.pop_back();
-    }
-  };
-  std::atomic<int> step{0};
-  const auto wait_for = [&](int wanted) {
-    while (step != wanted) std::this_thread::yield();
-  };
-  std::thread other([&] {
-    void* const own = pool_->allocate(100'000);
-    step = 1;
-    wait_for(2);
-    drop(20);
-    step = 3;
-    wait_for(4);
-    drop(blocks.size());
-    pool_->release(own);
-    step = 5;
-    wait_for(6);
-  });
-  wait_for(1);
-  EXPECT_EQ(pool.heap_count_.load(), 1U);
-  // Whole slabs, until no other fits.
-  const unsigned cls = blocks::class_of(4'000);
-  do {
-    make(static_cast<int>(blocks::slab_blocks(cls)));
-  } while (pool_->stats().largest_free_bytes >= blocks::slab_pages(cls) * os::k_page_size);
-  const std::uint64_t growths = pool_->stats().growths;
-  step = 2;
-  wait_for(3);
-  make(20);
-  EXPECT_EQ(pool_->stats().growths, growths);
-  EXPECT_TRUE(pool_->check().ok);
-  step = 4;
-  wait_for(5);
-  EXPECT_EQ(pool_->stats().current_count, 0U);
-  pool_->trim();
-  EXPECT_EQ(pool_->stats().capacity_bytes, 0U);
-  step = 6;
-  other.join();
-}
-
 TEST_F(ThreadsTest, MemoryOfOtherThreadsIsTakenBeforeRefusal) {
   Options options;
   options.size = std::size_t{8} << 20;

@@ -216,62 +216,6 @@ TEST_F(HeapSchedules, SmallBlocksAreHandedOutOnceWhileOthersFree) {
   expect_all("small blocks handed out again", outcome());
 }
 
-// Two heaps send blocks of a third one's in parcels, one of them a block that is the other's to free; the owner takes back meanwhile.
-TEST_F(HeapSchedules, BlocksInParcelsComeBackOnceWhoeverFreesThem) {
-  static blocks::Slab* slab;
-  static unsigned units[2];
-  static blocks::Heap* senders[2];
-  const auto prepare = [](StoreState& state) {
-    pages::GrowthFailure failure;
-    const unsigned cls = blocks::class_of(4000);
-    expect(state.heap->add_slab(cls, true, &failure) && state.heap->refill(cls), "there is a slab");
-    for (unsigned& unit : units) {
-      auto* const block = static_cast<char*>(state.heap->pop_small(4000).block);
-      state.heap->raise_peak();
-      const auto page = static_cast<pages::PageIndex>(static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size);
-      slab = blocks::slab_of_page(state.store.view().descs[page], page);
-      unit = static_cast<unsigned>(static_cast<std::size_t>(block - slab->base) / blocks::k_unit);
-    }
-    for (unsigned i = 0; i < 2; ++i) {
-      senders[i] = new (state.store.take_record(sizeof(blocks::Heap), true)) blocks::Heap(state.store, 1 + i, false, 0);
-    }
-  };
-  const auto sender = [](unsigned number, unsigned count) {
-    return [number, count](StoreState& state) {
-      blocks::Heap& heap = *senders[number];
-      for (unsigned i = 0; i < count; ++i) {
-        std::size_t requested = 0;
-        if (!heap.free_later(*state.heap, *slab, units[i], &requested)) continue;
-        expect(requested == 4000, "what was asked for is what the block was allocated with");
-        heap.count_given(blocks::class_bytes(slab->size_class), requested);
-      }
-      heap.send_outgoing();
-    };
-  };
-  const auto owner = [](StoreState& state) {
-    state.heap->drain(1);
-    const std::uint64_t given = senders[0]->stats.given_count.get() + senders[1]->stats.given_count.get();
-    expect(given <= 2, "each is freed by one");
-  };
-  const auto outcome = [&] {
-    static std::unique_ptr<StoreState> state;
-    Scenario scenario;
-    scenario.begin = [&] {
-      state = std::make_unique<StoreState>();
-      prepare(*state);
-    };
-    scenario.threads = {[&] { sender(0, 2)(*state); }, [&] { sender(1, 1)(*state); }, [&] { owner(*state); }};
-    scenario.end = [] {
-      state->expect_whole();
-      const std::uint64_t given = senders[0]->stats.given_count.get() + senders[1]->stats.given_count.get();
-      expect(given == 2 && state->heap->stats.drained_count.get() == 2, "each block is freed once");
-    };
-    scenario.clean_up = [] { state.reset(); };
-    return explore(scenario, {2});
-  };
-  expect_all("small blocks in parcels", outcome());
-}
-
 TEST_F(HeapSchedules, PendingFreesAreDrainedWhole) {
   static pages::PageIndex runs[3];
   const auto prepare = [](StoreState& state) {
