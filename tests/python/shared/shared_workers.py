@@ -61,6 +61,7 @@ def make_and_sleep(pool: Any, connection: Any) -> None:
     with rtpool.handler(pool):
         for value in (11, 22, 33):
             connection.send(pool.share(np.full(500_000, value, np.uint8)))
+    connection.send(None)
     signal.pause()
 
 
