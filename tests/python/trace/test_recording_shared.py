@@ -193,7 +193,7 @@ def test_a_pool_first_used_in_a_section_takes_no_page_fault(mode: Literal["event
         return sum(float(array.sum()) for array in arrays)
 
     def faults() -> list[Any]:
-        """Of a pool, or of memory without a name, as its tables and the recorder's are; others have their own faults."""
+        """Of a pool, or of memory without a name, as its tables and the recorder's are; others have their own."""
         with rtpool.SharedPool.create("64 MiB") as known, rtpool.SharedPool.create("64 MiB") as new:
             with rtpool.record(mode=mode) as recording, rtpool.realtime(0.001, warmup=3) as rt:
                 for turn, _ in enumerate(rt):
