@@ -1,4 +1,6 @@
 // Windows: free pages in a row, whatever is behind them.
+#include <initializer_list>
+
 #include "base/bits.hpp"
 #include "base/check.hpp"
 #include "pages/page_runs.hpp"
