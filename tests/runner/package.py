@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes.util
 
-from runner.commands import WORK, Runner
+from runner import includes
+from runner.commands import ROOT, WORK, Runner
 from runner.outcome import Failed, Result, read_junit
 
 # Tests of programs, pages and builds, which run beside the others: folders of tests/python.
@@ -81,6 +82,9 @@ def lint(runner: Runner) -> Result:
             result.passed += 1
         else:
             result.failures.append(name)
+    lists = includes.missing(ROOT)
+    result.passed += not lists
+    result.failures += lists
     return result
 
 
