@@ -4,11 +4,11 @@
 
 Compilers are g++-N and clang++-N on PATH, and the g++ and clang++ of other Debian systems on this machine (root
 folders below FOLDER; ../interpreters/systems.py; root only; clang, GoogleTest and what --only names in full, such as
-g++-14, are fetched there by apt-get, and go with the run). Each builds the core, its tests, benchmark and schedules,
-and the binding, with all warnings that the project asks for (`-Wall -Wextra -Wpedantic`). Exit code 0: every build is
-there and none warned; 1: one is not, or did; 2: there was no compiler. `--record` writes results/compilers.json;
-compilers run before stay in it. Each takes some ten minutes; a run may be ended at any time, and what is left be run
-by `--missing`, which goes on with a build where it was.
+g++-14, are fetched there by apt-get where they are missing, and go with the run). Each builds the core, its tests,
+benchmark and schedules, and the binding, with all warnings that the project asks for (`-Wall -Wextra -Wpedantic`).
+Exit code 0: every build is there and none warned; 1: one is not, or did; 2: there was no compiler.
+`--record` writes results/compilers.json as each ends; compilers run before stay in it. Each takes some ten minutes; a
+run may be ended at any time, and what is left be run by `--missing`, which goes on with a build where it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interpreters"))
+from plain_text import plain
 from systems import System, Unavailable, known
 
 HERE = Path(__file__).resolve().parent
@@ -73,14 +75,16 @@ def here() -> list[Compiler]:
 def there(system: System, kinds: list[str], names: list[str]) -> list[Compiler]:
     """Those of the compilers that this system calls g++ and clang++ which are asked for, and of the others that it can
     have, those that `names` has."""
-    packages = {"g++": "", "clang++": "clang"} | {name: name.replace("clang++", "clang") for name in names}
+    packages = {"g++": "g++", "clang++": "clang"} | {name: name.replace("clang++", "clang") for name in names}
     wanted = [*kinds, *names]
-    if wanted:
+    lacking = [packages[name] for name in wanted if not Compiler(name, name, system).version()]
+    if wanted and not (system.root / "usr/include/gtest/gtest.h").exists():
+        lacking.append("libgtest-dev")
+    if lacking:
         subprocess.run(system.command("apt-get", "update", "-qq"), capture_output=True, check=False)
-    for package in ["libgtest-dev", *(packages[name] for name in wanted)] if wanted else []:
+    for package in lacking:  # one that is not to be had keeps no other out
         install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", package)
-        if package:
-            subprocess.run(system.command(*install), capture_output=True, check=False)
+        subprocess.run(system.command(*install), capture_output=True, check=False)
     found = []
     for program in wanted:
         version = Compiler(program, program, system).version()
@@ -120,21 +124,22 @@ def build(compiler: Compiler, goes_on: bool) -> dict[str, Any]:
     programs = environment(compiler, log)
     begin = time.monotonic()
     path = f"PATH={programs}:/usr/local/bin:/usr/bin:/bin"
-    settings = ("env", path, f"CXX={compiler.program}")
+    # What a compiler said of a source that has not changed, ccache says again.
+    launcher = shutil.which("ccache") if compiler.system is None else None
+    settings = ("env", path, f"CXX={f'{launcher} ' if launcher else ''}{compiler.program}")
     code = 0 if goes_on else run(compiler, log, *settings, "meson", "setup", folder, *OPTIONS)
     if code == 0:
         code = run(compiler, log, *settings, "ninja", "-k", "0", "-C", folder)
     text = log.read_text(encoding="utf-8", errors="replace")
-    warnings = sorted(
-        {line.replace("../", "").strip() for line in text.splitlines() if re.search(r"[\w\]]:\d+: warning: ", line)}
-    )
+    lines = [line for line in text.splitlines() if re.search(r"[\w\]]:\d+: warning: ", line)]
+    warnings = sorted({plain(line.strip()).replace("../", "") for line in lines})
     return {
         "compiler": compiler.name,
         "version": compiler.version(),
         "system": compiler.where,
         "built": code == 0,
         "warnings": warnings,
-        "seconds": round(time.monotonic() - begin),
+        **({} if goes_on else {"seconds": round(time.monotonic() - begin)}),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -191,7 +196,7 @@ def main() -> int:
             row = build(compiler, arguments.missing)
             rows.append(row)
             what = "built" if row["built"] else f"NOT built (see {(WORK / name).relative_to(ROOT)}.log)"
-            print(f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings, {row['seconds']} s")
+            print(f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings")
             print(*(f"  {line}" for line in row["warnings"]), sep="\n", flush=True)
             if arguments.record:
                 record(rows)

@@ -22,6 +22,7 @@ SETTINGS = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/xdg/pip", "/etc/ssl/certs
 # Compilers and launchers that are set here need not be there.
 UNSET = ("CC", "CXX", "CCACHE_DIR", "PYTHONPATH", "VIRTUAL_ENV")
 MOUNT = """
+trap '' HUP INT TERM  # these are for the one that asked; what is mounted here is taken down when that is no more
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$LAYER/upper,workdir=$LAYER/work" "$LAYER/root"
 mount -t proc proc "$LAYER/root/proc"
 mount --rbind /dev "$LAYER/root/dev"
