@@ -97,11 +97,12 @@ def environment(compiler: Compiler, log: Path) -> Path:
     """A folder with the programs of the build, for the system that the compiler is of."""
     name = re.sub(r"\W+", "-", compiler.where).strip("-").lower()
     folder = WORK / f"venv-{name}"
-    python = folder / "bin" / "python"
-    if not python.exists():
+    python, whole = folder / "bin" / "python", folder / "whole"
+    if not whole.exists():
         program = sys.executable if compiler.system is None else "python3"
-        run(compiler, log, program, "-m", "venv", folder)
-        run(compiler, log, python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *BUILD)
+        run(compiler, log, program, "-m", "venv", "--clear", folder)
+        if run(compiler, log, python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *BUILD) == 0:
+            whole.touch()
     return folder / "bin"
 
 

@@ -49,12 +49,12 @@ PAIRS: dict[str, tuple[str, ...]] = {
 # nor on that of NumPy, or takes minutes; `loops` is what must not fault: real-time sections and Python's objects.
 PARTS = {
     "all": ("",),
-    "binding": ("activation", "asyncio", "default_pool", "handler", "lifetime", "objects", "parallel", "plan", "pool",
-                "shared", "sizes", "stats"),
+    "binding": ("activation", "asyncio", "copy", "debug", "default_pool", "handler", "lifetime", "parallel", "plan",
+                "pool", "recording", "refusals", "shared", "sizes", "stats", "trace"),
     "loops": ("collector", "durations", "fault_origins", "objects", "prepare", "realtime", "steady_state"),
 }  # fmt: skip
 BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja")
-TEST = ("pytest>=7", "hypothesis")
+TEST = ("pytest>=7", "pytest-timeout", "hypothesis")
 
 
 class Environment:
@@ -109,7 +109,7 @@ def test(environment: Environment, numpy: str, part: str) -> dict[str, Any]:
     report = WORK / f"{environment.interpreter.version}.xml"
     report.unlink(missing_ok=True)
     begin = time.monotonic()
-    pytest = (environment.python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
+    pytest = (environment.python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--timeout=300")
     environment.run(*pytest, f"--junitxml={report}", *files)
     if not report.exists():
         raise Impossible("pytest wrote no report")
