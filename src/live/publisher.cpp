@@ -1,5 +1,6 @@
 #include "live/publisher.hpp"
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 
@@ -44,13 +45,16 @@ void write_pools(Page& page) noexcept {
   page.head.pools = count;
 }
 
+// What comes after a release may be seen before it, on Arm also of a sequentially consistent one: it takes the fence for nothing of
+// the answer to be seen with the even number from before.
 void answer(Page& page) noexcept {
   const std::uint32_t sequence = page.head.sequence.load(std::memory_order_relaxed);
-  page.head.sequence.store(sequence | 1U);
+  page.head.sequence.store(sequence | 1U, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
   page.head.instant = static_cast<std::uint64_t>(os::clock().now());
   write_pools(page);
   page.head.sections = static_cast<std::uint32_t>(realtime::read_sections(page.sections, k_most_sections));
-  page.head.sequence.store((sequence | 1U) + 1U);
+  page.head.sequence.store((sequence | 1U) + 1U, std::memory_order_release);
 }
 
 void serve(void*) noexcept {
