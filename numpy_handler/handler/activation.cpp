@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/bits.hpp"
+#include "base/loads.hpp"
 #include "numpy_handler/handler/activation.hpp"
 #include "numpy_handler/handler/capsules.hpp"
 #include "numpy_handler/handler/register.hpp"
@@ -27,7 +28,7 @@ namespace {
 // NumPy's own handler as it was before the first activation. Written once, before the capsule is redirected.
 PyDataMem_Handler original;
 
-// Where new blocks come from. At most one is set; neither: NumPy's originals. AC-3 makes plain loads enough.
+// Where new blocks come from. At most one is set; neither: NumPy's originals. AC-3 makes loads without a lock enough.
 std::atomic<pool::Pool*> target_pool{nullptr};
 std::atomic<PyDataMem_Handler*> target_handler{nullptr};
 
@@ -44,10 +45,10 @@ std::atomic<PastTarget*> past_targets{nullptr};
 
 // AC-2 for core pools, the likely one first.
 pool::Pool* find_pool(const void* address) noexcept {
-  pool::Pool* likely = likely_owner.load(std::memory_order_acquire);
+  pool::Pool* likely = base::pointer_load(likely_owner);
   if (RTPOOL_LIKELY(likely != nullptr && likely->contains(address))) return likely;
   if (pool::Pool* pool = pool::Pool::find(address); pool != nullptr) return pool;
-  for (const PastTarget* past = past_targets.load(std::memory_order_acquire); past != nullptr; past = past->next) {
+  for (const PastTarget* past = base::pointer_load(past_targets); past != nullptr; past = past->next) {
     if (past->pool->is_fallback_block(address)) return past->pool;
   }
   return nullptr;
@@ -62,12 +63,12 @@ PyDataMemAllocator allocator_of(const void* block) noexcept {
 
 // Where blocks come from while no core pool is the target.
 const PyDataMemAllocator& other_source() noexcept {
-  const PyDataMem_Handler* target = target_handler.load(std::memory_order_acquire);
+  const PyDataMem_Handler* target = base::pointer_load(target_handler);
   return target != nullptr ? target->allocator : original.allocator;
 }
 
 void* default_malloc(void*, size_t size) {
-  if (pool::Pool* pool = target_pool.load(std::memory_order_acquire); RTPOOL_LIKELY(pool != nullptr)) {
+  if (pool::Pool* pool = base::pointer_load(target_pool); RTPOOL_LIKELY(pool != nullptr)) {
     return pool->allocate(size);
   }
   const PyDataMemAllocator& from = other_source();
@@ -75,7 +76,7 @@ void* default_malloc(void*, size_t size) {
 }
 
 void* default_calloc(void*, size_t count, size_t size) {
-  if (pool::Pool* pool = target_pool.load(std::memory_order_acquire); RTPOOL_LIKELY(pool != nullptr)) {
+  if (pool::Pool* pool = base::pointer_load(target_pool); RTPOOL_LIKELY(pool != nullptr)) {
     size_t bytes = 0;
     if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
     return pool->allocate_zeroed(bytes);
@@ -112,6 +113,8 @@ bool redirect() noexcept {
   original = *found;
   redirected = original;
   redirected.allocator = {nullptr, default_malloc, default_calloc, default_realloc, default_free};
+  // Threads without a GIL may read the pointer at any time, and NumPy's store of it is a plain one.
+  std::atomic_thread_fence(std::memory_order_release);
   if (PyCapsule_SetPointer(PyDataMem_DefaultHandler, &redirected) < 0) return false;
   done = true;
   return true;

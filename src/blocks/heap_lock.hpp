@@ -18,7 +18,8 @@
 #include <atomic>
 #include <cstdint>
 
-#include "base/counter.hpp"
+#include "base/loads.hpp"
+#include "base/sanitizers.hpp"
 #include "os/priority_lock.hpp"
 
 namespace rtpool::blocks {
@@ -143,17 +144,8 @@ class HeapLock {
  private:
   static constexpr unsigned k_glances = 64;
 
-  // An acquire. On Arm one that comes after the release of the last `leave_fast` waits until that store has left the store buffer;
-  // a barrier for loads does not, and is enough (tests/litmus).
-  std::uint32_t attention() const noexcept {
-#if defined(__aarch64__) && !defined(RTPOOL_THREAD_SANITIZER)
-    const std::uint32_t bits = attention_.load(std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return bits;
-#else
-    return attention_.load(std::memory_order_acquire);
-#endif
-  }
+  // Not to wait for the store of the last `leave_fast`.
+  std::uint32_t attention() const noexcept { return base::acquire_load(attention_); }
 
   std::atomic<std::uint32_t> busy_{0};
   std::atomic<std::uint32_t> attention_{0};

@@ -10,6 +10,7 @@
 
 #include "base/bits.hpp"
 #include "base/counter.hpp"
+#include "base/loads.hpp"
 #include "os/output_file.hpp"
 #include "os/process_sample.hpp"
 
@@ -30,15 +31,16 @@ class Recorder::Visit {
  public:
   Visit(Recorder& recorder, bool may_wait) noexcept : stream_(recorder.stream(may_wait)) {
     if (RTPOOL_UNLIKELY(stream_ == nullptr)) return;
+    State state;
     if (RTPOOL_LIKELY(!recorder.symmetric())) {
       stream_->busy.store(1, std::memory_order_relaxed);
       std::atomic_signal_fence(std::memory_order_seq_cst);
+      state = base::acquire_load(recorder.state_);
     } else {
       stream_->busy.exchange(1, std::memory_order_seq_cst);
+      state = recorder.state_.load(std::memory_order_seq_cst);
     }
-    const bool over = recorder.state_.load(recorder.symmetric() ? std::memory_order_seq_cst : std::memory_order_acquire) != State::running ||
-                      t_stream.recording != recorder.number_.load(std::memory_order_relaxed);
-    if (RTPOOL_LIKELY(!over)) return;
+    if (RTPOOL_LIKELY(state == State::running && t_stream.recording == recorder.number_.load(std::memory_order_relaxed))) return;
     stream_->busy.store(0, std::memory_order_release);
     stream_ = nullptr;
   }
