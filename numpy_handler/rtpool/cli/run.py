@@ -73,14 +73,17 @@ class Run(Command):
     def run(self, arguments: argparse.Namespace) -> int:
         try:
             program = command.find(arguments.program, module=arguments.module, code=arguments.code)
-            default_pool()  # the RTPOOL_ variables are read by the program's process; here for what is wrong in them
-            if arguments.plan is not None and os.path.exists(arguments.plan):
-                Plan.load(arguments.plan)
+            there = start_up()
+            if there.in_force:
+                # The program's process reads these; here for what is wrong in them. A program that runs in this very
+                # process has the default pool made for it, as it asks for one.
+                default_pool()
+                if arguments.plan is not None and os.path.exists(arguments.plan):
+                    Plan.load(arguments.plan)
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
             print(f"rtpool run: {error}", file=sys.stderr)
             return 2
         options = _options(arguments, children=arguments.children or program.foreign)
-        there = start_up()
         if program.foreign:
             if not there.in_force:
                 print(f"rtpool run: {arguments.program} cannot be activated: {there.why_not}", file=sys.stderr)

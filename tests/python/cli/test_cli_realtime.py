@@ -95,9 +95,10 @@ def test_run_writes_its_summary_and_locks(program: Path, tmp_path: Path) -> None
 
 
 def test_info() -> None:
-    done = rtpool_command("info", RTPOOL_SIZE="1MiB")
+    # Not every kernel makes huge pages of this size; without them everything is as asked for.
+    done = rtpool_command("info", RTPOOL_SIZE="1MiB", RTPOOL_HUGE_PAGES="off")
     assert done.returncode == 0 and "RTPOOL_SIZE=1MiB" in done.stdout and "1 MiB" in done.stdout
-    told = json.loads(rtpool_command("info", "--json").stdout)
+    told = json.loads(rtpool_command("info", "--json", RTPOOL_HUGE_PAGES="off").stdout)
     assert told["rtpool"] and told["default_pool"]["degradations"] == []
     wrong = rtpool_command("info", RTPOOL_SIZE="much")
     assert wrong.returncode == 1 and "RTPOOL_SIZE" in wrong.stdout

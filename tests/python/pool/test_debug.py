@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from pathlib import Path
 
@@ -337,12 +339,16 @@ def test_a_forked_child(run_python) -> None:
     )
 
 
-def run_rtpool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rtpool", "run", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+# With the start-up file, and where there is none in force: then the program runs in the process of the command.
+@pytest.mark.parametrize("flags", [[], ["-S"]], ids=["start-up", "in place"])
+def test_run_lists_leaks(flags: list[str], tmp_path: Path) -> None:
+    def run_rtpool(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *flags, "-m", "rtpool", "run", *arguments]
+        path = {"PYTHONPATH": sysconfig.get_path("platlib")} if flags else {}
+        return subprocess.run(
+            command, env=os.environ | path, capture_output=True, text=True, timeout=120, check=False
+        )
 
-
-def test_run_lists_leaks(tmp_path: Path) -> None:
     (tmp_path / "keeper.py").write_text("kept = []\n")
     program = tmp_path / "program.py"
     program.write_text(
