@@ -2,9 +2,9 @@
 
 This is the axiomatic model of the architecture (other-multi-copy atomic, as in the Arm Architecture Reference
 Manual, B2.3) for aligned accesses of one size: loads and stores, acquire (LDAR), weaker acquire (LDAPR), release
-(STLR), atomic read-modify-writes, the barriers DMB ISH, ISHLD and ISHST, and dependencies of data. Linux's
-membarrier is a full barrier of its caller and a full barrier at some place of every other thread; all places are
-tried.
+(STLR), atomic read-modify-writes, the barriers DMB ISH, ISHLD and ISHST, and dependencies of data and addresses.
+Linux's membarrier is a full barrier of its caller and a full barrier at some place of every other thread; all places
+are tried.
 
 A thread is a generator: it yields what it does and is sent what it read.
 
@@ -39,7 +39,7 @@ class Event:
     release: bool = False
     barrier: str = ""  # full, load, store
     rmw: Callable[[int], int] | None = None
-    uses: int = -1  # a store whose value depends on what the thread's event of this number read
+    uses: int = -1  # its address, or a store's value, depends on what the thread's event of this number read
     pair: int = -1  # of the store of a read-modify-write: the number of its load
 
     @property
@@ -47,8 +47,8 @@ class Event:
         return self.acquire or self.weak_acquire
 
 
-def R(place: str, *, acquire: bool = False, weak_acquire: bool = False) -> Event:
-    return Event("R", place, acquire=acquire, weak_acquire=weak_acquire)
+def R(place: str, *, acquire: bool = False, weak_acquire: bool = False, uses: int = -1) -> Event:
+    return Event("R", place, acquire=acquire, weak_acquire=weak_acquire, uses=uses)
 
 
 def W(place: str, value: int, *, release: bool = False) -> Event:

@@ -29,11 +29,11 @@ def python(runner: Runner) -> Result:
 
 
 def programs(runner: Runner) -> Result:
-    """Run the Python tests of programs, pages and builds."""
+    """Run the Python tests of programs, pages and builds, and the core's orders of memory as Arm may carry them out."""
     if not runner.quick and ctypes.util.find_library("portaudio") is None:
         runner.install("libportaudio2")  # for the page about audio; skipped without
-    folders = QUICK_PROGRAMS if runner.quick else PROGRAMS
-    return _pytest(runner, *(f"tests/python/{folder}" for folder in folders))
+    folders = [f"tests/python/{folder}" for folder in (QUICK_PROGRAMS if runner.quick else PROGRAMS)]
+    return _pytest(runner, *folders, *([] if runner.quick else ["tests/litmus"]))
 
 
 def _pytest(runner: Runner, *selection: str) -> Result:
