@@ -48,6 +48,20 @@ NATIVE = {"schedules": "explores schedules on one thread, the same everywhere; m
 # After so long a job counts as failed.
 JOB_SECONDS = 3600
 
+# In each machine, before its jobs: the package lies where this system's Python has NumPy, so that its start-up file is
+# in force. Its other folder, which sysconfig names, is the same one.
+INSTALL = """
+python3 - <<'END'
+import os, pathlib, site
+packages = pathlib.Path("/usr/lib/python3/dist-packages")
+for part in pathlib.Path("/job/site").iterdir():
+    os.symlink(part, packages / part.name)
+local = pathlib.Path(site.getsitepackages()[0])
+local.parent.mkdir(parents=True, exist_ok=True)
+os.symlink(packages, local)
+END
+"""
+
 # What the kernel does to memory by itself is told beside: it is what moves pages that a section has made resident.
 # Debian's makes huge pages of any memory, libc's heap as well, unless it is told what `doctor` says.
 SECTION = """
@@ -145,9 +159,8 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         kind = "gtest" if test["protocol"] == "gtest" else "command"
         command = [f"programs/{program.name}", *test["cmd"][1:]]
         jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": test["env"]})
-    python = {"PYTHONPATH": "/job/site", "PYTHONDONTWRITEBYTECODE": "1"}
     # What tests do to a machine only where they may: here it is one of their own.
-    python |= {"RTPOOL_TEST_HUGE_PAGES": "1", "RTPOOL_TEST_OVERCOMMIT": "1"}
+    python = {"RTPOOL_TEST_HUGE_PAGES": "1", "RTPOOL_TEST_OVERCOMMIT": "1"}
     for name, code in (
         ("info", ["-m", "rtpool", "info"]),
         ("doctor", ["-m", "rtpool", "doctor", "--seconds", "2"]),
@@ -190,7 +203,7 @@ def run_in_turn(
         with logs.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {time.strftime('%F %T')}\n")
             seconds = 120 + sum(job["seconds"] for job in left)
-            for line in store.boot(pages, work, "python3 /job/inside.py", seconds=seconds, own_time=own_time):
+            for line in store.boot(pages, work, INSTALL + "python3 /job/inside.py", seconds=seconds, own_time=own_time):
                 log.write(line + "\n")
                 log.flush()
                 if not line.startswith("@@"):
