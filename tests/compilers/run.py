@@ -197,8 +197,8 @@ def main() -> int:
             row = build(compiler, arguments.missing)
             rows.append(row)
             what = "built" if row["built"] else f"NOT built (see {(WORK / name).relative_to(ROOT)}.log)"
-            print(f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings")
-            print(*(f"  {line}" for line in row["warnings"]), sep="\n", flush=True)
+            told = f"{row['version']} ({row['system']}): {what}, {len(row['warnings'])} warnings"
+            print(told, *row["warnings"], sep="\n  ", flush=True)
             if arguments.record:
                 record(rows)
     if not rows:

@@ -101,7 +101,8 @@ def hardening(binary: Path) -> dict[str, bool]:
 
 def symbols(binary: Path) -> tuple[set[str], set[str]]:
     """The names that a module gives to others, and those it takes from them."""
-    given, taken = set(), set()
+    given: set[str] = set()
+    taken: set[str] = set()
     for line in output("readelf", "--dyn-syms", "--wide", binary).splitlines():
         words = line.split()
         if len(words) < 8 or not words[0][:-1].isdigit() or words[4] == "LOCAL":

@@ -135,9 +135,8 @@ def build(interpreter: Interpreter, python: Path, target: Target, tools: Path) -
     raw = WORK / "raw"
     # The same folder for each Python, so that the compiler's cache knows the core again.
     shutil.rmtree(WORK / "build", ignore_errors=True)
-    line = (python, HERE / "build_one.py", "--target", target.tag, "--zig", zig(tools))
-    line = (*line, "--source", WORK / "source", "--work", WORK / "build")
-    done = run(interpreter, *line, "--out", raw)
+    options = ("--zig", zig(tools), "--source", WORK / "source", "--work", WORK / "build", "--out", raw)
+    done = run(interpreter, python, HERE / "build_one.py", "--target", target.tag, *options)
     if done.returncode != 0:
         raise Impossible(f"Python {interpreter.version}, {target.tag}: not built:\n{done.stdout}{done.stderr}"[-4000:])
     return Path(done.stdout.strip().splitlines()[-1])
@@ -376,7 +375,7 @@ def main() -> int:
         report.hold("all", "twine check --strict", twine.stdout.count("PASSED") == 1 + len(wheels), twine.stdout)
         installed = installs(tools, interpreters, targets, not arguments.no_emulator, report)
         counted = {} if arguments.here else hot_path(interpreters, report)
-    result = {
+    result: dict[str, Any] = {
         "command": "python tests/wheel/release.py --record",
         "date": time.strftime("%Y-%m-%d"),
         "archive": archive.name,
