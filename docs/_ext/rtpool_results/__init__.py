@@ -76,7 +76,7 @@ class _FromResults(SphinxDirective):
 
 
 class ResultTable(_FromResults):
-    """A table of `tables.py`."""
+    """A table of `tables`."""
 
     def file_of(self, name: str) -> str:
         return TABLES[name][0]

@@ -228,7 +228,7 @@ def objects(figure: Any, axes: Any, data: Data) -> None:
 
 
 def realtime(figure: Any, axes: Any, data: Data) -> None:
-    from .tables import PERCENTILES
+    from .tables.loops import PERCENTILES
 
     found = data["loop"]["rows"]
     series = {name: [found[name]["work"][p] * 1e3 for p in PERCENTILES] for name in in_order(found)}
