@@ -64,6 +64,15 @@ class SegmentSchedules : public testing::Test {
     return explore(scenario, limits);
   }
   static void make_record(SegmentState& s) { expect(s.records[0].create(s.tenancy[0], {0, 4096}, &s.ref) == 0, "a record is made"); }
+  // A slab of so many granules with a block that nobody holds any more and whose owner has not been there since.
+  static void make_waiting(SegmentState& s, std::uint32_t granules) {
+    expect(s.granules.claim(s.tenancy[0], granules, false) == 0, "there is a slab");
+    make_record(s);
+    BlockRange range;
+    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block in it goes to another process");
+    expect(!s.records[0].drop(s.tenancy[0], s.ref), "its maker lets go of it");
+    expect(!s.records[1].drop(s.tenancy[1], s.ref), "and so does the other");
+  }
   static void take_back(SegmentState& s) {
     s.records[0].drain_returned(s.tenancy[0], SegmentState::count_taken, &s);
     s.records[0].scan_returned(s.tenancy[0], SegmentState::count_taken, &s);
@@ -223,12 +232,7 @@ TEST_F(SegmentSchedules, AClosedBlockIsItsOwnersOrBorrowed) {
   static bool borrowed;
   const auto prepare = [](SegmentState& s) {
     borrowed = false;
-    expect(s.granules.claim(s.tenancy[0], 1, false) == 0, "there is a slab");
-    make_record(s);
-    BlockRange range;
-    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block in it goes to another process");
-    expect(!s.records[0].drop(s.tenancy[0], s.ref), "its maker lets go of it");
-    expect(!s.records[1].drop(s.tenancy[1], s.ref), "and so does the other");
+    make_waiting(s, 1);
   };
   const auto owner = [](SegmentState& s) {
     BlockRef now = s.ref;
@@ -259,14 +263,7 @@ TEST_F(SegmentSchedules, AClosedBlockIsItsOwnersOrBorrowed) {
 
 // Its owner lends the run of a borrowed block meanwhile, or takes it back.
 TEST_F(SegmentSchedules, TheRunOfABorrowedBlockStays) {
-  const auto prepare = [](SegmentState& s) {
-    expect(s.granules.claim(s.tenancy[0], 2, false) == 0, "there is a slab");
-    make_record(s);
-    BlockRange range;
-    expect(s.records[1].acquire(s.tenancy[1], s.ref, false, &range) == 0, "a block in it goes to another process");
-    expect(!s.records[0].drop(s.tenancy[0], s.ref), "its maker lets go of it");
-    expect(!s.records[1].drop(s.tenancy[1], s.ref), "and so does the other");
-  };
+  const auto prepare = [](SegmentState& s) { make_waiting(s, 2); };
   const auto owner = [](SegmentState& s) {
     expect(s.granules.lend(s.tenancy[0], 0, 2), "a run in use can be lent");
     (void)s.granules.take_lent(s.tenancy[0], 0, 2);

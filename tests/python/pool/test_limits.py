@@ -1,43 +1,23 @@
-"""Where memory is limited, or what the pool would like is not permitted: the documented outcome, and the process lives.
+"""Where memory is limited: the documented outcome, and the process lives.
 
-The table in docs/reference/limits.md ("Where memory is limited") says what these tests hold.
+The table in docs/reference/limits.md ("Where memory is limited") says what these tests hold, with those of
+test_permissions.py.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import subprocess
-import sys
 import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_limits import WORK, run
 
 LIMIT = 256 << 20
 V1 = Path("/sys/fs/cgroup/memory")
 V2 = Path("/sys/fs/cgroup")
-
-# What a program does in the limit: fills pools until they refuse, loses nothing, goes on.
-WORK = """
-import os, resource
-import numpy as np
-import rtpool
-MIB = 1 << 20
-def fill(most):
-    kept = []
-    try:
-        while len(kept) < most:
-            kept.append(np.full(MIB, len(kept) & 255, np.uint8))
-    except MemoryError:
-        pass
-    return kept
-def verify(kept):
-    # Without a temporary array: there may be no memory for one.
-    assert all(a.min() == a.max() == i & 255 for i, a in enumerate(kept)), "lost"
-"""
 
 
 @pytest.fixture
@@ -75,16 +55,6 @@ def cgroup_of(limit: int) -> Iterator[Path]:
 def run_in(group: Path, code: str, **environment: str) -> str:
     enter = f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(__import__('os').getpid()))\n"
     return run(enter + WORK + textwrap.dedent(code), **environment)
-
-
-def run(code: str, status: int = 0, prefix: tuple[str, ...] = (), **environment: str) -> str:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RTPOOL_")}
-    command = [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)]
-    done = subprocess.run(
-        command, env=inherited | environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_a_cgroup_is_the_physical_memory(memory_cgroup: Path) -> None:
@@ -376,127 +346,3 @@ pool.check(), other.check()
             amount.write_text(before[1])
         else:
             Path("/proc/sys/vm/overcommit_ratio").write_text(before[2])
-
-
-def unprivileged() -> tuple[str, ...]:
-    """What runs a command without CAP_IPC_LOCK, which makes RLIMIT_MEMLOCK bind also for root."""
-    if os.geteuid() != 0:
-        return ()
-    prefix = ("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
-    try:
-        subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("setpriv, which drops the right to lock memory, is not here")
-    return prefix
-
-
-def test_no_locked_memory() -> None:
-    run(
-        WORK
-        + """
-resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
-pool = rtpool.Pool("4 MiB", lock=True)
-assert pool.effective.lock is False
-text = str(pool.effective)
-assert "memlock" in text, text
-with rtpool.handler(pool):
-    verify(fill(8))
-try:
-    rtpool.Pool("4 MiB", lock=True, strict=True)
-except OSError as error:
-    assert "memlock" in str(error), error
-else:
-    raise SystemExit("locked")
-with rtpool.SharedPool.create("4 MiB", lock=True) as shared:
-    assert "memlock" in str(shared.effective)
-""",
-        prefix=unprivileged(),
-    )
-
-
-def in_private_mounts() -> tuple[str, ...]:
-    prefix = ("unshare", "--mount", "--propagation", "private")
-    try:
-        subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no mount namespace of one's own can be had here (unshare --mount)")
-    return prefix
-
-
-@pytest.mark.parametrize(
-    ("hide", "error"),
-    [
-        ("mount --bind /proc/self/mountinfo /dev/shm 2>/dev/null; umount -l /dev/shm && rmdir /dev/shm 2>/dev/null; "
-         "test ! -d /dev/shm || mount -t tmpfs -o ro,size=4k none /dev/shm", errno.EROFS),
-        ("mount -t tmpfs -o size=64k none /dev/shm", errno.ENOSPC),
-    ],
-    ids=["none or read-only", "64 KiB"],
-)  # fmt: skip
-def test_no_dev_shm(hide: str, error: int) -> None:
-    """Nameless shared pools do not need /dev/shm; named ones say that it is not there or full."""
-    code = """
-pool = rtpool.SharedPool.create("8 MiB")
-with rtpool.handler(pool):
-    kept = fill(4)
-verify(kept)
-assert pool.share(kept[0]).open()[0] == 0
-try:
-    rtpool.SharedPool.create("8 MiB", name="rtpool-test-no-shm")
-except (OSError, MemoryError) as error:
-    assert "/dev/shm" in str(error), error
-    if isinstance(error, MemoryError):
-        assert "64 KiB" in str(error) and "--shm-size" in str(error) and "without name=" in str(error), error
-else:
-    raise SystemExit("made in what is not there")
-verify(kept)
-"""
-    script = f'{hide}; exec {sys.executable} -X faulthandler -c "$CODE"'
-    done = subprocess.run(
-        [*in_private_mounts(), "sh", "-c", script],
-        env=os.environ | {"CODE": WORK + code},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-
-
-def test_no_transparent_huge_pages() -> None:
-    """prctl(PR_SET_THP_DISABLE), which a process inherits: works in ordinary pages."""
-    run(
-        WORK
-        + """
-import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(41, 1, 0, 0, 0) == 0
-pool = rtpool.Pool("32 MiB")
-with rtpool.handler(pool):
-    kept = fill(40)
-verify(kept)
-huge = [line for line in open("/proc/self/smaps") if line.startswith("AnonHugePages") and not line.split()[1] == "0"]
-assert not huge, huge
-pool.check()
-"""
-    )
-
-
-def test_no_explicit_huge_pages() -> None:
-    free = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-    if free.exists() and int(free.read_text()) > 0:
-        pytest.skip("this machine has explicit huge pages")
-    run(
-        WORK
-        + """
-pool = rtpool.Pool("4 MiB", huge_pages="2MiB")
-assert pool.effective.huge_pages is False and "huge" in str(pool.effective)
-with rtpool.handler(pool):
-    verify(fill(8))
-try:
-    rtpool.Pool("4 MiB", huge_pages="2MiB", strict=True)
-except OSError as error:
-    assert "huge" in str(error), error
-else:
-    raise SystemExit("made")
-"""
-    )

@@ -1,18 +1,14 @@
-"""What `rtpool.Trace` tells, held against a slow second way of working it out, and against running what it advises."""
+"""What `rtpool.Trace` tells, held against a slow second way of working it out."""
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
-import linecache
 import random
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -20,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command
+from traced import PROGRAM, PYTHON_KEEPS_COLUMNS, traced
 from waits import joined
 
 import rtpool
@@ -28,8 +25,6 @@ from rtpool._trace.analysis import Analysis
 from rtpool._trace.by_pool import Owners
 from rtpool._trace.file import PoolRange, TraceFile
 from rtpool._trace.sizes import granted_bytes
-
-PYTHON_KEEPS_COLUMNS = sys.version_info >= (3, 11)
 
 
 @pytest.fixture
@@ -142,13 +137,6 @@ def frame(image: np.ndarray) -> float:
     return float(edges.max())
 
 
-def traced(pool: rtpool.Pool, function: Callable[[], object], turns: int = 20) -> rtpool.Trace:
-    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
-        for _ in recording.iterations(range(turns)):
-            function()
-    return recording.trace
-
-
 def test_lines_and_expressions(pool: rtpool.Pool) -> None:
     image = np.ones((300, 300))
     trace = traced(pool, lambda: frame(image))
@@ -225,209 +213,6 @@ def test_the_fit_has_room_for_what_was_alive_before(pool: rtpool.Pool) -> None:
     del before
 
 
-PROGRAM = """
-import numpy as np
-
-def step(a, b):
-    t = a * b + a
-    u = np.sqrt(t - b)
-    mask = u > 0.5
-    return float(u.sum()) + int(mask.sum())
-"""
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
-    path = tmp_path / "program.py"
-    path.write_text(PROGRAM, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(PROGRAM, str(path), "exec"), names)
-    a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
-    trace = traced(pool, lambda: names["step"](a, b))
-    advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
-    assert {entry.expression for entry in advice} == {"a * b + a", "np.sqrt(t - b)", "u > 0.5"}
-    expected = names["step"](a, b)
-    for entry in advice:
-        # The advice is followed for each expression alone.
-        tree = ast.parse(PROGRAM)
-        replaced = ast.unparse(tree).replace(entry.expression, entry.instead, 1)
-        buffer = entry.before.partition(" = ")[0]
-        scope: dict[str, Any] = {}
-        exec(compile(replaced, str(path), "exec"), scope)
-        t, u = a * b + a, np.sqrt(a * b + a - b)
-        scope[buffer] = eval(entry.before.partition(" = ")[2], {"np": np, "a": a, "b": b, "t": t, "u": u})
-        linecache.cache.pop(str(path), None)
-        assert scope["step"](a, b) == expected
-        again = traced(pool, lambda scope=scope: scope["step"](a, b))
-
-        def large(found: rtpool.Trace, size: int = entry.usage.largest_size) -> int:
-            return sum(usage.calls - usage.scalars for usage in found.by_expression() if usage.largest_size == size)
-
-        assert large(again) == large(trace) - 20 * len(entry.usages), entry.instead
-
-
-NAMED = """
-import numpy as xp
-from numpy import dot, sqrt as root
-
-def step(a, b):
-    t = dot(a, b)
-    u = root(t)
-    v = xp.abs(
-        u - 1.0)
-    return float(v.sum())
-"""
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-def test_advice_uses_the_names_of_the_file(pool: rtpool.Pool, tmp_path: Path) -> None:
-    path = tmp_path / "named.py"
-    path.write_text(NAMED, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(NAMED, str(path), "exec"), names)
-    a = np.full((200, 200), 2.0)
-    trace = traced(pool, lambda: names["step"](a, a))
-    advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
-    written = {expression: re.sub(r"buffer\d", "buffer", entry.instead) for expression, entry in advice.items()}
-    assert written["dot(a, b)"] == "dot(a, b, out=buffer)"
-    assert written["root(t)"] == "root(t, out=buffer)"
-    assert written["xp.abs(u - 1.0)"] == "xp.abs(xp.subtract(u, 1.0, out=buffer), out=buffer)"
-    assert any(usage.source == "xp.abs( ..." for usage in trace.by_expression())
-    scope = {"buffer": np.empty_like(a), "a": a, "b": a, **names}
-    assert (eval(written["dot(a, b)"], scope) == a @ a).all()
-
-
-BY_NAME_ALONE = """
-from numpy import cosh
-
-def step(a, b):
-    return cosh(a * b + a).sum()
-"""
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-def test_advice_imports_what_the_file_does_not(pool: rtpool.Pool, tmp_path: Path) -> None:
-    path = tmp_path / "by_name.py"
-    path.write_text(BY_NAME_ALONE, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(BY_NAME_ALONE, str(path), "exec"), names)
-    a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
-    trace = traced(pool, lambda: names["step"](a, b))
-    advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
-    found = advice["cosh(a * b + a)"]
-    assert found.before.startswith("import numpy as np; buffer") and found.instead.startswith("cosh(np.add(")
-    scope = {"a": a, "b": b, **names}
-    exec(found.before, scope)
-    assert (eval(found.instead, scope) == np.cosh(a * b + a)).all()
-
-
-CHAINS = """
-import numpy as np
-
-def step(x, y, z, w):
-    a = x * 2 + y * 3 - z
-    b = np.abs(x * y - z) / (w * 2.0 + 1.0)
-    c = (x * 2 + y * 3) * (z - w) + x * w
-    d = np.matmul((x * 2.0).reshape(100, -1).T, z[:100] * 2.0)
-    m = a - b > c * 0.5
-    return [float(array.sum()) for array in (a, b, c, d, m)]
-"""
-
-
-def followed(text: str, path: Path, advice: list[Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """The program with all of the advice, and its buffers."""
-    tree = ast.parse(text)
-    statements = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
-    scope = dict(inputs)
-
-    class Follow(ast.NodeTransformer):
-        left = 1
-
-        def visit(self, node: ast.AST) -> Any:
-            if isinstance(node, ast.expr) and self.left and ast.unparse(node) == entry.expression:
-                self.left = 0
-                return ast.parse(entry.instead, mode="eval").body
-            return self.generic_visit(node)
-
-    # The longest first: in that stands what is a part of it.
-    for entry in sorted(advice, key=lambda entry: -len(entry.expression)):
-        follow = Follow()
-        follow.visit(statements[entry.usage.line])
-        assert not follow.left, entry
-        exec(entry.before, scope)
-    exec(compile(ast.unparse(tree), str(path), "exec"), scope)
-    linecache.cache.pop(str(path), None)
-    return scope
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-@pytest.mark.parametrize(
-    ("count", "whole"), [(5000, False), (100_000, False), (100_000, True)], ids=["small", "large", "mixed"]
-)
-def test_advice_takes_as_few_buffers_as_one_would_by_hand(
-    pool: rtpool.Pool, tmp_path: Path, count: int, whole: bool
-) -> None:
-    path = tmp_path / "chains.py"
-    path.write_text(CHAINS, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(CHAINS, str(path), "exec"), names)
-    x = np.arange(1, count + 1) if whole else np.linspace(1, 2, count)
-    y, z, w = x * 0.5, x - 0.25, np.sqrt(x)
-    trace = traced(pool, lambda: names["step"](x, y, z, w))
-    advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
-    buffers = {entry.expression: entry.before.count(" = ") for entry in advice}
-    assert buffers == {
-        "x * 2 + y * 3 - z": 2, "np.abs(x * y - z) / (w * 2.0 + 1.0)": 2, "(x * 2 + y * 3) * (z - w) + x * w": 2,
-        "np.matmul((x * 2.0).reshape(100, -1).T, z[:100] * 2.0)": 2, "x * 2.0": 1, "a - b > c * 0.5": 3,
-    }  # fmt: skip
-    assert len({name for entry in advice for name in re.findall(r"buffer\d+", entry.instead)}) == sum(buffers.values())
-    scope = {"np": np, "x": x, "y": y, "z": z, "w": w, "a": x * 2 + y * 3 - z, "b": y, "c": z}
-    better = followed(CHAINS, path, advice, scope)
-    assert better["step"](x, y, z, w) == names["step"](x, y, z, w)
-    again = traced(pool, lambda: better["step"](x, y, z, w))
-    assert not [usage for usage in again.by_expression() if usage.file == str(path) and usage.largest_size > 64]
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-@pytest.mark.parametrize("count", [3000, 100_000], ids=["small", "large"])
-def test_what_advice_says_computes_the_same_whatever_the_types(pool: rtpool.Pool, tmp_path: Path, count: int) -> None:
-    chance = random.Random(count)
-
-    def expression(depth: int) -> str:
-        if depth == 0:
-            return chance.choice(["f", "g", "i", "h", "u", "c", "2", "3.5"])
-        way, left, right = chance.random(), expression(depth - 1), expression(chance.randrange(depth))
-        if way < 0.12:
-            return f"np.sqrt(np.abs({left}))"
-        if way < 0.2:
-            return f"np.maximum({left}, {right})" if "c" not in left + right else f"np.add({left}, {right})"
-        if way < 0.25:
-            return f"-({left} + 1)"
-        if way < 0.3:
-            return f"(np.abs({left}) > 1) * {right}"
-        return f"({left} {chance.choice('++--**/')} {right})"
-
-    lines = [f"    yield {expression(4)}" for _ in range(60)]
-    text = "\n".join(["import numpy as np", "", "def step(f, g, i, h, u, c):", *lines, ""])
-    path = tmp_path / "types.py"
-    path.write_text(text, encoding="utf-8")
-    values = np.random.default_rng(count).uniform(1, 100, count)
-    inputs = {
-        "f": values, "g": values.astype(np.float32), "i": values.astype(np.int64), "h": values.astype(np.int32),
-        "u": values.astype(np.uint8), "c": values.astype(np.complex64),
-    }  # fmt: skip
-    names: dict[str, Any] = {}
-    with np.errstate(all="ignore"):
-        exec(compile(text, str(path), "exec"), names)
-        trace = traced(pool, lambda: [None for _ in names["step"](**inputs)])
-        advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
-        assert len(advice) > 40
-        better = followed(text, path, advice, {"np": np, **inputs})
-        for expected, found in zip(names["step"](**inputs), better["step"](**inputs), strict=True):
-            assert np.asarray(expected).dtype == np.asarray(found).dtype
-            np.testing.assert_array_equal(expected, found)
-
-
 def test_a_copy_of_a_program_is_held_against_it_line_by_line(pool: rtpool.Pool, tmp_path: Path) -> None:
     text = "import numpy as np\n\ndef step(n):\n    a = np.empty(n)\n    b = a * 2\n    return b\n"
     traces = []
@@ -446,33 +231,6 @@ def test_a_copy_of_a_program_is_held_against_it_line_by_line(pool: rtpool.Pool, 
     assert same.before and same.after and same.change("bytes") == 0
     gone = found["b = a * 2"]
     assert gone.after is None and gone.change("bytes") < 0
-
-
-def test_advice_is_unknown_where_it_cannot_tell(pool: rtpool.Pool) -> None:
-    sizes = iter(range(1000, 1000000, 700))
-    kept: list[np.ndarray] = []
-
-    def work() -> None:
-        n = next(sizes)
-        np.empty(n)
-        kept.append(np.ones(5000) * 3)
-
-    trace = traced(pool, work)
-    known = [entry for entry in trace.advice() if entry.usage.file == __file__]
-    assert known and all(entry.instead == "unknown" and entry.reason for entry in known)
-    if PYTHON_KEEPS_COLUMNS:
-        assert any("alive at once" in entry.reason for entry in known if "* 3" in entry.usage.source)
-
-
-@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
-def test_advice_names_what_keeps_the_last_array(pool: rtpool.Pool) -> None:
-    base = np.ones(50_000)
-    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
-        for number in recording.iterations(range(10)):
-            image = base * number + 1.0
-            assert image[0] == number + 1
-    found = [entry.reason for entry in recording.trace.advice() if "number" in entry.expression]
-    assert found == ["2 of its arrays are alive at once: image has the last one until the next is there"]
 
 
 def test_whose_memory_an_event_is_about_goes_by_the_time() -> None:
@@ -580,78 +338,3 @@ def test_command_line(tmp_path: Path, command: Command) -> None:
     for wrong in (("diff", path), ("lines", path, path), ("lines", program), ("lines", tmp_path / "none")):
         ended = command("trace", *wrong)
         assert ended.code == 2 and ended.err
-
-
-# Files that are damaged, or made to harm.
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("trace") / "trace"
-    with rtpool.handler(rtpool.Pool()), rtpool.record(path, stacks="full") as recording:
-        for number in recording.iterations(range(30)):
-            with recording.span("work"):
-                np.ones(100 + number % 3)
-    return path.read_bytes()
-
-
-def read_all(data: bytes) -> None:
-    trace = rtpool.Trace(io.BytesIO(data))
-    trace.summary()
-    trace.advice()
-    trace.misses()
-
-
-def mended(data: bytearray) -> bytes:
-    """With checksums that hold again, so that what is inside is looked at."""
-    import zlib
-
-    at = 0
-    while at + 16 <= len(data):
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        data[at + 8 : at + 12] = zlib.crc32(data[at + 16 : at + 16 + length]).to_bytes(4, "little")
-        data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "little")
-        at += 16 + length
-    return bytes(data)
-
-
-def test_every_cut_is_read_up_to_there_or_refused(sound: bytes) -> None:
-    for length in range(0, len(sound), 7):
-        try:
-            trace = rtpool.Trace(io.BytesIO(sound[:length]))
-        except rtpool.TraceError:
-            assert length < 1000
-            continue
-        assert not trace.file.complete
-        trace.summary()
-
-
-def test_a_changed_byte_is_noticed(sound: bytes) -> None:
-    chance = random.Random(5)
-    for _ in range(300):
-        data = bytearray(sound)
-        at = chance.randrange(len(data))
-        data[at] ^= 1 << chance.randrange(8)
-        with pytest.raises(rtpool.TraceError):
-            read_all(bytes(data))
-
-
-def test_hostile_contents_are_refused_or_read(sound: bytes) -> None:
-    chance = random.Random(6)
-    refused = 0
-    for _ in range(400):
-        data = bytearray(sound)
-        for _ in range(chance.randrange(1, 6)):
-            at = chance.randrange(16, len(data))
-            data[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
-        try:
-            read_all(mended(data))
-        except rtpool.TraceError:
-            refused += 1
-    assert refused
-
-
-@pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 100, b"META" + b"\xff" * 100])
-def test_what_is_no_trace_is_refused(data: bytes) -> None:
-    with pytest.raises(rtpool.TraceError, match="no trace"):
-        rtpool.Trace(io.BytesIO(data))

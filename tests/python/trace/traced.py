@@ -1,0 +1,27 @@
+"""Traces of a function's iterations, and a program that makes temporaries."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import rtpool
+
+PYTHON_KEEPS_COLUMNS = sys.version_info >= (3, 11)
+
+PROGRAM = """
+import numpy as np
+
+def step(a, b):
+    t = a * b + a
+    u = np.sqrt(t - b)
+    mask = u > 0.5
+    return float(u.sum()) + int(mask.sum())
+"""
+
+
+def traced(pool: rtpool.Pool, function: Callable[[], object], turns: int = 20) -> rtpool.Trace:
+    with rtpool.handler(pool), rtpool.record(pool=pool) as recording:
+        for _ in recording.iterations(range(turns)):
+            function()
+    return recording.trace

@@ -1,0 +1,210 @@
+// Every schedule, within bounds, of pools: heaps that change hands as threads end and begin, and the registry's slots. As
+// schedules_test.cpp, over the core's own code.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+
+#include "expect_all.hpp"
+#include "scheduled.hpp"
+
+// Everything of the core comes after the line above.
+#include "fake_memory.hpp"
+#include "pool/pool_impl.hpp"
+#include "pool/registry.hpp"
+
+namespace rtpool::schedules {
+namespace {
+
+// --- heaps that change hands ------------------------------------------------------------------------------------------
+
+// A kernel whose barrier is the explorer's.
+class BarrierMemory final : public os::Memory {
+ public:
+  int process_barrier() noexcept override {
+    flush_all_stores();
+    return 0;
+  }
+  bool process_barrier_available() noexcept override { return true; }
+  std::size_t page_size() noexcept override { return under_.page_size(); }
+  int reserve(std::size_t b, std::size_t a, void** o) noexcept override { return under_.reserve(b, a, o); }
+  int release(void* a, std::size_t b) noexcept override { return under_.release(a, b); }
+  int commit(void* a, std::size_t b) noexcept override { return under_.commit(a, b); }
+  int decommit(void* a, std::size_t b) noexcept override { return under_.decommit(a, b); }
+  int commit_huge(void* a, std::size_t b, std::size_t p) noexcept override { return under_.commit_huge(a, b, p); }
+  int renew(void* a, std::size_t b) noexcept override { return under_.renew(a, b); }
+  int guard(void* a, std::size_t b) noexcept override { return under_.guard(a, b); }
+  int prefault(void*, std::size_t) noexcept override { return 0; }
+  int lock(void*, std::size_t) noexcept override { return 0; }
+  int unlock(void*, std::size_t) noexcept override { return 0; }
+  int advise_huge(void*, std::size_t, bool) noexcept override { return 0; }
+  int gather(void*, std::size_t) noexcept override { return 0; }
+  int discard(void* a, std::size_t b, bool l) noexcept override { return under_.discard(a, b, l); }
+  int move(void* f, void* t, std::size_t b) noexcept override { return under_.move(f, t, b); }
+  int resident(const void* a, std::size_t b, std::size_t* o) noexcept override { return under_.resident(a, b, o); }
+  std::size_t physical_memory() noexcept override { return std::size_t{2} << 20; }
+  std::size_t available_memory() noexcept override { return 0; }
+  std::size_t address_space() noexcept override { return SIZE_MAX; }
+  std::size_t lockable_memory() noexcept override { return 0; }
+  char transparent_huge_pages() noexcept override { return 'm'; }
+  std::size_t free_huge_pages(std::size_t) noexcept override { return 0; }
+
+ private:
+  test::FakeMemory under_;
+};
+
+// A thread's end, as the destructor of its pthread key does it; freed blocks that go on afterwards find no heap.
+void end_thread(pool::PoolImpl& pool, blocks::Heap& heap) {
+  pool::t_cache = {};
+  pool.abandon(heap);
+}
+
+TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
+  static BarrierMemory memory;
+  static pool::Pool* made;
+  static pool::ThreadCache caches[4];  // thread-local storage of each thread; the last: outside
+  static blocks::Heap* heaps[3];
+  static blocks::Heap* left;
+  static void* block;
+  Scenario scenario;
+  scenario.begin = [] {
+    pool::t_cache = {};
+    for (pool::ThreadCache& cache : caches) cache = {};
+    pool::Options options;
+    options.prefault = false;
+    made = pool::Pool::create(options, memory).pool;
+    block = made->allocate(200);
+    left = pool::find_heap(pool::impl(*made));
+    heaps[0] = heaps[1] = heaps[2] = nullptr;
+    pool::t_cache = {};  // from here on the heap is the first thread's
+  };
+  scenario.threads.push_back([] { end_thread(pool::impl(*made), *left); });
+  const auto allocates = [](unsigned me) {
+    return [me] {
+      void* const mine = made->allocate(200);
+      expect(mine != nullptr && mine != block, "a live block is not handed out again");
+      heaps[me] = pool::t_cache.heap;
+      if (me == 2) made->release(block);
+      made->release(mine);
+    };
+  };
+  scenario.threads.push_back(allocates(1));
+  scenario.threads.push_back(allocates(2));
+  scenario.end = [] {
+    expect(heaps[1] != heaps[2], "two threads have two heaps");
+    const pool::CheckResult check = made->check();
+    expect(check.ok, "the pool is whole");
+    if (!check.ok) std::printf("%s: %s\n", check.invariant, check.text);
+    expect(made->live_blocks() == 0, "nothing is left alive");
+  };
+  scenario.clean_up = [] {
+    pool::t_cache = {};
+    made->drop_reference();
+  };
+  scenario.switched = [](unsigned from, unsigned to) {
+    caches[from == k_outside ? 3 : from] = pool::t_cache;
+    pool::t_cache = caches[to == k_outside ? 3 : to];
+  };
+  expect_all("heap adoption", explore(scenario, {1}));
+}
+
+// --- the registry's slots ---------------------------------------------------------------------------------------------
+
+// What the scenario below runs on.
+struct Slots {
+  void (*leave)(pool::PoolImpl& pool);
+  void (*enter)(pool::PoolImpl& pool);
+  pool::PoolImpl* (*find)(const void* address);
+};
+
+// The registry's slot as it once was: the size is read first and the begin after it, with nothing that says whether they are of
+// one pool. A slot that is used again in between gives an old size with a new begin.
+struct SlotWithoutVersion {
+  std::atomic<std::uintptr_t> begin{0};
+  std::atomic<std::size_t> bytes{0};  // 0: empty
+  std::atomic<pool::PoolImpl*> pool{nullptr};
+
+  void enter(pool::PoolImpl& entered) {
+    begin.store(reinterpret_cast<std::uintptr_t>(entered.store_.view().base), std::memory_order_relaxed);
+    pool.store(&entered, std::memory_order_release);
+    bytes.store(entered.store_.reserved(), std::memory_order_release);
+  }
+  void leave() {
+    bytes.store(0, std::memory_order_release);
+    pool.store(nullptr, std::memory_order_release);
+  }
+  pool::PoolImpl* find(const void* address) const {
+    const auto value = reinterpret_cast<std::uintptr_t>(address);
+    const std::size_t size = bytes.load(std::memory_order_acquire);
+    if (value - begin.load(std::memory_order_relaxed) < size) return pool.load(std::memory_order_acquire);
+    return nullptr;
+  }
+};
+
+// A slot that another pool takes while somebody looks: what is read of it is all of one pool.
+Outcome explore_slots(const Slots& slots) {
+  static BarrierMemory memory;
+  static pool::PoolImpl* large;
+  static pool::PoolImpl* small;
+  static const char* outside;
+  Scenario scenario;
+  scenario.begin = [=] {
+    pool::t_cache = {};
+    pool::Options options;
+    options.prefault = false;
+    options.limit = std::size_t{8} << 20;
+    large = &pool::impl(*pool::Pool::create(options, memory).pool);
+    options.limit = std::size_t{2} << 20;
+    small = &pool::impl(*pool::Pool::create(options, memory).pool);
+    outside = static_cast<const char*>(small->arena_begin()) + small->arena_reserved();
+    for (pool::PoolImpl* const each : {large, small}) {
+      pool::registry_leave(*each, [](pool::PoolImpl&) noexcept {});
+      each->slot_ = pool::k_no_slot;
+    }
+    slots.enter(*large);
+  };
+  scenario.threads.push_back([=] {
+    slots.leave(*large);
+    slots.enter(*small);
+  });
+  scenario.threads.push_back([=] {
+    expect(slots.find(outside) != small, "an address outside of a pool is not in it");
+    pool::PoolImpl* const found = slots.find(small->arena_begin());
+    expect(found == nullptr || found == small, "an address of a pool is in no other");
+  });
+  scenario.end = [] {};
+  scenario.clean_up = [=] {
+    pool::t_cache = {};
+    for (pool::PoolImpl* const each : {large, small}) {
+      slots.leave(*each);
+      each->slot_ = pool::registry_enter(*each);
+      each->drop_reference();
+    }
+  };
+  return explore(scenario, {1});
+}
+
+TEST(RegistrySchedules, AnAddressOutsideOfAPoolIsNotFoundInIt) {
+  const Slots slots{
+      [](pool::PoolImpl& pool) {
+        if (pool.slot_ != pool::k_no_slot) pool::registry_leave(pool, [](pool::PoolImpl&) noexcept {});
+        pool.slot_ = pool::k_no_slot;
+      },
+      [](pool::PoolImpl& pool) { pool.slot_ = pool::registry_enter(pool); },
+      pool::registry_find,
+  };
+  expect_all("registry slots", explore_slots(slots));
+}
+
+// The explorer finds what was wrong with slots that do not say whose they are.
+TEST(RegistrySchedules, ASlotWithoutAVersionIsFoundOut) {
+  static SlotWithoutVersion slot;
+  const Slots slots{
+      [](pool::PoolImpl&) { slot.leave(); },
+      [](pool::PoolImpl& pool) { slot.enter(pool); },
+      [](const void* address) { return slot.find(address); },
+  };
+  EXPECT_EQ(explore_slots(slots).broken, "an address outside of a pool is not in it");
+}
+
+}  // namespace
+}  // namespace rtpool::schedules
