@@ -26,7 +26,7 @@ def facts(trace: Any) -> list[tuple[str, str, str]]:
         ("peak", format_size(trace.analysis.peak_bytes), "most bytes alive at once"),
         ("misses", f"{total['misses']:,}", "requests that no free memory at hand served"),
         ("page faults", f"{trace.page_faults:,}", "of the whole process, meanwhile"),
-        ("resident", format_size(max((s.resident_bytes for s in trace.file.samples), default=0)), "of the process"),
+        ("resident", format_size(trace.resident_bytes), "of the process"),
     ]
     if timed:
         facts.insert(0, ("time", seconds(trace.seconds), f"{trace.file.count:,} events"))

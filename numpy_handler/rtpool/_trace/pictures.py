@@ -17,6 +17,7 @@ from .._pictures.perfetto import BYTES, COUNT, Writer
 from .._pictures.speedscope import Profile, speedscope
 from .overview import Overview, overview, shortened
 from .page_data import page_data, program
+from .render import foot, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +69,10 @@ def to_speedscope(trace: Any, path: str | os.PathLike[str]) -> None:
             profiles.append(Profile("alive at the peak", "bytes", samples, weights))
     if not profiles:
         profiles = [Profile("bytes asked for", "bytes", [], [])]
+    if resident := trace.resident_bytes:
+        # What the others cannot tell, as a box as large as the process was.
+        frames.append((foot(trace), "", 0, 0))
+        profiles.append(Profile("process resident at most", "bytes", [[len(frames) - 1]], [resident]))
     data = speedscope(program(trace), frames, profiles, f"rtpool {_core.__version__}")
     with _replaced(path) as file:
         file.write(json.dumps(data, separators=(",", ":")).encode())
@@ -88,6 +93,8 @@ def to_perfetto(trace: Any, path: str | os.PathLike[str]) -> None:
                     for begin, end, many, first in lane.items
                 ),
             )
+        # What is true of all of it, beside the counter of the resident size.
+        writer.slices(writer.lane("rtpool"), ((0, round(found.seconds * 1e9), note) for note in found.notes))
         _write_heaps(writer, found)
 
 
@@ -148,7 +155,6 @@ def _numbered(found: Overview) -> tuple[list[tuple[str, str, int, int]], list[li
 def plot(trace: Any) -> Figure:
     """Draw the figure."""
     from .._pictures.figure import draw
-    from .render import foot, short
 
     found = overview(trace)
     step = found.seconds / found.steps

@@ -26,8 +26,7 @@ def _percent(part: int, whole: int) -> str:
 
 def foot(trace: Any) -> str:
     """What every report ends with: what is not seen, and how large the process was."""
-    resident = max((sample.resident_bytes for sample in trace.file.samples), default=0)
-    return f"process: {format_size(resident)} resident at most, {trace.page_faults:,} page faults; {BYPASS}"
+    return f"process: {format_size(trace.resident_bytes)} resident at most, {trace.page_faults:,} page faults; {BYPASS}"
 
 
 def summary(trace: Any) -> str:

@@ -281,7 +281,7 @@ class Trace:
             "iterations": self.iterations,
             "temporaries_within": analysis.unit,
             "peak_bytes": analysis.peak_bytes,
-            "resident_bytes": max((sample.resident_bytes for sample in self.file.samples), default=0),
+            "resident_bytes": self.resident_bytes,
             "page_faults": self.page_faults,
             "pools": [usage._asdict() for usage in self.by_pool()],
             "lines": [usage._asdict() for usage in self.by_line()],
@@ -292,6 +292,11 @@ class Trace:
             "advice": [advice._asdict() for advice in self.advice()],
             "not_seen": BYPASS,
         }
+
+    @property
+    def resident_bytes(self) -> int:
+        """The most of the whole process that was in memory while it was recorded, as far as samples go."""
+        return max((sample.resident_bytes for sample in self.file.samples), default=0)
 
     @property
     def page_faults(self) -> int:

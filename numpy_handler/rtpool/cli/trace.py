@@ -12,6 +12,7 @@ from typing import Any
 from .._support.sizes import format_size
 from .._trace import render
 from .._trace.events import TraceError
+from .._trace.figures import Usage
 from .._trace.trace import Trace
 from ._command import Command
 
@@ -121,8 +122,11 @@ def _write(trace: Trace, arguments: argparse.Namespace) -> int:
 
 
 def _write_csv(trace: Trace) -> int:
-    writer = csv.writer(sys.stdout)
-    found = trace.by_expression()
-    writer.writerow([*(found[0]._fields if found else ()), "source"])
-    writer.writerows([*usage, usage.source] for usage in found)
+    columns = [*Usage._fields, "source"]
+    writer = csv.DictWriter(sys.stdout, columns)
+    writer.writeheader()
+    writer.writerows(usage._asdict() | {"source": usage.source} for usage in trace.by_expression())
+    # What no row can tell stands in the last one, whose figures add nothing.
+    empty = dict.fromkeys(("file", "column", "end_column", "source"), "")
+    writer.writerow(dict.fromkeys(columns, 0) | empty | {"function": render.foot(trace)})
     return 0

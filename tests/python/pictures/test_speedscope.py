@@ -46,6 +46,13 @@ def test_weights_are_the_sums(recorded: rtpool.Trace, tmp_path: Path) -> None:
     assert found["arrays"]["endValue"] == int(sums["calls"].sum())
     assert found["bytes of temporaries"]["endValue"] == int(sums["temporary_bytes"].sum())
     assert found["alive at the peak"]["endValue"] == recorded.analysis.peak_bytes
+    assert found["process resident at most"]["endValue"] == recorded.resident_bytes > recorded.analysis.peak_bytes
+
+
+def test_what_is_not_seen_is_named(recorded: rtpool.Trace, tmp_path: Path) -> None:
+    found = written(recorded, tmp_path)
+    (box,) = next(p["samples"] for p in found["profiles"] if p["name"] == "process resident at most")[0]
+    assert "not seen: NumPy's iterator buffers" in found["shared"]["frames"][box]["name"]
 
 
 def test_stacks_go_from_outside_in(recorded: rtpool.Trace, tmp_path: Path) -> None:

@@ -333,6 +333,9 @@ def test_command_line(tmp_path: Path, command: Command) -> None:
     assert rtpool.Plan.load(plan).entries
     rows = list(csv.DictReader(io.StringIO(command("trace", "csv", path).out)))
     assert sum(int(row["calls"]) for row in rows) >= 250
+    last = rows.pop()
+    assert "resident at most" in last["function"] and "not seen: NumPy's iterator buffers" in last["function"]
+    assert int(last["calls"]) == int(last["bytes"]) == 0 and not any("not seen" in row["function"] for row in rows)
     assert "no difference" in command("trace", "diff", path, path).out
     assert json.loads(command("trace", "summary", path, "--json").out)["lines"]
     for wrong in (("diff", path), ("lines", path, path), ("lines", program), ("lines", tmp_path / "none")):
