@@ -20,6 +20,7 @@ struct SegmentId {
 // What the kernel says about an open segment.
 struct SegmentFile {
   std::size_t bytes = 0;
+  std::size_t held = 0;     // of these, what has memory behind it
   std::size_t page = 4096;
   std::uint32_t user = 0;
   std::uint32_t mode = 0;   // permission bits

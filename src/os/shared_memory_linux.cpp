@@ -36,6 +36,7 @@ namespace {
 constexpr const char* k_folder = "/dev/shm";
 constexpr const char* k_prefix = "rtpool.";
 constexpr std::size_t k_small_page = 4096;
+constexpr std::size_t k_stat_block = 512;  // what st_blocks counts in
 constexpr int k_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 struct Path {
@@ -210,6 +211,7 @@ class LinuxSharedMemory final : public SharedMemory {
     struct stat found{};
     if (::fstat(fd, &found) != 0) return errno;
     out->bytes = found.st_size > 0 ? static_cast<std::size_t>(found.st_size) : 0;
+    out->held = found.st_blocks > 0 ? static_cast<std::size_t>(found.st_blocks) * k_stat_block : 0;
     out->page = found.st_blksize > 0 ? static_cast<std::size_t>(found.st_blksize) : k_small_page;
     out->user = found.st_uid;
     out->mode = found.st_mode & 07777U;

@@ -1,5 +1,8 @@
 #include "shared/granules.hpp"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "shared/step.hpp"
 
 namespace rtpool::shared {
@@ -174,13 +177,20 @@ std::uint32_t Granules::count_free() const noexcept {
 }
 
 std::uint32_t Granules::longest_free() const noexcept {
-  std::uint32_t longest = 0;
-  std::uint32_t run = 0;
-  for (std::uint32_t i = 0; i < segment_->geometry().granules; ++i) {
-    run = segment_->granule(i).load(std::memory_order_relaxed) == 0 ? run + 1 : 0;
-    if (run > longest) longest = run;
+  const Word* at = &segment_->granule(0);
+  const Word* const end = at + segment_->geometry().granules;
+  std::ptrdiff_t longest = 0;
+  while (at != end) {
+    if (const std::uint64_t word = at->load(std::memory_order_relaxed); word != 0) {
+      const std::ptrdiff_t length = GranuleWord::length(word);
+      at += std::clamp(length, std::ptrdiff_t{1}, end - at);  // the rest of a run has no length
+      continue;
+    }
+    const Word* const first = at++;
+    while (at != end && at->load(std::memory_order_relaxed) == 0) ++at;
+    longest = std::max(longest, at - first);
   }
-  return longest;
+  return static_cast<std::uint32_t>(longest);
 }
 
 }  // namespace rtpool::shared

@@ -331,14 +331,21 @@ std::uint32_t Records::count(RecordState wanted) const noexcept {
   return count;
 }
 
-std::uint64_t Records::count_tickets() const noexcept {
-  std::uint64_t count = 0;
+Records::Sums Records::sums() const noexcept {
+  Sums sums;
   for (std::uint32_t i = 0; i < segment_->geometry().records; ++i) {
     const Record& record = segment_->record(i);
-    if (StateWord::state(record.state.load(std::memory_order_relaxed)) != RecordState::alive) continue;
-    for (const Word& word : record.tickets) count += TicketWord::count(word.load(std::memory_order_relaxed));
+    const std::uint64_t state = record.state.load();
+    if (state == 0) break;  // none from here on has had a block
+    if (StateWord::state(state) != RecordState::alive) continue;
+    ++sums.alive;
+    for (const Word& word : record.tickets) sums.tickets += TicketWord::count(word.load(std::memory_order_relaxed));
+    BlockRange range;
+    if (held_by_owner(i) || !range_of(i, &range)) continue;
+    ++sums.left;
+    sums.left_bytes += range.bytes;
   }
-  return count;
+  return sums;
 }
 
 }  // namespace rtpool::shared

@@ -76,7 +76,15 @@ class Records {
   std::uint64_t drop_tickets(std::uint32_t age, bool of_dead_only) noexcept;
 
   std::uint32_t count(RecordState state) const noexcept;
-  std::uint64_t count_tickets() const noexcept;
+  // What `sums` tells of all records.
+  struct Sums {
+    std::uint64_t alive = 0;      // blocks that are shared
+    std::uint64_t tickets = 0;    // handles of these under way
+    std::uint64_t left = 0;       // of these blocks, those whose makers are gone or have let go of them
+    std::uint64_t left_bytes = 0;
+  };
+  // Looks at the records that were ever used, which come before all others: a search for a free one passes none by.
+  Sums sums() const noexcept;
   bool nobody_holds(std::uint32_t record) const noexcept { return unheld(segment_->record(record)); }
   // Whether the process whose memory it is holds the block itself, so that its counts have it.
   bool held_by_owner(std::uint32_t record) const noexcept;

@@ -1,5 +1,6 @@
 #include "shared/segment.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -97,6 +98,18 @@ int Segment::map_read_only(bool prefault) noexcept {
   if (prefault) (void)os_->prefault(base, geometry_.file_bytes, false);
   std::atomic_ref<char*>(read_only_).store(static_cast<char*>(base), std::memory_order_release);
   return 0;
+}
+
+std::size_t Segment::held_data() const noexcept {
+  os::SegmentFile file;
+  std::size_t found = 0;
+  // A program that closes all descriptors has closed this one, too, and may have another file there.
+  if (os_->describe(fd_, &file) != 0 || file.bytes != geometry_.file_bytes) {
+    return os_->resident(data(), geometry_.data_bytes, &found) == 0 ? found : 0;
+  }
+  if (file.held >= geometry_.file_bytes) return geometry_.data_bytes;
+  if (os_->resident(base_, geometry_.data_offset, &found) != 0) return 0;
+  return std::min(file.held - std::min(file.held, found), std::size_t{geometry_.data_bytes});
 }
 
 void Segment::unmap() noexcept {

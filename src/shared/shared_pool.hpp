@@ -144,6 +144,7 @@ class SharedPool {
   // many, at most `capacity`. For who is about to make all memory of the process resident.
   static std::size_t absent_ranges(os::AddressRange* out, std::size_t capacity) noexcept;
 
+  // O(records that were ever used + granules + processes); a kernel call for each process, and two.
   Stats stats() noexcept;
   void reset_peak() noexcept;
   // Recovers, then gives this process's unused memory back to the pool and, in a nameless pool of small pages, the pool's

@@ -55,25 +55,17 @@ Stats SharedPool::stats() noexcept {
     common.current_count += entry.current_count.load();
     common.requested_bytes += entry.requested_bytes.load();
   }
-  // Blocks whose makers are gone or have let go of them, held by others.
-  for (std::uint32_t i = 0; i < geometry().records; ++i) {
-    const Record& record = segment_.record(i);
-    if (StateWord::state(record.state.load()) != RecordState::alive) continue;
-    ++stats.shared_count;
-    BlockRange range;
-    if (records_.held_by_owner(i)) continue;
-    if (!records_.range_of(i, &range)) continue;
-    common.current_bytes += range.bytes;
-    common.requested_bytes += range.bytes;
-    ++common.current_count;
-  }
-  stats.in_flight_count = records_.count_tickets();
+  const Records::Sums shared = records_.sums();
+  common.current_bytes += shared.left_bytes;
+  common.requested_bytes += shared.left_bytes;
+  common.current_count += shared.left;
+  stats.shared_count = shared.alive;
+  stats.in_flight_count = shared.tickets;
   stats.processes = processes_.count_alive();
   stats.recovered_processes = segment_.header().recovered_processes.load();
   common.capacity_bytes = geometry().data_bytes;
   common.largest_free_bytes = std::uint64_t{granules_.longest_free()} << geometry().granule_shift;
-  std::size_t resident = 0;
-  if (segment_.os().resident(segment_.data(), geometry().data_bytes, &resident) == 0) common.resident_bytes = resident;
+  common.resident_bytes = segment_.held_data();
   return stats;
 }
 

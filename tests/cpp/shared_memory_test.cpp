@@ -33,6 +33,7 @@ TEST(SharedMemory, NamelessIsSealedAndReadsAsZeros) {
   EXPECT_TRUE(file.sealed);
   EXPECT_TRUE(file.regular);
   EXPECT_EQ(file.bytes, std::size_t{1} << 20);
+  EXPECT_EQ(file.held, 0U);
   EXPECT_NE(::ftruncate(fd, 4096), 0);
   EXPECT_NE(::ftruncate(fd, 2 << 20), 0);
   void* base = nullptr;
@@ -42,6 +43,8 @@ TEST(SharedMemory, NamelessIsSealedAndReadsAsZeros) {
   std::size_t resident = 0;
   ASSERT_EQ(real().resident(base, 1 << 20, &resident), 0);
   EXPECT_EQ(resident, std::size_t{1} << 20);
+  ASSERT_EQ(real().describe(fd, &file), 0);
+  EXPECT_EQ(file.held, resident);
   EXPECT_TRUE(test::all_are(0, base, 1 << 20));
   // Found through the process that has it, by descriptor and by search.
   int other = -1;

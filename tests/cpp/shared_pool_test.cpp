@@ -1,6 +1,8 @@
 // Promises of shared/shared_pool: the contract of a pool, blocks in several processes, forks, names, both orders of exit.
 #include "shared/shared_pool.hpp"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <chrono>
 #include <random>
@@ -108,6 +110,35 @@ TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
     expect_empty(pool);
     let_go(pool);
   }
+}
+
+// Without looking at each of its pages, whatever of it was touched.
+TEST(SharedPool, WhatIsResidentIsWhatItsPagesSay) {
+  Options options;
+  options.size = 64 << 20;
+  options.prefault = false;
+  SharedPool* const pool = SharedPool::create(options, os::shared_memory()).pool;
+  ASSERT_NE(pool, nullptr);
+  const auto by_pages = [&] {
+    std::size_t bytes = 0;
+    EXPECT_EQ(os::shared_memory().resident(pool->data(), pool->geometry().data_bytes, &bytes), 0);
+    return bytes;
+  };
+  EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+  auto* const block = static_cast<char*>(pool->allocate(5'000'000));
+  std::memset(block, 1, 5'000'000);
+  EXPECT_GE(by_pages(), std::size_t{5'000'000});
+  EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+  std::memset(pool->data(), 1, pool->geometry().data_bytes);
+  EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
+  // And where a program has closed all descriptors.
+  const int kept = ::dup(pool->fd());
+  ASSERT_EQ(::close(pool->fd()), 0);
+  EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
+  ASSERT_EQ(::dup2(kept, pool->fd()), pool->fd());
+  ASSERT_EQ(::close(kept), 0);
+  pool->release(block);
+  let_go(pool);
 }
 
 TEST(SharedPool, ThreadsAtOnce) {

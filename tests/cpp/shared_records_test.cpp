@@ -53,6 +53,29 @@ TEST(Records, OwnerLetsGoLast) {
   EXPECT_EQ(records.count(RecordState::free), bench.segment.geometry().records);
 }
 
+TEST(Records, SumsAreOfAllThatWereEverUsed) {
+  Bench bench;
+  Records records(bench.segment, bench.processes);
+  const Tenancy a = bench.join();
+  const Tenancy b = bench.join();
+  BlockRef refs[5];
+  for (std::uint64_t i = 0; i < 5; ++i) ASSERT_EQ(records.create(a, {i * 4096, 100 + i}, &refs[i]), 0);
+  // The first and the third are free again; of the last two the maker has let go.
+  EXPECT_TRUE(records.drop(a, refs[0]));
+  EXPECT_TRUE(records.drop(a, refs[2]));
+  BlockRange range;
+  for (const unsigned i : {3U, 4U}) {
+    ASSERT_EQ(records.acquire(b, refs[i], false, &range), 0);
+    ASSERT_EQ(records.add_ticket(b, refs[i]), 0);
+    EXPECT_FALSE(records.drop(a, refs[i]));
+  }
+  const Records::Sums sums = records.sums();
+  EXPECT_EQ(sums.alive, 3U);
+  EXPECT_EQ(sums.tickets, 2U);
+  EXPECT_EQ(sums.left, 2U);
+  EXPECT_EQ(sums.left_bytes, 103U + 104U);
+}
+
 TEST(Records, OwnerLetsGoFirst) {
   Bench bench;
   Records records(bench.segment, bench.processes);
@@ -80,7 +103,7 @@ TEST(Records, AHandleUnderWayKeepsTheBlock) {
   ASSERT_EQ(records.add_ticket(a, ref), 0);
   ASSERT_EQ(records.add_ticket(a, ref), 0);
   EXPECT_FALSE(records.drop(a, ref));
-  EXPECT_EQ(records.count_tickets(), 2U);
+  EXPECT_EQ(records.sums().tickets, 2U);
   ASSERT_EQ(records.acquire(b, ref, false, &range), 0);
   records.take_ticket(a, ref);
   EXPECT_FALSE(records.drop(b, ref));
@@ -107,10 +130,10 @@ TEST(Records, MoreSendersThanWords) {
     ASSERT_EQ(records.add_ticket(sender, ref), 0);
   }
   for (const Tenancy& sender : senders) EXPECT_FALSE(records.drop(sender, ref));
-  EXPECT_EQ(records.count_tickets(), senders.size());
+  EXPECT_EQ(records.sums().tickets, senders.size());
   ASSERT_EQ(records.acquire(senders[1], ref, false, &range), 0);
   for (const Tenancy& sender : senders) records.take_ticket(sender, ref);
-  EXPECT_EQ(records.count_tickets(), 0U);
+  EXPECT_EQ(records.sums().tickets, 0U);
   EXPECT_FALSE(records.drop(senders[1], ref));
   EXPECT_EQ(count_returned(records, senders[0]), 1);
 }
