@@ -40,11 +40,12 @@ _SCRIPTS = {
 
 
 _START_UP = """
-import os, sys, sysconfig, time
+import os, posix, sys, sysconfig, time
 with open(sysconfig.get_path("platlib") + "/rtpool.pth") as file:
     line = file.read()
 if sys.argv[1]:
     os.environ["RTPOOL_ACTIVATE"] = sys.argv[1]
+    posix.environ[b"RTPOOL_ACTIVATE"] = sys.argv[1].encode()  # as it is at a start
 began = time.perf_counter_ns()
 exec(line)
 print((time.perf_counter_ns() - began) / 1e3)

@@ -10,7 +10,13 @@ PYTEST_DONT_REWRITE: pytest finds the package by its plugin, and has no asserts 
 """
 
 from os import environ as _environ
+from sys import argv as _argv
 from typing import TYPE_CHECKING
+
+if _argv[:2] == ["-m", "run"]:  # `python -m rtpool run`: its program imports NumPy by itself
+    from ._startup.become import at_once as _at_once
+
+    _at_once()
 
 from . import _core
 from ._core import __version__

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import _rtpool_start
 
-from .session import Options, add_children, recorded_children
+from .options import Options, recorded_children
 
 
 class Program(NamedTuple):
@@ -77,20 +77,28 @@ def _is_foreign(path: str) -> bool:
     return not is_python or os.path.dirname(os.path.abspath(words[0])) not in here
 
 
-def interpreter_flags() -> list[str]:
-    """The options this Python was started with, without its program."""
+def named_by_option() -> list[str] | None:
+    """If this Python was started with ``-m rtpool``: the options before that; else None."""
     before = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
-    if before and before[-1] == "rtpool":
+    if before[-1:] == ["rtpool"]:
         before[-2:] = [before[-2].removesuffix("m")]  # -m rtpool, -Im rtpool
-    elif before and before[-1].endswith("mrtpool"):
+    elif before and before[-1].startswith("-") and before[-1].endswith("mrtpool"):
         before[-1] = before[-1].removesuffix("mrtpool")
     else:
-        return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
+        return None
     return [flag for flag in before if flag != "-"]
+
+
+def interpreter_flags() -> list[str]:
+    """The options this Python was started with, without its program."""
+    named = named_by_option()
+    return subprocess._args_from_interpreter_flags() if named is None else named  # type: ignore[attr-defined]
 
 
 def run_and_wait(program: Program, arguments: list[str], options: Options) -> int:
     """Run a command whose Pythons are activated; end as it ends."""
+    from .session import add_children
+
     begun = time.monotonic()
     environment = os.environ | {"RTPOOL_ACTIVATE": "1", "RTPOOL_SUMMARY": options["summary"] or ""}
     environment |= recorded_children(options)

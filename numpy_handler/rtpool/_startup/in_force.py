@@ -7,8 +7,6 @@ import site
 import sys
 from typing import NamedTuple
 
-from .. import _core
-
 
 class StartUp(NamedTuple):
     """What RTPOOL_ACTIVATE comes to in processes that inherit it from this one."""
@@ -21,7 +19,7 @@ class StartUp(NamedTuple):
 
 def start_up() -> StartUp:
     """Look for the start-up file as the `site` module does."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(_core.__file__)))
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # Python 3.15 takes the .start file and passes over the import lines of the .pth file of the same name.
     where = os.path.join(home, "rtpool.start" if sys.version_info >= (3, 15) else "rtpool.pth")
     return StartUp(not (why := _why_not(home, where)), where, why, os.environ.get("RTPOOL_ACTIVATE", ""))

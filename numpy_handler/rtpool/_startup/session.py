@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import _rtpool_start
 
@@ -21,30 +21,10 @@ from .._pool.pool import Pool
 from .._support.sizes import format_size
 from .._support.workers import at_end_of_worker, once_set_up_as_worker
 
+if TYPE_CHECKING:
+    from .options import Options
+
 SUMMED = ("total_count", "total_bytes", "hits", "misses", "fallbacks", "growths", "kernel_calls")
-
-
-class Options(TypedDict):
-    """What `run` was asked for; how it travels to the process that does it."""
-
-    malloc: Literal["tune", "keep"]
-    objects: Literal["pool", "keep"]
-    plan: str | None  # an absolute path, as are the others: the program may leave the working directory
-    record: str | None
-    stacks: Literal["none", "site", "full"]
-    leaks: bool
-    lock: bool
-    json: str | None
-    quiet: bool
-    summary: str | None  # children write to this name with their pid and start behind it
-    keep: bool  # what they have written, once it is summed up
-
-
-def recorded_children(options: Options) -> dict[str, str]:
-    """What children find in their environment if each is to be recorded, to a file of its own."""
-    if options["record"] is None:
-        return {}
-    return {"RTPOOL_RECORD": json.dumps({"path": options["record"], "stacks": options["stacks"]})}
 
 
 class Start(Protocol):

@@ -6,16 +6,13 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-from typing import NoReturn
 
-from .. import _core
 from .._pool.default import default_pool
-from .._pool.objects import KEEP_VALUE, KEEP_VARIABLE
 from .._pool.plan import Plan
 from .._startup import command, in_place
+from .._startup.become import become
 from .._startup.in_force import start_up
-from .._startup.session import Options, recorded_children
+from .._startup.options import add_arguments, options_of
 from ._command import Command
 
 
@@ -46,29 +43,7 @@ class Run(Command):
     becomes_the_program = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        how = parser.add_mutually_exclusive_group()
-        how.add_argument("-m", dest="module", action="store_true", help="the program is a module, as for python -m")
-        how.add_argument("-c", dest="code", action="store_true", help="the program is code, as for python -c")
-        parser.add_argument("--children", action="store_true", help="activate child processes and sum them up")
-        parser.add_argument("--plan", metavar="FILE", help="learn a plan, or make ready what it says")
-        parser.add_argument("--leaks", action="store_true", help="list what the program leaves behind, and where from")
-        parser.add_argument(
-            "--record", metavar="FILE", help="write a trace of all arrays there (see the command trace)"
-        )
-        parser.add_argument("--stacks", choices=["none", "site", "full"], default="site", help="with --record: places")
-        parser.add_argument("--lock", action="store_true", help="lock the process in memory (mlockall)")
-        parser.add_argument("--malloc", choices=["tune", "keep"], default="tune", help="libc's malloc (default: tune)")
-        parser.add_argument(
-            "--objects", choices=["pool", "keep"], default="pool", help="arenas of Python's objects (default: pool)"
-        )
-        parser.add_argument(
-            "--json",
-            metavar="FILE",
-            help="summary as JSON to FILE (children's beside it), - for standard error",
-        )
-        parser.add_argument("--quiet", action="store_true", help="print no summary")
-        parser.add_argument("program", help="script, directory, zip file or command; with -m a module, with -c code")
-        parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
+        add_arguments(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         try:
@@ -83,7 +58,7 @@ class Run(Command):
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
             print(f"rtpool run: {error}", file=sys.stderr)
             return 2
-        options = _options(arguments, children=arguments.children or program.foreign)
+        options = options_of(arguments, children=arguments.children or program.foreign)
         if program.foreign:
             if not there.in_force:
                 print(f"rtpool run: {arguments.program} cannot be activated: {there.why_not}", file=sys.stderr)
@@ -93,39 +68,4 @@ class Run(Command):
             if options["summary"]:
                 print(f"rtpool run: children are not activated: {there.why_not}", file=sys.stderr)
             in_place.execute(program, arguments.arguments, json.dumps(options))
-        _become(program, arguments.arguments, options)
-
-
-def _options(arguments: argparse.Namespace, *, children: bool) -> Options:
-    beside = None if arguments.json in (None, "-") else os.path.abspath(arguments.json)
-    summary = None
-    if children:
-        summary = beside or os.path.join(tempfile.mkdtemp(prefix="rtpool-run-"), "summary")
-    return {
-        "malloc": arguments.malloc,
-        "objects": arguments.objects,
-        "plan": None if arguments.plan is None else os.path.abspath(arguments.plan),
-        "record": None if arguments.record is None else os.path.abspath(arguments.record),
-        "stacks": arguments.stacks,
-        "leaks": arguments.leaks,
-        "lock": arguments.lock,
-        "json": beside or arguments.json,
-        "quiet": arguments.quiet,
-        "summary": summary,
-        "keep": beside is not None,
-    }
-
-
-def _become(program: command.Program, arguments: list[str], options: Options) -> NoReturn:
-    """Go on as the Python that runs the program; its start-up file does the rest."""
-    environment = dict(os.environ)
-    environment |= {"RTPOOL_RUN": json.dumps(options), "RTPOOL_ACTIVATE": "1"}
-    if options["objects"] == "pool" and _core.object_arenas_refusal() == "free-threaded":
-        environment.setdefault(KEEP_VARIABLE, KEEP_VALUE)  # read when the process begins
-    if options["summary"]:
-        environment |= {"RTPOOL_RUN_BEFORE": "1", "RTPOOL_SUMMARY": options["summary"], **recorded_children(options)}
-    elif "RTPOOL_ACTIVATE" in os.environ:
-        environment["RTPOOL_RUN_BEFORE"] = os.environ["RTPOOL_ACTIVATE"]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, *command.interpreter_flags(), *program.words, *arguments], environment)
+        become(program, arguments.arguments, options)

@@ -137,6 +137,20 @@ def test_options_of_the_interpreter_stay(flags: list[str], tmp_path: Path) -> No
     expect_the_same(flags, ["program.py"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["it.py"], ["-m", "it"], ["-c", "import numpy"], ["--quiet", "it.py", "run"], ["--children", "it.py"]],
+    ids=["script", "module", "code", "options", "children"],
+)
+def test_numpy_is_imported_by_the_program_alone(arguments: list[str], tmp_path: Path) -> None:
+    """What reads the command line becomes the program; were NumPy there already, that would be for nothing."""
+    (tmp_path / "it.py").write_text("import numpy")
+    code, _, err = outcome(["-X", "importtime"], arguments, tmp_path, "", run=True)
+    assert code == 0, err
+    imported = re.findall(r"\| +(\S+)$", err, re.MULTILINE)
+    assert imported.count("site") == 2 and imported.count("numpy") == imported.count("rtpool._core") == 1
+
+
 def test_what_the_user_set_is_what_the_program_finds(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import os; print(os.environ['RTPOOL_ACTIVATE'], os.environ['RTPOOL_SIZE'])\n")
     done = subprocess.run(
