@@ -12,7 +12,7 @@ from typing import Any
 from .._support.sizes import format_size
 from .._trace import render
 from .._trace.events import TraceError
-from .._trace.figures import Usage
+from .._trace.figures import BYPASS, Usage
 from .._trace.trace import Trace
 from ._command import Command
 
@@ -107,7 +107,10 @@ class TraceCommand(Command):
         else:
             return _write_csv(trace)
         if arguments.json:
-            print(json.dumps(data))
+            beside = {
+                "resident_bytes": trace.resident_bytes, "page_faults": trace.page_faults, "not_seen": BYPASS,
+            }  # fmt: skip
+            print(json.dumps(data if verb == "summary" else {verb: data, **beside}))
         else:
             print("\n".join(lines if verb == "summary" else [*lines, "", render.foot(trace)]))
         return 0

@@ -338,6 +338,9 @@ def test_command_line(tmp_path: Path, command: Command) -> None:
     assert int(last["calls"]) == int(last["bytes"]) == 0 and not any("not seen" in row["function"] for row in rows)
     assert "no difference" in command("trace", "diff", path, path).out
     assert json.loads(command("trace", "summary", path, "--json").out)["lines"]
+    for verb in ("lines", "temporaries", "misses", "fit"):
+        told = json.loads(command("trace", verb, path, "--json").out)
+        assert told[verb] and told["resident_bytes"] > 0 and told["not_seen"].startswith("not seen: ")
     for wrong in (("diff", path), ("lines", path, path), ("lines", program), ("lines", tmp_path / "none")):
         ended = command("trace", *wrong)
         assert ended.code == 2 and ended.err
