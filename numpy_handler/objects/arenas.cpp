@@ -129,14 +129,20 @@ PyObject* object_arena_bytes(PyObject*, PyObject*) { return PyLong_FromSize_t(ob
 // begin_object_watch() -> number of the watch, -1 for none
 PyObject* begin_object_watch(PyObject*, PyObject*) { return PyLong_FromLong(objects::arenas().begin_watch()); }
 
-// end_object_watch(number) -> (most arenas handed out at once since it began, those handed out now, bytes of each)
-PyObject* end_object_watch(PyObject*, PyObject* number) {
+PyObject* tell_need(PyObject* number, objects::Need (objects::Arenas::*ask)(int) noexcept) {
   const long watch = PyLong_AsLong(number);
   if (watch == -1 && PyErr_Occurred()) return nullptr;
-  const objects::Need need = objects::arenas().end_watch(static_cast<int>(watch));
-  return Py_BuildValue("(KKn)", static_cast<unsigned long long>(need.most), static_cast<unsigned long long>(need.alive),
+  const objects::Need need = (objects::arenas().*ask)(static_cast<int>(watch));
+  return Py_BuildValue("(KLn)", static_cast<unsigned long long>(need.most), static_cast<long long>(need.alive),
                        static_cast<Py_ssize_t>(need.bytes));
 }
+
+// look_at_object_watch(number) -> (most arenas handed out at once beyond those at its begin, those handed out now beyond them,
+// bytes of each)
+PyObject* look_at_object_watch(PyObject*, PyObject* number) { return tell_need(number, &objects::Arenas::look_at_watch); }
+
+// end_object_watch(number) -> the same, for the last time
+PyObject* end_object_watch(PyObject*, PyObject* number) { return tell_need(number, &objects::Arenas::end_watch); }
 
 // in_object_arena(address) -> whether it lies in an arena of a pool
 PyObject* in_object_arena(PyObject*, PyObject* address) {
@@ -155,6 +161,7 @@ PyMethodDef functions[] = {
     {"object_misses", object_misses, METH_NOARGS, nullptr},
     {"object_arena_bytes", object_arena_bytes, METH_NOARGS, nullptr},
     {"begin_object_watch", begin_object_watch, METH_NOARGS, nullptr},
+    {"look_at_object_watch", look_at_object_watch, METH_O, nullptr},
     {"end_object_watch", end_object_watch, METH_O, nullptr},
     {"in_object_arena", in_object_arena, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},

@@ -83,7 +83,6 @@ void* Arenas::take_kept_of_source_locked(std::size_t bytes) noexcept {
     if ((*at)->bytes != bytes) continue;
     KeptOfSource* const found = *at;
     *at = found->next;
-    ++out_of_source_;
     return found;
   }
   return nullptr;
@@ -95,17 +94,14 @@ void* Arenas::take(std::size_t bytes) noexcept {
     ++requests_;
     if (bytes > arena_bytes_) arena_bytes_ = bytes;
     if (entered_count_ != 0) {
-      void* const arena = take_of_pools_locked(bytes);
       note_locked(1, bytes);
-      if (arena != nullptr) return arena;
+      if (void* const arena = take_of_pools_locked(bytes)) return arena;
     }
   }
   void* const arena = source_.take(source_.context, bytes);
-  const std::lock_guard guard(lock_);
-  if (arena != nullptr) {
-    ++out_of_source_;
-  } else if (entered_count_ != 0) {
-    note_locked(-1, bytes);
+  if (arena == nullptr) {
+    const std::lock_guard guard(lock_);
+    if (entered_count_ != 0) note_locked(-1, bytes);
   }
   return arena;
 }
@@ -122,11 +118,7 @@ void Arenas::give(void* arena, std::size_t bytes) noexcept {
   KeptOfSource* idle = nullptr;
   {
     const std::lock_guard guard(lock_);
-    if (out_of_source_ != 0) {
-      // Which of the source's arenas were made under our eyes nobody can tell: the count is what matters.
-      --out_of_source_;
-      note_locked(-1, bytes);
-    }
+    note_locked(-1, bytes);
     if (any_frozen_locked() && bytes >= sizeof(KeptOfSource)) {
       auto* const kept = static_cast<KeptOfSource*>(arena);
       *kept = {kept_, bytes};
@@ -177,17 +169,13 @@ std::uint64_t Arenas::frozen_misses() noexcept {
 }
 
 void Arenas::note_locked(std::int64_t change, std::size_t bytes) noexcept {
-  if (unwatched_ != 0) return;
   for (Watch& watch : watches_) {
-    if (!watch.used) continue;
-    if (bytes < watch.need.bytes) continue;
-    if (bytes > watch.need.bytes) {
-      watch.need = {};
-      watch.need.bytes = bytes;
-      watch.alive = 0;
-    }
-    watch.alive += change;
-    if (watch.alive > static_cast<std::int64_t>(watch.need.most)) watch.need.most = static_cast<std::uint64_t>(watch.alive);
+    Need& need = watch.need;
+    if (!watch.used || bytes < need.bytes) continue;
+    if (bytes > need.bytes) need = {0, 0, bytes};
+    need.alive += change;
+    const bool more = need.alive > static_cast<std::int64_t>(need.most);
+    if (more && unwatched_ == 0) need.most = static_cast<std::uint64_t>(need.alive);
   }
 }
 
@@ -212,13 +200,20 @@ int Arenas::begin_watch() noexcept {
   return -1;
 }
 
-Need Arenas::end_watch(int watch) noexcept {
-  if (watch < 0 || watch >= static_cast<int>(k_most_watches)) return {};
+Need Arenas::take_need_locked(int watch, bool end) noexcept {
+  if (watch < 0 || watch >= static_cast<int>(k_most_watches) || !watches_[watch].used) return {};
+  watches_[watch].used = !end;
+  return watches_[watch].need;
+}
+
+Need Arenas::look_at_watch(int watch) noexcept {
   const std::lock_guard guard(lock_);
-  Watch& ended = watches_[watch];
-  ended.used = false;
-  ended.need.alive = ended.alive > 0 ? static_cast<std::uint64_t>(ended.alive) : 0;
-  return ended.need;
+  return take_need_locked(watch, false);
+}
+
+Need Arenas::end_watch(int watch) noexcept {
+  const std::lock_guard guard(lock_);
+  return take_need_locked(watch, true);
 }
 
 }  // namespace rtpool::objects

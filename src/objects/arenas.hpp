@@ -35,12 +35,13 @@ struct Source {
   void (*give)(void* context, void* arena, std::size_t bytes) = nullptr;
 };
 
-// What was needed of arenas while somebody watched: handed out since then, whoever served. Of the largest size asked for: the
-// interpreter takes smaller pieces the same way (CPython 16 KiB for the frames of deep calls), which the pool's free memory serves.
+// What was needed of arenas while somebody watched: handed out beyond those that were then, whoever served. Of the
+// largest size asked for: the interpreter takes smaller pieces the same way (CPython 16 KiB for the frames of deep
+// calls), which the pool's free memory serves.
 struct Need {
-  std::uint64_t most = 0;   // at once
-  std::uint64_t alive = 0;  // at the end
-  std::size_t bytes = 0;    // of each; 0: none was asked for
+  std::uint64_t most = 0;  // at once
+  std::int64_t alive = 0;  // now; below 0: some that were handed out before have come back
+  std::size_t bytes = 0;   // of each; 0: none was asked for
 };
 
 class Arenas {
@@ -68,8 +69,10 @@ class Arenas {
   std::uint64_t frozen_misses() noexcept;
   // Watches what is needed, at most k_most_watches at once. -1: no more.
   int begin_watch() noexcept;
+  Need look_at_watch(int watch) noexcept;
   Need end_watch(int watch) noexcept;
-  // While it lives, what is asked for is nobody's need, and resident: somebody makes room for what comes later.
+  // While it lives, what is asked for is nobody's need, and resident: somebody makes room for what comes later. The
+  // interpreter may keep an arena of it, which is alive then.
   class Unwatched {
    public:
     explicit Unwatched(Arenas& arenas) noexcept;
@@ -100,6 +103,7 @@ class Arenas {
   KeptOfSource* detach_kept_locked() noexcept;
   void give_to_source(KeptOfSource* arenas) noexcept;
   void note_locked(std::int64_t change, std::size_t bytes) noexcept;
+  Need take_need_locked(int watch, bool end) noexcept;
   void install_fork_handlers() noexcept;
 
   os::PriorityLock lock_;
@@ -107,13 +111,11 @@ class Arenas {
   pool::Pool* entered_[k_most_entered] = {};  // the last one last; a pool may stand here several times
   unsigned entered_count_ = 0;
   KeptOfSource* kept_ = nullptr;
-  std::uint64_t out_of_source_ = 0;  // handed out by it since it is ours to say
   std::uint64_t requests_ = 0;
   std::size_t arena_bytes_ = 0;
   std::uint64_t frozen_misses_ = 0;
   struct Watch {
     bool used = false;
-    std::int64_t alive = 0;
     Need need;
   };
   Watch watches_[k_most_watches];

@@ -267,19 +267,49 @@ TEST_F(ArenasTest, WatchesSayWhatWasNeeded) {
   const int other = arenas_->begin_watch();
   give(before);  // leaves room that the next one uses
   give(take());
+  EXPECT_EQ(arenas_->look_at_watch(watch).most, 7U);
   const Need need = arenas_->end_watch(watch);
   EXPECT_EQ(need.most, 7U);
-  EXPECT_EQ(need.alive, 0U);
+  EXPECT_EQ(need.alive, 0);
   EXPECT_EQ(need.bytes, k_arena);
+  EXPECT_EQ(arenas_->look_at_watch(other).alive, -1);
+  give(unseen);  // one of the source's that was there before
+  EXPECT_EQ(arenas_->look_at_watch(other).alive, -2);
   EXPECT_EQ(arenas_->end_watch(other).most, 0U);
+  EXPECT_EQ(arenas_->look_at_watch(other).bytes, 0U);
   give(stays);
-  give(unseen);
   arenas_->leave(pool);
   int watches = 0;
   while (arenas_->begin_watch() >= 0) ++watches;
   EXPECT_EQ(watches, static_cast<int>(Arenas::k_most_watches));
   EXPECT_EQ(arenas_->end_watch(-1).most, 0U);
   EXPECT_EQ(arenas_->end_watch(1000).most, 0U);
+}
+
+TEST_F(ArenasTest, WhatIsKeptOfRoomMadeForLaterIsThereAlready) {
+  Pool& pool = make();
+  ASSERT_TRUE(arenas_->enter(pool));
+  const int watch = arenas_->begin_watch();
+  void* held[5];
+  for (void*& arena : held) arena = take();
+  for (void* arena : held) give(arena);
+  void* kept = nullptr;
+  {
+    const Arenas::Unwatched unwatched(*arenas_);
+    kept = take();
+    void* many[7];
+    for (void*& arena : many) arena = take();
+    for (void* arena : many) give(arena);
+  }
+  Need need = arenas_->look_at_watch(watch);
+  EXPECT_EQ(need.most, 5U);
+  EXPECT_EQ(need.alive, 1);  // four more will do
+  for (int i = 0; i < 4; ++i) held[i] = take();
+  for (int i = 0; i < 4; ++i) give(held[i]);
+  EXPECT_EQ(arenas_->look_at_watch(watch).most, 5U);
+  give(kept);
+  EXPECT_EQ(arenas_->end_watch(watch).alive, 0);
+  arenas_->leave(pool);
 }
 
 TEST_F(ArenasTest, SmallerPiecesDoNotHideWhatIsNeededOfArenas) {
@@ -297,7 +327,7 @@ TEST_F(ArenasTest, SmallerPiecesDoNotHideWhatIsNeededOfArenas) {
   const Need need = arenas_->end_watch(watch);
   EXPECT_EQ(need.bytes, k_arena);
   EXPECT_EQ(need.most, 3U);
-  EXPECT_EQ(need.alive, 0U);
+  EXPECT_EQ(need.alive, 0);
   arenas_->leave(pool);
 }
 

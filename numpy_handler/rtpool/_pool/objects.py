@@ -105,7 +105,7 @@ class Objects(NamedTuple):
 def make_room(pool: _core.Pool, wanted: ObjectArenas | None, *, held: int = 0, spare: int = 0) -> tuple[int, int, int]:
     """Make arenas ready: how many there are of the wanted and spare ones, bytes of each, how many are missing.
 
-    `held` of the wanted ones Python has already.
+    `held` of the wanted ones Python has already; below 0: so many of those that it had before are gone.
     """
     if _core.object_arenas_refusal() is not None:
         return 0, 0, 0

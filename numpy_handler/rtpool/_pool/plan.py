@@ -247,14 +247,13 @@ class Plan:
 class Learning:
     """The context of `Pool.learn`; the plan it gives is filled in when it ends."""
 
-    __slots__ = ("_begun", "_plan", "_pool", "_watch", "arenas_held")
+    __slots__ = ("_begun", "_plan", "_pool", "_watch")
 
     def __init__(self, pool: _core.Pool) -> None:
         self._pool = pool
         self._plan = Plan()
         self._begun = False
         self._watch = -1
-        self.arenas_held = 0  # of the plan's arenas, those that are in use when learning ends
 
     def __enter__(self) -> Plan:
         if self._begun:
@@ -273,14 +272,26 @@ class Learning:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish()
-        if kind is None:
-            prepare(self._pool, self._plan)
-            make_room(self._pool, self._plan.objects, held=self.arenas_held)
+        try:
+            self.finish()
+            if kind is None:
+                prepare(self._pool, self._plan)
+                make_room(self._pool, self._plan.objects, held=self.arenas_held())
+        finally:
+            self.forget()
+
+    def arenas_held(self) -> int:
+        """How many of the plan's arenas are in use; until `forget`. Below 0: of those before it some are no longer."""
+        return _core.look_at_object_watch(self._watch)[1]
+
+    def forget(self) -> None:
+        """Watch the arenas no longer."""
+        _core.end_object_watch(self._watch)
+        self._watch = -1
 
     def finish(self) -> Plan:
         """End learning and give the plan, without making it ready."""
-        most, self.arenas_held, size = _core.end_object_watch(self._watch)
+        most, _, size = _core.look_at_object_watch(self._watch)
         objects = ObjectArenas(size, most) if most else None
         peak = Stats._make(self._pool._stats()).peak_bytes
         entries = [PlanEntry(*raw) for raw in self._pool._end_learning()]

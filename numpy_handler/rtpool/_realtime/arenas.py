@@ -14,20 +14,13 @@ _SPARE = 1
 
 
 class Arenas:
-    """What one section has of the service.
+    """What one section has of the service."""
 
-    Attributes
-    ----------
-    held : int
-        Arenas that Python had at the end of the warm-up: so many of the plan's need not lie ready.
-    """
-
-    __slots__ = ("_begun", "_state", "held")
+    __slots__ = ("_begun", "_state")
 
     def __init__(self) -> None:
         self._state = Objects()
         self._begun: int | None = None  # the whole process's misses when this section began to count
-        self.held = 0
 
     def enter(self, pool: Pool, *, wanted: bool) -> Callable[[], object] | None:
         """Let the pool serve, where Python asks anybody; what undoes it."""
@@ -40,11 +33,11 @@ class Arenas:
             self._state = Objects(reason=refusal() or "another arena allocator was set after rtpool's")
         return None
 
-    def make_room(self, pool: Pool, plan: Plan | None) -> None:
-        """Make what the plan needs ready, and one to spare."""
+    def make_room(self, pool: Pool, plan: Plan | None, held: int) -> None:
+        """Make what the plan needs ready, but for `held` that Python has already, and one to spare."""
         if not self._state.served or plan is None:
             return
-        ready, size, missing = make_room(pool, plan.objects, held=self.held, spare=_SPARE)
+        ready, size, missing = make_room(pool, plan.objects, held=held, spare=_SPARE)
         self._state = self._state._replace(ready=ready, size=size, missing=missing)
 
     def begin(self) -> None:

@@ -277,6 +277,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         def abandon() -> None:
             if self._learning is not None:
                 self._learning.finish()
+                self._learning.forget()
                 self._learning = None
                 reconsider(pool)
 
@@ -292,11 +293,13 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             self._calm_down()
             return
         self._learning = None
-        learned = learning.finish()
-        self._arenas.held = learning.arenas_held
-        reconsider(pool)
-        self._plan = learned if self._given_plan is None else self._given_plan | learned
-        self._settle(pool)
+        try:
+            learned = learning.finish()
+            reconsider(pool)
+            self._plan = learned if self._given_plan is None else self._given_plan | learned
+            self._settle(pool, learning)
+        finally:
+            learning.forget()
 
     def _calm_down(self) -> None:
         """What goes through much memory comes before the last warm-up iteration, which brings the loop's own back."""
@@ -312,11 +315,11 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
             if self._heap is not None:
                 self._heap.begin(self._pool)
 
-    def _settle(self, pool: Pool) -> None:
+    def _settle(self, pool: Pool, learned: Learning | None = None) -> None:
         """From here on the plan is ready, the pool frozen, and the counters count."""
         if self._plan is not None:
             prepare(pool, self._plan)
-        self._arenas.make_room(pool, self._plan)
+        self._arenas.make_room(pool, self._plan, learned.arenas_held() if learned is not None else 0)
         freeze = self._freeze = Freeze(pool, self._on_miss)  # type: ignore[arg-type]
 
         def release() -> None:

@@ -182,24 +182,56 @@ pool.check()
 
 @served
 def test_sections_one_after_the_other_use_what_the_one_before_left(run_python) -> None:
-    """Small and large ones in turns over one pool hold what the largest of them did."""
+    """Small and large ones in turns over one pool: room is made once, not once a section.
+
+    Python needs an arena more or less from one section to the next, by what the one before has left in which arena. So
+    what is held is compared with the most that any of them had at once, exactly counted: one is to spare, and two are
+    for arenas of Python's own that went back to where they came from.
+    """
     done = run_python(
         """
 import rtpool
 pool = rtpool.Pool()
-for count in (10_000, 60_000, 20_000, 60_000, 1_000, 60_000):
+most = 0
+for count in (10_000, 60_000, 20_000, 60_000, 1_000, 60_000, 30_000, 60_000, 60_000, 60_000):
     with rtpool.realtime(pool=pool, iterations=3, warmup=4) as rt:
-        for _ in rt:
+        for tick in rt:
             made = [{"i": i, "v": (i, float(i))} for i in range(count)]
+            if tick.index < -1:
+                most = max(most, pool.stats().object_peak_bytes)
             del made
     now = pool.stats()
-    print(count, now.object_bytes + now.object_kept_bytes, rt.report.misses)
+    print(now.object_bytes + now.object_kept_bytes, most, rt.report.objects.size, rt.report.misses)
 pool.check()
 """
     )
-    held = {}
     for line in done.stdout.splitlines():
-        count, now, misses = map(int, line.split())
-        assert misses == 0, done.stdout
-        held.setdefault(count, []).append(now)
-    assert held[60_000][0] == held[60_000][-1] == held[1_000][0] == held[20_000][0], done.stdout
+        held, most, size, misses = map(int, line.split())
+        assert misses == 0 and held <= most + 3 * size, done.stdout
+
+
+@served
+def test_an_arena_that_python_keeps_of_the_room_made_for_it_is_one_less_to_make_ready(run_python) -> None:
+    """CPython gives all arenas back that run empty but for one: whose that was is no matter."""
+    done = run_python(
+        """
+import rtpool
+from rtpool import _core
+from rtpool._pool.plan import Learning
+pool = rtpool.Pool()
+assert _core.enter_objects(pool)
+learning = Learning(pool)
+learning.__enter__()
+made = [bytes(400) for _ in range(30_000)]
+del made
+_core.make_object_room()
+before = pool.stats()
+plan = learning.finish()
+held = learning.arenas_held()
+learning.forget()
+first = before.object_count - held  # in use when learning began
+print(plan.objects.most_alive + first, before.object_peak_bytes // plan.objects.size, held >= 0, learning.arenas_held())
+"""
+    )
+    at_once, peak, sensible, forgotten = done.stdout.split()
+    assert at_once == peak and sensible == "True" and forgotten == "0", done.stdout
