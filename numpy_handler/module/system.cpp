@@ -2,6 +2,7 @@
 #include "numpy_handler/module/register.hpp"
 #include "numpy_handler/support/state.hpp"
 #include "os/blas_buffers.hpp"
+#include "os/forked_pages.hpp"
 #include "os/kernel_pages.hpp"
 #include "os/libc_malloc.hpp"
 #include "os/memory.hpp"
@@ -75,13 +76,15 @@ PyObject* touch_stack(PyObject*, PyObject* arg) {
   return PyLong_FromSize_t(os::touch_stack(bytes));
 }
 
-// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and what BLAS works in
+// make_program_resident() -> (bytes, errno value), see os/program_pages.hpp; and what BLAS works in, and what a fork has made
+// common with other processes
 PyObject* make_program_resident(PyObject*, PyObject*) {
   os::ProgramPages pages;
   {
     const WithoutGil others_run;
     pages = os::make_program_resident();
     os::make_blas_buffers_ready();
+    os::take_forked_pages_back();
   }
   return Py_BuildValue("(ni)", static_cast<Py_ssize_t>(pages.bytes), pages.error);
 }

@@ -1,7 +1,6 @@
 // Linux: dl_iterate_phdr and MADV_POPULATE_READ / _WRITE.
 #include <link.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +9,7 @@
 #include <cstdint>
 
 #include "base/bits.hpp"
+#include "os/forked_pages.hpp"
 #include "os/kernel_pages.hpp"
 #include "os/program_pages.hpp"
 
@@ -36,9 +36,9 @@ struct Segments {
   std::uint64_t loaded = 0;  // objects ever loaded, and one: musl counts those after the program's start; 0 is not known
 };
 
-// What the last complete call saw: the process and how many objects had been loaded.
+// What the last complete call saw: how many objects had been loaded, and how often the process had forked.
 std::atomic<std::uint64_t> g_seen_loaded{0};
-std::atomic<pid_t> g_seen_process{0};
+std::atomic<unsigned> g_seen_forks{0};
 
 // Parts of a writable segment that the loader has made read-only after its relocations end here.
 std::uintptr_t end_of_relocated(const dl_phdr_info& object) noexcept {
@@ -81,8 +81,8 @@ ProgramPages make_program_resident() noexcept {
   segments.count = 0;
   // The loader's lock is held during this call alone, not while pages come in from the disk.
   ::dl_iterate_phdr(collect_segments, &segments);
-  const pid_t process = ::getpid();
-  if (segments.loaded == 0 || segments.loaded != g_seen_loaded.load() || process != g_seen_process.load()) {
+  const unsigned known_forks = forks();
+  if (segments.loaded == 0 || segments.loaded != g_seen_loaded.load() || known_forks != g_seen_forks.load()) {
     for (std::size_t i = 0; i < segments.count; ++i) {
       const Segment& segment = segments.items[i];
       const std::size_t bytes = segment.end - segment.begin;
@@ -95,7 +95,7 @@ ProgramPages make_program_resident() noexcept {
       }
     }
     g_seen_loaded.store(segments.loaded);
-    g_seen_process.store(process);
+    g_seen_forks.store(known_forks);
   }
   busy.clear(std::memory_order_release);
   return result;

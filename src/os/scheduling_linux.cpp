@@ -18,6 +18,7 @@
 #include <span>
 
 #include "os/children.hpp"
+#include "os/memory_map.hpp"
 
 namespace rtpool::os {
 namespace {
@@ -107,27 +108,14 @@ int remember_locked(Ranges* out) noexcept {
 // What may be accessed of the present mappings becomes resident, but for what lies in `absent`. As with mlockall it is no error where
 // that cannot be (a mapping that goes beyond the end of its file).
 int make_resident_but(std::span<const AddressRange> absent) noexcept {
-  std::FILE* const file = std::fopen("/proc/self/maps", "re");
-  if (file == nullptr) return errno;
-  Ranges mapped;
-  char line[512];
-  int error = 0;
-  while (error == 0 && std::fgets(line, sizeof line, file) != nullptr) {
-    Range range{0, 0};
-    char access[5] = "";
-    if (std::sscanf(line, "%zx-%zx %4s", &range.begin, &range.end, access) == 3 && std::strncmp(access, "---", 3) != 0) {
-      error = mapped.add(range);
-    }
-    while (std::strchr(line, '\n') == nullptr && std::fgets(line, sizeof line, file) != nullptr) {
-    }
-  }
-  std::fclose(file);
-  if (error != 0) return error;
+  MemoryMap mapped;
+  if (const int error = mapped.take()) return error;
   const auto lock = [](std::size_t begin, std::size_t end) {
     if (begin < end) static_cast<void>(::mlock(reinterpret_cast<void*>(begin), end - begin));
   };
   std::size_t next = 0;
   for (std::size_t i = 0; i < mapped.count(); ++i) {
+    if (!mapped[i].accessible) continue;
     std::size_t at = mapped[i].begin;
     while (next < absent.size() && absent[next].end <= at) ++next;
     for (; next < absent.size() && absent[next].begin < mapped[i].end; ++next) {

@@ -48,6 +48,11 @@ TEST(ProgramPages, AreNotLookedAtAgainUntilTheProcessForks) {
   int status = 1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
+  EXPECT_GT(make_program_resident().bytes, k_table_bytes);  // the fork has made the parent's pages common as well
+#ifndef RTPOOL_SANITIZED
+  EXPECT_LE(faults_of_writing(g_zero), 1);
+#endif
+  EXPECT_EQ(make_program_resident().bytes, 0U);
 }
 
 }  // namespace

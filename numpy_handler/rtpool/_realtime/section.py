@@ -45,8 +45,9 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
 
     With a warm-up or a plan it also touches what the loop would touch for the first time: code and data of all
     libraries that are loaded, up to 5 MiB of the thread's stack, BLAS's buffers (by some small matrix products), stacks
-    and heaps for four threads. Not covered: modules imported in the loop, more threads started in it, files it maps.
-    `report` names what faulted, what was imported, and what to do.
+    and heaps for four threads, and the memory that a fork has made common with another process: 1 GiB of it at most,
+    256 MiB where that process lives, small pieces first. Not covered: modules imported in the loop, more threads and
+    forks in it, files it maps. `report` names what faulted, what was imported, and what to do.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class realtime:  # noqa: N801 - used like a function, as `contextlib.suppress`
         serves it, once. ``report.objects`` says what was done, or why nothing could be.
     lock_process : bool, default False
         ``mlockall``: all memory of the process, present and future, is resident and never swapped out. What pools have
-        given back to the kernel stays there.
+        given back to the kernel stays there, and so does what free-threaded Python has reserved for objects to come.
     priority : int, optional
         1 to 99: run the thread under ``SCHED_FIFO``. A loop that never waits then keeps everything else off its
         processor.

@@ -226,3 +226,82 @@ assert rt.report.imported == () and "imported" not in str(rt.report)
         PYTHONPATH=str(tmp_path),
     )
     assert done.stderr == ""
+
+
+FORKED = """
+import os, warnings
+import numpy as np
+import rtpool
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks with threads
+blobs = [bytes([i % 251]) * 40 for i in range(60_000)]  # 4 MiB, nothing of which a collection looks at
+table = np.zeros(1 << 20)
+table[:] = 1
+names = {i: str(i) for i in range(50_000)}  # libc's heap
+pool = rtpool.Pool(name="long-lived")
+with rtpool.handler(pool):
+    kept = np.ones(1 << 20)
+def write_everywhere():
+    for one in blobs:
+        pass  # counts references
+    table[:] = 2
+    kept[:] = 2
+    for key in names:
+        names[key] = key
+def compute(n):
+    return sum(i * i for i in range(n))  # CPython rewrites its code when it has been called some times
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(go[1])
+    os.read(go[0], 1)
+    same = table[0] == 1 and kept[-1] == 1 and names[7] == "7" and blobs[-1] == bytes([59_999 % 251]) * 40
+    os._exit(0 if same else 1)
+if {gone}:
+    os.close(go[1])
+    assert os.waitpid(child, 0)[1] == 0
+with rtpool.realtime(pool=rtpool.Pool(), warmup=3, iterations=12, gc="keep") as rt:
+    for tick in rt:
+        compute(10)
+        if tick.index == 2:
+            write_everywhere()
+if not {gone}:
+    os.close(go[1])
+    assert os.waitpid(child, 0)[1] == 0
+assert rt.report.environment.watch != "exact" or rt.report.minor_faults == 0, rt.report
+print(rt.report.minor_faults)
+"""
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["child alive", "child gone"])
+def test_what_a_fork_has_made_common_is_the_processes_own_again(run_python, gone: bool) -> None:
+    """A loop writes to all it has: the kernel made every page of it read-only when the process forked."""
+    assert run_python(FORKED.replace("{gone}", str(gone))).stdout == "0\n"
+
+
+def test_a_fork_between_two_sections_and_in_the_warm_up(run_python) -> None:
+    run_python(
+        """
+import os, warnings
+import rtpool
+warnings.simplefilter("ignore")
+blobs = [bytes([i % 251]) * 40 for i in range(30_000)]
+pool = rtpool.Pool()
+def section(fork_at):
+    with rtpool.realtime(pool=pool, warmup=4, iterations=4, gc="keep") as rt:
+        for tick in rt:
+            if tick.index == fork_at:
+                if (child := os.fork()) == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+            if tick.index == 2:
+                for one in blobs:
+                    pass
+    return rt.report
+for fork_at in (None, -4, -1, None):
+    report = section(fork_at)
+    assert report.minor_faults == 0, (fork_at, report)
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    )
