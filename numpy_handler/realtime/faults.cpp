@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 
+#include "numpy_handler/objects/reserve.hpp"
 #include "numpy_handler/realtime/types.hpp"
 #include "os/mappings.hpp"
 #include "os/symbols.hpp"
@@ -103,8 +104,14 @@ bool is_objects_pool(std::uintptr_t address) noexcept {
 
 bool contains(const char* text, const char* part) noexcept { return std::strstr(text, part) != nullptr; }
 
+#ifdef Py_GIL_DISABLED
+constexpr char k_objects[] = "heap of free-threaded Python";
+#else
+constexpr char k_objects[] = "arena of Python's own";
+#endif
+
 // What is mapped there now.
-void explain_mapping(const os::Place& place, std::uintptr_t address, Origin* origin) noexcept {
+void explain_mapping(const os::Place& place, std::uintptr_t address, const os::AddressRange& objects, Origin* origin) noexcept {
   switch (place.region) {
     case os::Region::code: say(origin, Kind::file, "%s: code", base_name(place.name)); break;
     case os::Region::data: say(origin, Kind::file, "%s: data", base_name(place.name)); break;
@@ -122,8 +129,8 @@ void explain_mapping(const os::Place& place, std::uintptr_t address, Origin* ori
       break;
     case os::Region::kernel: say(origin, Kind::other, "%s", place.name); break;
     case os::Region::anonymous:
-      if (contains(place.name, "cpython:") || is_objects_pool(address)) {
-        say(origin, Kind::objects, "arena of Python's own");
+      if (contains(place.name, "cpython:") || address - objects.begin < objects.end - objects.begin || is_objects_pool(address)) {
+        say(origin, Kind::objects, k_objects);
       } else if (place.name[0] != '\0') {
         say(origin, Kind::other, "memory named %s", place.name);
       } else {
@@ -174,7 +181,7 @@ void explain_by_function(const os::Function& function, const Allocators& allocat
   if (of_objects || starts_with_any(function.name, {"_PyObject_Malloc", "_PyObject_Calloc", "_PyObject_Realloc",
                                                     "PyObject_Malloc", "PyObject_Calloc", "pymalloc_", "new_arena",
                                                     "allocate_from_new_pool", "_mi_", "mi_"})) {
-    say(origin, Kind::objects, "arena of Python's own");
+    say(origin, Kind::objects, k_objects);
     return;
   }
   // Python maps a piece of its frames' stack when calls get deeper, and unmaps it when they are back.
@@ -263,12 +270,12 @@ class Explainer {
     name_function(row.function, origin->function, sizeof origin->function);
     if (is_of_pools(reinterpret_cast<const void*>(address), origin)) return;
     const os::Place loaded = os::find_loaded(address);
-    explain_mapping(loaded.region != os::Region::nothing ? loaded : now_.find(address, true), address, origin);
+    explain_mapping(loaded.region != os::Region::nothing ? loaded : now_.find(address, true), address, objects_, origin);
     if (origin->certain) return;
     if (const realtime::LateFile* const file = log_.late_file(address)) return explain_late_file(*file, origin);
     const os::Place earlier = before_.find(address, false);
     if (earlier.region != os::Region::anonymous && earlier.region != os::Region::nothing) {
-      explain_mapping(earlier, address, origin);
+      explain_mapping(earlier, address, objects_, origin);
       const std::size_t length = std::strlen(origin->where);
       std::snprintf(origin->where + length, sizeof origin->where - length, ", gone since");
       return;
@@ -296,6 +303,7 @@ class Explainer {
   os::Mappings& before_;
   os::Mappings now_;
   Allocators allocators_ = find_allocators();
+  os::AddressRange objects_ = mapping_of_objects();
   std::size_t count_;
   std::unique_ptr<Row[]> rows_;
 };

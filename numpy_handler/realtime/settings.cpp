@@ -4,6 +4,7 @@
 #include <memory>
 #include <new>
 
+#include "numpy_handler/objects/reserve.hpp"
 #include "numpy_handler/realtime/register.hpp"
 #include "numpy_handler/realtime/types.hpp"
 #include "pool/pool.hpp"
@@ -72,13 +73,16 @@ PyObject* settings_apply(PyObject* object, PyObject* arguments) {
   request.priority = priority;
   request.inherit = inherit != 0;
   realtime::Settings& settings = settings_of(object);
+  // What pools have given back does not come again for this, nor what the interpreter's allocator holds nothing in;
+  // where there is no room to say so, or too much of it, it does.
+  constexpr std::size_t k_most_absent = 4096;
+  const std::unique_ptr<os::AddressRange[]> absent(
+      request.lock_process ? new (std::nothrow) os::AddressRange[k_most_absent] : nullptr);
+  std::size_t count = absent != nullptr ? reserved_for_objects(absent.get(), k_most_absent) : 0;
   {
     const WithoutGil others_run;
-    // What pools have given back does not come again for this; where there is no room to say so, or too much of it, it does.
-    constexpr std::size_t k_most_absent = 4096;
-    const std::unique_ptr<os::AddressRange[]> absent(request.lock_process ? new (std::nothrow) os::AddressRange[k_most_absent] : nullptr);
     if (absent != nullptr) {
-      std::size_t count = pool::Pool::absent_ranges(absent.get(), k_most_absent);
+      count += pool::Pool::absent_ranges(absent.get() + count, k_most_absent - count);
       count += shared::SharedPool::absent_ranges(absent.get() + count, k_most_absent - count);
       std::sort(absent.get(), absent.get() + count, [](const auto& a, const auto& b) { return a.begin < b.begin; });
       request.absent = {absent.get(), count};

@@ -48,6 +48,7 @@ _REMEDIES: dict[FaultKind, tuple[tuple[str, str], ...]] = {
     "pool": (("", "give the pool prefault=True, and the section a warm-up that sees the same sizes"),),
     "objects": (
         ("frames of Python's calls", "let the warm-up call as deep as the loop does"),
+        ("free-threaded", "start it with MIMALLOC_PURGE_DELAY=-1 (`python -m rtpool run` does): objects' memory stays"),
         ("Python's own", "let the pool serve objects (objects='pool'), and the warm-up make as many as the loop does"),
         ("", "let the warm-up make as many objects as the loop does"),
     ),

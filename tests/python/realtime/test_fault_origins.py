@@ -117,6 +117,21 @@ def objects_in_arenas_of_pythons_own() -> None:
     assert the_one(report, "objects", "arena of Python's own")[0] > 800 // (PAGE // 4096)
 
 
+@pytest.mark.skipif(getattr(sys, "_is_gil_enabled", lambda: True)(), reason="free-threaded builds only")
+def test_objects_in_heaps_of_free_threaded_python(run_python) -> None:
+    run_here(run_python, "objects_in_heaps_of_free_threaded_python")
+
+
+def objects_in_heaps_of_free_threaded_python() -> None:
+    kept: list[bytes] = []
+    report = section(once(lambda: kept.extend(bytes(100) for _ in range(60_000))))
+    count, first, functions = the_one(report, "objects", "heap of free-threaded Python")
+    assert count > 1000 // (PAGE // 4096)
+    assert first == AT
+    assert functions
+    assert "MIMALLOC_PURGE_DELAY=-1" in str(report)
+
+
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
 def test_objects_in_arenas_of_a_pool(run_python) -> None:
     run_here(run_python, "objects_in_arenas_of_a_pool")

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import sysconfig
 from collections.abc import Iterator
 
 import numpy as np
@@ -377,6 +378,34 @@ def test_locking_all_memory_leaves_with_the_kernel_what_went_back(run_python) ->
         assert not locked or rt.report.minor_faults == 0, rt.report
         mine.check(), other.check()
         print("locked" if locked else "refused")
+        """
+    )
+    if done.stdout.strip() == "refused":
+        pytest.skip("all memory of the process cannot be locked here")
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="free-threaded builds only")
+def test_locking_all_memory_makes_objects_resident_and_not_what_python_has_reserved(run_python) -> None:
+    """Its allocator reserves 1 GiB; of that a large object is in use from end to end, written or not."""
+    done = run_python(
+        """
+        import os, resource
+        import rtpool
+        def held():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+        large = bytearray(80 << 20)
+        before = held()
+        with rtpool.realtime(pool=rtpool.Pool("1 MiB"), lock_process=True) as rt:
+            if rt.degradations:
+                print("refused")
+                raise SystemExit
+            assert 80 <= held() - before < 450, (before, held())
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for at in range(0, len(large), 4096):
+                large[at] = 1
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+            assert faults < 200, faults  # of 20,480 pages
         """
     )
     if done.stdout.strip() == "refused":
