@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ def examine(machine: Machine | None = None, *, seconds: float = 1.0) -> list[Fin
     looked_at = Machine() if machine is None else machine
     findings = [check(looked_at) for check in _CHECKS]
     if seconds > 0:
+        findings.append(_blas_threads())  # before wake-ups, which have them at rest
         findings.append(_wake_ups(seconds))
     return findings
 
@@ -208,6 +211,39 @@ def _watching(machine: Machine) -> Finding:
         else "container: --cap-add PERFMON, or a seccomp profile that permits perf_event_open"
     )
     return Finding("per-iteration counts", "refused: counts of slow iterations cover several", "warn", fix)
+
+
+# Seconds until nobody looks for work any more, OpenBLAS's 2 ** 28 ticks of a processor of 1 GHz included.
+_REST = 0.3
+_PRODUCT = 400  # rows and columns of a product that BLAS divides among its threads
+
+
+def _blas_threads() -> Finding:
+    """How long BLAS's threads look for more work after a product, measured."""
+    import numpy as np
+
+    factor = np.ones((_PRODUCT, _PRODUCT))
+    product = np.empty_like(factor)
+    np.dot(factor, factor, out=product)
+    before = _time_of_others()
+    time.sleep(_REST)
+    spent = _time_of_others() - before
+    if spent < 0.01:
+        return Finding("BLAS threads", "at rest between products", "ok")
+    found = f"look for work for {spent * 1000:.0f} ms of processor time after a product, beside the loop"
+    fix = "OPENBLAS_THREAD_TIMEOUT=4 and OMP_WAIT_POLICY=passive in the environment, or OPENBLAS_NUM_THREADS=1"
+    return Finding("BLAS threads", found, "warn", fix)
+
+
+def _time_of_others() -> float:
+    """Seconds of processor time that the other threads of this process have had."""
+    own = threading.get_native_id()
+    spent = 0
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != own:
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/self/task/{task}/schedstat") as file:
+                spent += int(file.read().split()[0])
+    return spent * 1e-9
 
 
 def _wake_ups(seconds: float) -> Finding:

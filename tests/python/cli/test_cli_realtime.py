@@ -114,6 +114,19 @@ def test_doctor_as_a_user_sees_it() -> None:
     assert rtpool_command("doctor", "--seconds", "-1").returncode == 2
 
 
+def test_doctor_tells_whether_blas_threads_are_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(**environment: str) -> dict[str, str]:
+        told = json.loads(rtpool_command("doctor", "--json", "--seconds", "0.01", **environment).stdout)
+        (one,) = [finding for finding in told["findings"] if finding["what"] == "BLAS threads"]
+        return one
+
+    assert found(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")["verdict"] == "ok"
+    before_and_after = iter([1.0, 1.0804])
+    monkeypatch.setattr(checkup, "_time_of_others", lambda: next(before_and_after))
+    finding = checkup._blas_threads()
+    assert finding.verdict == "warn" and "80 ms" in finding.found and "OPENBLAS_THREAD_TIMEOUT=4" in finding.fix
+
+
 def write(root: Path, files: dict[str, str]) -> Machine:
     for name, text in files.items():
         path = root / name
