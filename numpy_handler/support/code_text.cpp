@@ -1,6 +1,7 @@
 #include "numpy_handler/support/code_text.hpp"
 
 #include <cstring>
+#include <string_view>
 
 namespace rtpool::binding {
 namespace {
@@ -8,6 +9,8 @@ namespace {
 // With the separator at the end.
 char numpy_folder[512];
 char own_folder[512];
+// What NumPy before 1.25 calls the file of the functions that it makes to hand a call to `__array_function__`.
+constexpr std::string_view k_numpy_made = "<__array_function__ internals>";
 
 bool lies_in(const char* file, std::size_t length, const char* folder) noexcept {
   const std::size_t own = std::strlen(folder);
@@ -60,7 +63,8 @@ std::size_t copy_text(PyObject* text, char* out, std::size_t room) noexcept {
 }
 
 bool is_library_file(const char* file, std::size_t length) noexcept {
-  return lies_in(file, length, numpy_folder) || lies_in(file, length, own_folder);
+  if (lies_in(file, length, numpy_folder) || lies_in(file, length, own_folder)) return true;
+  return std::string_view(file, length) == k_numpy_made;
 }
 
 void keep_library_folders(PyObject* numpy, PyObject* own_module) noexcept {
