@@ -41,11 +41,12 @@ def mended(data: bytearray) -> bytes:
 
 
 def test_every_cut_is_read_up_to_there_or_refused(sound: bytes) -> None:
+    first = 16 + int.from_bytes(sound[4:8], "little")  # it has the command line, so it may be long
     for length in range(0, len(sound), 7):
         try:
             trace = rtpool.Trace(io.BytesIO(sound[:length]))
         except rtpool.TraceError:
-            assert length < 1000
+            assert length < first
             continue
         assert not trace.file.complete
         trace.summary()
