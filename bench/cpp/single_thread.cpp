@@ -7,6 +7,13 @@
 #include "measure.hpp"
 #include "workloads.hpp"
 
+// Known by their names where instructions are counted, so that they must be there once, as they are written.
+#if __has_attribute(noipa)
+#define RTPOOL_ONCE __attribute__((noipa))
+#else
+#define RTPOOL_ONCE __attribute__((noinline))
+#endif
+
 namespace rtpool::bench {
 namespace {
 
@@ -212,8 +219,8 @@ void run_waste(const Allocator& a, Report& report) {
   }
 }
 
-extern "C" __attribute__((noipa)) void measured_misses(const Allocator& a, void** blocks, const std::size_t* sizes,
-                                                          std::size_t count) {
+extern "C" RTPOOL_ONCE void measured_misses(const Allocator& a, void** blocks, const std::size_t* sizes,
+                                             std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     blocks[i] = a.allocate(sizes[i]);
   }
@@ -250,7 +257,7 @@ void run_misses(const Allocator& a, Report& report, std::size_t blocks) {
              {{"mean", static_cast<double>(took) / k_misses, "ns"}});
 }
 
-extern "C" __attribute__((noipa)) void measured_hits(const Allocator& a, std::size_t size, std::size_t count) {
+extern "C" RTPOOL_ONCE void measured_hits(const Allocator& a, std::size_t size, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     void* const block = a.allocate(size);
     escape(block);

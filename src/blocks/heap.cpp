@@ -250,14 +250,14 @@ std::uint16_t Heap::bin_of_new(std::uint32_t pages, bool has_bin) noexcept {
   // Without jumps, as sizes that wander are known or not at random.
   const std::uint64_t less = strange_ - std::min<std::uint64_t>(pages, strange_);
   const std::uint64_t more = std::min(strange_ + 2 * std::uint64_t{pages}, 2 * most);
-  strange_ = has_bin | remembered ? less : more;
+  strange_ = (has_bin | remembered) ? less : more;
   wanders_ = strange_ > most;
-  if (!has_bin) return !wanders_ | soon && (find_bin(pages) || claim_bin(pages)) ? set_of(pages) : k_no_bin;
+  if (!has_bin) return (!wanders_ | soon) && (find_bin(pages) || claim_bin(pages)) ? set_of(pages) : k_no_bin;
   const std::uint16_t bin = set_of(pages);
   const auto pops = static_cast<std::uint32_t>(bin_pops_[bin].get());
   const bool popped = pops != bin_uses_[bin].asked_pops;
   bin_uses_[bin].asked_pops = pops;
-  return !wanders_ | soon | popped ? bin : k_no_bin;
+  return (!wanders_ | soon | popped) ? bin : k_no_bin;
 }
 
 // The left neighbour's descriptor mostly lies in the run's line, the right one's does not, and is wanted soon.
