@@ -61,8 +61,11 @@ def main() -> None:
     suffix = target.suffix((sys.version_info.major, sys.version_info.minor), threads)
     environment = os.environ | {"RTPOOL_SUFFIX": suffix, "_PYTHON_HOST_PLATFORM": f"linux-{target.architecture}"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    # Shared by all Pythons: with the same options the core is compiled once a target.
+    # Shared by all Pythons: zig's libraries for the target, and by ccache the core (targets.py).
     environment["ZIG_GLOBAL_CACHE_DIR"] = environment["ZIG_LOCAL_CACHE_DIR"] = str(arguments.work.parent / "zig-cache")
+    version = subprocess.run([arguments.zig, "version"], capture_output=True, text=True, check=True).stdout.strip()
+    environment |= {"CCACHE_COMPILERTYPE": "clang", "CCACHE_COMPILERCHECK": f"string:zig {version}"}
+    environment["CCACHE_DIR"] = str(arguments.work.parent / "ccache")
     for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
         environment.pop(name, None)
     line = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(arguments.out)]

@@ -7,6 +7,7 @@ module; a wheel needs libc alone.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,8 @@ class Target:
         python.chmod(0o755)
         place.write_text(
             "[binaries]\n"
-            f"c = ['{zig}', 'cc', {options}{dynamic}]\n"
-            f"cpp = ['{zig}', 'c++', {options}{dynamic}]\n"
+            f"c = [{compiler(place, zig, 'cc')}, {options}{dynamic}]\n"
+            f"cpp = [{compiler(place, zig, 'c++')}, {options}{dynamic}]\n"
             f"ar = ['{zig}', 'ar']\n"
             f"python = '{python}'\n\n"
             "[built-in options]\n"
@@ -63,6 +64,16 @@ class Target:
             encoding="utf-8",
         )
         return place
+
+
+def compiler(place: Path, zig: Path, name: str) -> str:
+    """One of zig's compilers as words for Meson. By ccache, where that is, the core is compiled once a target and not
+    for each Python. It takes a single word for the compiler; zig itself keeps no object made with a list of headers.
+    """
+    program = place.parent / f"zig-{name}"
+    program.write_text(f'#!/bin/sh\nexec "{zig}" {name} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return ", ".join(f"'{word}'" for word in (shutil.which("ccache"), program) if word)
 
 
 def suffix(version: tuple[int, int], threads: str, architecture: str, libc: str) -> str:
