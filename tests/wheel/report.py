@@ -46,9 +46,9 @@ def added(before: dict[str, Any], result: dict[str, Any], looked_at: set[str]) -
         return result
     wheels = {row["wheel"]: row for row in [*before["wheels"], *result["wheels"]]}
     merged = before | result | {"wheels": [wheels[name] for name in sorted(wheels)]}
-    for name in ("installed", "not_done", "problems"):
-        stay = [row for row in before[name] if row["of"] not in looked_at]
-        merged[name] = sorted([*stay, *result[name]], key=lambda row: str(row["of"]))
+    for name in ("installed", "hot_path", "not_done", "problems"):
+        stay = [row for row in before.get(name, []) if row["of"] not in looked_at]
+        merged[name] = sorted([*stay, *result.get(name, [])], key=lambda row: str(row["of"]))
     return merged
 
 
