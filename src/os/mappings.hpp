@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "os/libc_blocks.hpp"
+
 namespace rtpool::os {
 
 enum class Region : std::uint8_t {
@@ -72,6 +74,7 @@ class Mappings {
   ThreadStack* stacks_ = nullptr;  // asked at the first mapping that may be one
   std::size_t stack_count_ = 0;
   bool asked_threads_ = false;
+  MuslBlocks musl_blocks_;
 };
 
 // The library, or the program itself, whose code or data lie at the address; variables that begin as zeros included.

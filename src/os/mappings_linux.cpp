@@ -1,4 +1,4 @@
-// Linux: /proc/self/maps, dl_iterate_phdr, /proc/self/task/*/syscall, process_vm_readv; and how glibc's heaps look.
+// Linux: /proc/self/maps, dl_iterate_phdr, /proc/self/task/*/syscall, process_vm_readv.
 #include <dirent.h>
 #include <fcntl.h>
 #include <link.h>
@@ -57,49 +57,6 @@ int search_object(dl_phdr_info* object, std::size_t, void* out) noexcept {
   return 0;
 }
 
-// --- how glibc's malloc looks (malloc/arena.c, malloc/malloc.c) -----------------------------------------------------------
-
-constexpr std::uintptr_t k_heap_bytes = std::uintptr_t{64} << 20;  // HEAP_MAX_SIZE: a thread's heap is aligned to it
-
-struct HeapInfo {
-  std::uintptr_t arena;
-  std::uintptr_t previous;
-  std::size_t size;
-  std::size_t accessible;
-};
-
-bool read_heap(std::uintptr_t address, HeapInfo* heap) noexcept {
-  const std::uintptr_t begin = address & ~(k_heap_bytes - 1);
-  return peek(begin, heap, sizeof *heap) && heap->size != 0 && heap->size <= k_heap_bytes && heap->size % 4096 == 0 &&
-         heap->accessible >= heap->size && heap->accessible <= k_heap_bytes;
-}
-
-// The first heap of an arena holds the arena right behind its own description; later ones point to it.
-bool is_thread_heap(std::uintptr_t address) noexcept {
-  HeapInfo heap;
-  if (!read_heap(address, &heap)) return false;
-  HeapInfo first;
-  const std::uintptr_t begin = heap.arena & ~(k_heap_bytes - 1);
-  return heap.arena - begin >= sizeof(HeapInfo) && heap.arena - begin <= 128 && read_heap(begin, &first) &&
-         first.arena == heap.arena;
-}
-
-// Blocks with a mapping of their own begin with their size, in which glibc up to 2.42 counts these two words, and the bit
-// IS_MMAPPED. The kernel joins neighbours.
-bool is_mapped_block(std::uintptr_t begin, std::uintptr_t end, std::uintptr_t address) noexcept {
-  constexpr std::size_t k_is_mapped = 2;
-  while (begin < end) {
-    std::size_t words[2];
-    if (!peek(begin, words, sizeof words)) return false;
-    std::size_t bytes = words[0] + (words[1] & ~std::size_t{7});
-    if (bytes % 4096 == 4096 - sizeof words) bytes += sizeof words;
-    if ((words[1] & 7) != k_is_mapped || words[0] >= 4096 || bytes == 0 || bytes % 4096 != 0 || bytes > end - begin) return false;
-    if (address - begin < bytes) return true;
-    begin += bytes;
-  }
-  return false;
-}
-
 }  // namespace
 
 bool peek(std::uintptr_t address, void* out, std::size_t bytes) noexcept {
@@ -130,6 +87,7 @@ int Mappings::take() noexcept {
   stacks_ = nullptr;
   count_ = stack_count_ = length_ = 0;
   asked_threads_ = false;
+  musl_blocks_ = {};
   const int file = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (file < 0) return errno;
   int error = 0;
@@ -241,7 +199,12 @@ Place Mappings::look_at(const Mapping& mapping, std::uintptr_t address) noexcept
     place.thread = static_cast<pid_t>(::syscall(SYS_gettid));  // glibc has a function for it since 2.30
     return place;
   }
-  if (is_thread_heap(address) || is_mapped_block(mapping.begin, mapping.end, address)) {
+#if defined(__GLIBC__)
+  const bool of_libc = is_glibc_block(mapping.begin, mapping.end, address);
+#else
+  const bool of_libc = musl_blocks_.hold(mapping.begin, mapping.end, address);
+#endif
+  if (of_libc) {
     place.region = Region::libc_heap;
     return place;
   }

@@ -125,6 +125,51 @@ TEST_F(MappingsTest, LibcsHeapsAndMappedBlocks) {
 }
 #endif
 
+#if !defined(__GLIBC__)
+TEST_F(MappingsTest, LibcsGroupsOfBlocks) {
+  void* const small = std::malloc(1000);
+  void* const first = std::malloc(5 << 20);
+  void* const second = std::malloc(3 << 20);
+  EXPECT_EQ(now(small).region, Region::libc_heap);
+  EXPECT_EQ(now(static_cast<char*>(first) + (4 << 20)).region, Region::libc_heap);
+  EXPECT_EQ(now(static_cast<char*>(second) + (2 << 20)).region, Region::libc_heap);
+  std::free(small);
+  std::free(first);
+  std::free(second);
+}
+#endif
+
+// As they look in musl, and with whatever libc: what lies beside them in one mapping is not theirs.
+TEST_F(MappingsTest, GroupsOfBlocksAmongOtherMemory) {
+  constexpr std::size_t k_page = 4096;
+  constexpr std::size_t k_pages = 700;  // more than are looked at in one call
+  auto* const room = static_cast<std::uintptr_t*>(
+      ::mmap(nullptr, k_pages * k_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(room, MAP_FAILED);
+  std::uintptr_t word = 0;
+  if (!peek(at(room), &word, sizeof word)) GTEST_SKIP() << "process_vm_readv is not permitted";
+  const auto page = [room](std::size_t number) { return room + number * (k_page / sizeof *room); };
+  std::uintptr_t of_two[5] = {0, 0, at(page(3)), 0, std::uintptr_t{2} << 12};
+  std::uintptr_t of_many[5] = {0, 0, at(page(300)), 0, std::uintptr_t{350} << 12};
+  *page(3) = at(of_two);
+  *page(300) = at(of_many);
+  *page(660) = at(of_two);  // a copy of a group's first word
+  *page(661) = 8;           // no address
+  const std::uintptr_t begin = at(room);
+  const std::uintptr_t end = begin + k_pages * k_page;
+  const auto held = [&](MuslBlocks& blocks, std::size_t number) { return blocks.hold(begin, end, at(page(number)) + 100); };
+  MuslBlocks blocks;
+  for (const std::size_t number : {2, 3, 4, 5, 299, 300, 649, 650, 660, 661, 699}) {
+    const bool wanted = (number >= 3 && number < 5) || (number >= 300 && number < 650);
+    EXPECT_EQ(held(blocks, number), wanted) << number;
+    MuslBlocks anew;
+    EXPECT_EQ(held(anew, number), wanted) << number;
+  }
+  EXPECT_TRUE(held(blocks, 4)) << "back again";
+  EXPECT_FALSE(held(blocks, 2));
+  ::munmap(room, k_pages * k_page);
+}
+
 TEST_F(MappingsTest, FilesSharedMemoryAndNameless) {
   const long page = ::sysconf(_SC_PAGESIZE);
   const auto bytes = static_cast<std::size_t>(page);
