@@ -1,8 +1,8 @@
 // Where the page faults of a loop happened: what lies at each address, and whose function touched it.
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
@@ -12,6 +12,7 @@
 #include "numpy_handler/objects/reserve.hpp"
 #include "numpy_handler/realtime/types.hpp"
 #include "os/mappings.hpp"
+#include "os/process_sample.hpp"
 #include "os/symbols.hpp"
 #include "shared/shared_pool.hpp"
 
@@ -121,7 +122,7 @@ void explain_mapping(const os::Place& place, std::uintptr_t address, const os::A
       say(origin, Kind::libc, place.whole_heap ? "heap" : "heap of a thread, or a block with a mapping of its own");
       break;
     case os::Region::stack:
-      if (place.thread == ::gettid()) {
+      if (static_cast<std::uint32_t>(place.thread) == os::thread_number()) {
         say(origin, Kind::stack, "stack of this thread");
       } else {
         say(origin, Kind::stack, "stack of thread %d", static_cast<int>(place.thread));

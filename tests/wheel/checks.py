@@ -50,6 +50,8 @@ def of_wheel(wheel: Path, into: Path) -> Iterator[Check]:
     # musl loads no module that wants thread-local storage at a place fixed when the program starts.
     fixed = "STATIC_TLS" in output("readelf", "--dynamic", "--wide", binary)
     yield "thread-local storage that its libc has", not (fixed and "musllinux" in wheel.name), "STATIC_TLS"
+    missing = sorted(of_newer_libc(binary, "musllinux" in wheel.name))
+    yield "functions that the oldest libc it is for has", not missing, ", ".join(missing)
     for what, true in hardening(binary).items():
         yield what, true, ""
 
@@ -86,7 +88,7 @@ def hardening(binary: Path) -> dict[str, bool]:
     stack = next((line for line in segments.splitlines() if "GNU_STACK" in line), "RWE")
     fortified = any(re.fullmatch(r"__\w+_chk", name) for name in wanted)
     # musl has no fortified calls.
-    musl = re.search(r"NEEDED.*\[libc(\.musl\S*)?\.so", dynamic) is not None and "libc.so.6" not in dynamic
+    musl = re.search(r"NEEDED.*\[libc\.musl-", dynamic) is not None
     return {
         "exports PyInit__core only": exported == {"PyInit__core"},
         "read-only relocations": "GNU_RELRO" in segments,
@@ -103,12 +105,38 @@ def symbols(binary: Path) -> tuple[set[str], set[str]]:
     """The names that a module gives to others, and those it takes from them."""
     given: set[str] = set()
     taken: set[str] = set()
-    for line in output("readelf", "--dyn-syms", "--wide", binary).splitlines():
-        words = line.split()
-        if len(words) < 8 or not words[0][:-1].isdigit() or words[4] == "LOCAL":
-            continue
+    for words in dynamic_symbols(binary):
         (taken if words[6] == "UND" else given).add(words[7].partition("@")[0])
     return given, taken
+
+
+def dynamic_symbols(binary: Path) -> Iterator[list[str]]:
+    """The columns that `readelf` shows of each name that others see or give."""
+    for line in output("readelf", "--dyn-syms", "--wide", binary).splitlines():
+        words = line.split()
+        if len(words) >= 8 and words[0][:-1].isdigit() and words[4] != "LOCAL":
+            yield words
+
+
+# What musl got after 1.2.0, and headers of today declare.
+NEWER_IN_MUSL = {
+    *("_Fork", "gettid", "reallocarray", "tcgetwinsize", "tcsetwinsize"),  # 1.2.2
+    *("pthread_getname_np", "qsort_r"),  # 1.2.3
+    *("preadv2", "pwritev2", "statx"),  # 1.2.5
+    *("posix_getdents", "renameat2"),
+}
+
+
+def of_newer_libc(binary: Path, musl: bool) -> set[str]:
+    """Names that no libc of the wheel's age gives: it would be installed there, and not be imported.
+
+    Nothing says so when it is linked, as the names of Python are not known then either. What a glibc of that age has
+    was found when it was linked, and carries a version.
+    """
+    wanted = {words[7] for words in dynamic_symbols(binary) if words[6] == "UND" and words[4] != "WEAK"}
+    if musl:
+        return wanted & NEWER_IN_MUSL
+    return {name for name in wanted if "@" not in name and not name.startswith(("Py", "_Py"))}
 
 
 def needed(binary: Path) -> list[str]:

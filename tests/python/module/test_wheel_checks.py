@@ -85,3 +85,37 @@ def test_thread_local_storage_that_musl_refuses_is_found(checks: ModuleType, tmp
         for libc in ("manylinux_2_28", "musllinux_1_2")
     }
     assert found == {"manylinux_2_28": False, "musllinux_1_2": True}
+
+
+# `gettid` came with glibc 2.30 and musl 1.2.2: linked for glibc 2.28 it has no version.
+SYMBOLS = """
+Symbol table '.dynsym' contains 7 entries:
+   Num:    Value          Size Type    Bind   Vis      Ndx Name
+     0: 0000000000000000     0 NOTYPE  LOCAL  DEFAULT  UND
+     1: 0000000000000000     0 FUNC    GLOBAL DEFAULT  UND mmap{version}
+     2: 0000000000000000     0 FUNC    GLOBAL DEFAULT  UND PyLong_AsLong
+     3: 0000000000000000     0 OBJECT  GLOBAL DEFAULT  UND _Py_NoneStruct
+     4: 0000000000000000     0 NOTYPE  WEAK   DEFAULT  UND __gmon_start__
+     5: 0000000000000000     0 FUNC    GLOBAL DEFAULT  UND {name}
+     6: 000000000004a0d0   128 FUNC    GLOBAL DEFAULT   12 PyInit__core
+"""
+
+
+@pytest.mark.parametrize(("musl", "version"), [(False, "@GLIBC_2.2.5 (2)"), (True, "")])
+def test_functions_that_older_libcs_lack_are_found(
+    checks: ModuleType, monkeypatch: pytest.MonkeyPatch, musl: bool, version: str
+) -> None:
+    said = ""
+    monkeypatch.setattr(checks, "output", lambda *_: said)
+    said = SYMBOLS.format(name="gettid", version=version)
+    assert checks.of_newer_libc(Path("_core.so"), musl) == {"gettid"}
+    said = SYMBOLS.format(name="PyErr_Occurred", version=version)
+    assert checks.of_newer_libc(Path("_core.so"), musl) == set()
+    assert checks.symbols(Path("_core.so"))[0] == {"PyInit__core"}
+
+
+def test_this_module_takes_from_libc_what_has_a_version(checks: ModuleType) -> None:
+    """Of glibc; the names of others begin otherwise."""
+    if "libc.so.6" not in checks.needed(Path(_core.__file__)):
+        pytest.skip("not a module for glibc")
+    assert not checks.of_newer_libc(Path(_core.__file__), musl=False)
