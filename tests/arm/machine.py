@@ -131,12 +131,16 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         depends = self._apt("apt-cache", "depends", KERNELS[pages][0])
         package = next(line.split()[1] for line in depends.splitlines() if "Depends: linux-image-" in line)
+        self.unpack(package, folder)
+        shutil.rmtree(folder / "usr", ignore_errors=True)  # modules: none is needed
+        return sorted(folder.glob("boot/vmlinuz-*"))[0]
+
+    def unpack(self, package: str, folder: Path) -> None:
+        """Fetch one package and lay its files below a folder."""
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             self._apt("apt-get", "-qq", "download", package, cwd=Path(place))
             (archive,) = list(Path(place).glob("*.deb"))
             subprocess.run(["dpkg", "-x", archive, folder], check=True)
-        shutil.rmtree(folder / "usr", ignore_errors=True)  # modules: none is needed
-        return sorted(folder.glob("boot/vmlinuz-*"))[0]
 
     def boot(
         self,

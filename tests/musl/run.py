@@ -1,13 +1,13 @@
 """Test rtpool with musl on this machine: the core's GoogleTest suite, then the Python tests on a Python made for musl.
 
-    python tests/musl/run.py [--core] [--python] [--tests FILE ...] [--record]
+    python tests/musl/run.py [--core] [--python] [--tests FILE ...] [--missing] [--record]
 
 The core is built by zig's compiler with `x86_64.ini`, GoogleTest from Debian's sources with it; a build that was ended
 goes on where it was. The Python is that of musl_python.py; rtpool is installed there from the musllinux wheel of
 ../wheel/release.py, and NumPy and pytest from theirs. With neither option both are run.
 
-Needs Debian on x86-64 with musl, googletest and pkg-config, and apt-get. Exit code 0: nothing failed.
-`--record` writes results/musl.json.
+Needs Debian on x86-64 with musl, googletest and pkg-config, and what musl_python.py names. Exit code 0: nothing failed.
+`--record` writes results/musl.json, after each file of the Python tests; results of files that were not run stay.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from musl_python import VERSION, build, interpreter
+from musl_python import LOADER, VERSION, build, compilers, interpreter, zig_of
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -34,7 +35,8 @@ RESULTS = HERE / "results" / "musl.json"
 LEFT_OUT = {"schedules": "explores schedules on one thread, the same with every libc"}
 
 TOOLS = ("meson>=1.2", "ninja", "ziglang>=0.13", "pip")
-TESTS = ("numpy>=2", "pytest>=7", "hypothesis")
+TESTS = ("numpy>=2", "pytest>=7", "pytest-timeout", "hypothesis")
+PLATFORM = "musllinux_1_2"
 
 
 def must(*command: object, env: dict[str, str] | None = None) -> None:
@@ -117,60 +119,83 @@ def core(python: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def package(python: Path, files: list[str]) -> dict[str, Any]:
-    made = interpreter() or build(f"{python} -m ziglang")
-    must(sys.executable, HERE.parent / "wheel" / "release.py", "--python", VERSION, "--target", "musllinux_1_2_x86_64")
-    (wheel,) = (ROOT / "build" / "wheel" / "dist").glob("*musllinux*.whl")
+def install(tools: Path) -> Path:
+    """An environment of the Python for musl, with rtpool from its wheel and all that the tests need; its Python."""
+    made = interpreter() or build(zig_of(tools))
+    must(sys.executable, HERE.parent / "wheel" / "release.py", "--python", VERSION, "--target", f"{PLATFORM}_x86_64")
+    (wheel,) = (ROOT / "build" / "wheel" / "dist").glob(f"*-{PLATFORM}_x86_64.whl")
     wheels = WORK / "wheels"
-    get = (
-        python,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--dest",
-        wheels,
-        "--only-binary=:all:",
-        f"--python-version={VERSION}",
-    )
-    must(*get, "--platform=musllinux_1_2_x86_64", "pip", *TESTS)
+    get = (tools, "-m", "pip", "download", "-q", "--dest", wheels, "--only-binary=:all:")
+    must(*get, f"--python-version={VERSION}", f"--platform={PLATFORM}_x86_64", "pip", *TESTS)
     user = WORK / "user"
     must(made, "-m", "venv", "--clear", "--without-pip", user)
-    (pip,) = wheels.glob("pip-*.whl")
-    must(user / "bin" / "python", f"{pip}/pip", "install", "-q", "--no-index", f"--find-links={wheels}", wheel, *TESTS)
+    python = user / "bin" / "python"
+    pip = max(wheels.glob("pip-*.whl"))
+    must(python, f"{pip}/pip", "install", "-q", "--no-index", f"--find-links={wheels}", wheel, *TESTS)
+    return python
+
+
+def test_file(python: Path, file: str, env: dict[str, str]) -> dict[str, Any]:
     report = WORK / "report.xml"
     report.unlink(missing_ok=True)
     begin = time.monotonic()
-    line = [
-        user / "bin" / "python",
+    line = (
+        python,
         "-m",
         "pytest",
         "-q",
         "-rs",
         "-p",
         "no:cacheprovider",
+        "--timeout=300",
         f"--junitxml={report}",
-        *files,
-    ]
-    with (WORK / "python.log").open("w", encoding="utf-8") as log:
-        subprocess.run([str(part) for part in line], cwd=ROOT, stdout=log, stderr=log, check=False)
-    code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
-    told = subprocess.run(
-        [user / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    row = {
-        "python": told[0],
-        "numpy": told[1],
-        "wheel": wheel.name,
-        "seconds": round(time.monotonic() - begin),
-        **of_junit(report),
-    }
-    print(
-        f"{row['passed']} passed, {len(row['failed'])} failed, {len(row['skipped'])} skipped",
-        *row["failed"],
-        sep="\n  ",
+        file,
     )
-    return row
+    with (WORK / "python.log").open("a", encoding="utf-8") as log:
+        code = subprocess.run([*line, file], cwd=ROOT, env=env, stdout=log, stderr=log, check=False).returncode
+    found = of_junit(report) if report.exists() else {"passed": 0, "failed": ["ended"], "skipped": {}}
+    return {"file": file, "code": code, "seconds": round(time.monotonic() - begin), **found}
+
+
+def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The results so far after each file; those of before in `known` stay for files that are not run."""
+    python = WORK / "user" / "bin" / "python" if missing else install(tools)
+    compiling = compilers(zig_of(tools), "x86_64")
+    path = f"{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
+    env = os.environ | compiling | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
+    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    rows = {row["file"]: row for row in known.get("files", [])}
+    folders = [ROOT / place for place in places]
+    chosen = [file for place in folders for file in ([place] if place.is_file() else place.rglob("test_*.py"))]
+    for path in sorted(chosen):
+        file = path.relative_to(ROOT).as_posix()
+        if missing and file in rows and not rows[file]["failed"]:
+            continue
+        rows[file] = row = test_file(python, file, env)
+        counts = f"{row['passed']} passed, {len(row['failed'])} failed, {len(row['skipped'])} skipped"
+        print(f"{file}: {counts}, {row['seconds']} s", *row["failed"], sep="\n  ", flush=True)
+        yield {
+            "date": time.strftime("%Y-%m-%d"),
+            "python": told[0],
+            "numpy": told[1],
+            "libc": musl_version(),
+            "passed": sum(row["passed"] for row in rows.values()),
+            "failed": sum(len(row["failed"]) for row in rows.values()),
+            "skipped": sum(len(row["skipped"]) for row in rows.values()),
+            "files": [rows[name] for name in sorted(rows)],
+        }
+
+
+def musl_version() -> str:
+    """What the loader says of itself when it has no program to load."""
+    told = subprocess.run([LOADER], capture_output=True, text=True, check=False).stderr
+    return " ".join(line.removeprefix("Version ") for line in told.splitlines() if line.startswith(("musl", "Version")))
+
+
+def record(results: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -178,6 +203,7 @@ def main() -> int:
     parser.add_argument("--core", action="store_true")
     parser.add_argument("--python", action="store_true")
     parser.add_argument("--tests", nargs="+", default=["tests/python"])
+    parser.add_argument("--missing", action="store_true", help="as installed before; files not passed by now")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     both = arguments.core == arguments.python
@@ -189,12 +215,15 @@ def main() -> int:
     if both or arguments.core:
         results["core"] = {"date": time.strftime("%Y-%m-%d"), "left_out": LEFT_OUT, "programs": core(python)}
         failed |= any(row["failed"] or row["code"] for row in results["core"]["programs"])
+        if arguments.record:
+            record(results)
     if both or arguments.python:
-        results["python"] = {"date": time.strftime("%Y-%m-%d"), **package(python, arguments.tests)}
-        failed |= bool(results["python"]["failed"])
-    if arguments.record:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        known = results.get("python", {})
+        for now in python_tests(python, arguments.tests, arguments.missing, known):
+            results["python"] = now
+            if arguments.record:
+                record(results)
+        failed |= bool(results.get("python", {}).get("failed"))
     return 1 if failed else 0
 
 
