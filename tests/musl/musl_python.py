@@ -38,7 +38,7 @@ ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_ge
 COMPILER = """#!/bin/sh
 # Asked so, it says what a compiler for glibc says. Without an answer CPython's build goes by what it found out itself.
 [ "$1" = --print-multiarch ] && exit 1
-exec "{zig}" {verb} -target {architecture}-linux-musl -dynamic -fno-sanitize=undefined "$@"
+exec "{zig}" {verb} -target {architecture}-linux-musl -dynamic -fno-sanitize=undefined -Wno-error=date-time "$@"
 """
 TOOL = """#!/bin/sh
 exec "{zig}" {verb} "$@"
@@ -70,7 +70,9 @@ def compilers(zig: Path, architecture: str) -> dict[str, str]:
         program = folder / verb
         program.write_text(text.format(zig=zig, verb=verb, architecture=architecture), encoding="utf-8")
         program.chmod(0o755)
-    return {variable: str(folder / verb) for variable, (verb, _) in variables.items()}
+    programs = {variable: str(folder / verb) for variable, (verb, _) in variables.items()}
+    # By this name, which musl's own stdarg.h defines and zig's does not, CPython's build knows musl.
+    return programs | {"CPP": f"{folder / 'cc'} -E -D__DEFINED_va_list"}
 
 
 def must(*command: object, cwd: Path, env: dict[str, str]) -> None:
