@@ -122,10 +122,10 @@ def build(zig: Path, architecture: str = "x86_64") -> Path:
     names = (f"--host={architecture}-linux-musl", "--build=x86_64-linux-gnu")
     builder.build("zlib", builder.depends, "--static")
     builder.build("libffi", builder.depends, *names, "--disable-shared", "--with-pic", "--disable-docs")
-    options = ("--without-ensurepip", "--disable-test-modules")
+    options = ["--without-ensurepip", "--disable-test-modules"]
     if architecture != "x86_64":
         helper = interpreter() or build(zig)
-        options = (*options, *names, f"--with-build-python={helper}", *ANSWERS)
+        options += [*names, f"--with-build-python={helper}", *ANSWERS]
     builder.build(f"python{VERSION}", prefix(architecture), *options)
     made = interpreter(architecture)
     if made is None:
@@ -144,7 +144,7 @@ def main() -> None:
 
 def zig_of(python: Path) -> Path:
     """The program that the package ziglang has brought to a Python."""
-    line = [python, "-c", "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / 'zig')"]
+    line = [str(python), "-c", "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / 'zig')"]
     told = subprocess.run(line, capture_output=True, text=True, check=False)
     if told.returncode != 0:
         raise SystemExit(f"no zig for {python}: pip install ziglang")

@@ -161,8 +161,8 @@ def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str,
     """The results so far after each file; those of before in `known` stay for files that are not run."""
     python = WORK / "user" / "bin" / "python" if missing else install(tools)
     compiling = compilers(zig_of(tools), "x86_64")
-    path = f"{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
-    env = os.environ | compiling | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    programs = f"{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
+    env = os.environ | compiling | {"PATH": programs, "PYTHONDONTWRITEBYTECODE": "1"}
     code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
     told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     rows = {row["file"]: row for row in known.get("files", [])}
