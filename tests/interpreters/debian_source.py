@@ -1,4 +1,4 @@
-"""Sources of Debian's packages, signatures checked, without a change to the system's own list of sources."""
+"""Packages of Debian's suites, signatures checked, without a change to the system's own list of sources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SOURCES = """Types: deb-src
+SOURCES = """Types: {kind}
 URIs: http://deb.debian.org/debian
 Suites: {suite}
 Components: main
@@ -19,28 +19,43 @@ def must(*command: object, cwd: Path) -> None:
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
+def apt(work: Path, kind: str, suite: str) -> list[str]:
+    """The package client with lists of its own below `work`: of sources (deb-src) or programs (deb) of a suite."""
+    if not shutil.which("apt-get"):
+        raise SystemExit("apt-get is missing: packages come from Debian's archive")
+    place = (work / f"apt-{kind}-{suite}").resolve()
+    for folder in ("etc", "lists/partial", "cache/archives/partial"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    (place / "etc" / "source.sources").write_text(SOURCES.format(kind=kind, suite=suite), encoding="ascii")
+    line = ["apt-get", f"-oDir::Etc::SourceParts={place / 'etc'}", "-oDir::Etc::SourceList=/dev/null"]
+    line += [f"-oDir::State::Lists={place / 'lists'}", f"-oDir::Cache={place / 'cache'}", "-qq"]
+    must(*line, "update", cwd=place)
+    return line
+
+
 def fetch(package: str, work: Path, suite: str = "trixie") -> Path:
     """The source tree of a package as its authors released it, unpacked below `work` and kept for the next call."""
     place = work / "source" / package
     ready = place / ".unpacked"
     if not ready.exists():
-        if not shutil.which("apt-get"):
-            raise SystemExit("apt-get is missing: sources come from Debian's archive")
         shutil.rmtree(place, ignore_errors=True)
-        apt = work / "apt"
-        for folder in ("etc", "lists/partial", "cache/archives/partial"):
-            (apt / folder).mkdir(parents=True, exist_ok=True)
         place.mkdir(parents=True)
-        (apt / "etc" / "source.sources").write_text(SOURCES.format(suite=suite), encoding="ascii")
-        options = [
-            f"-oDir::Etc::SourceParts={apt / 'etc'}",
-            "-oDir::Etc::SourceList=/dev/null",
-            f"-oDir::State::Lists={apt / 'lists'}",
-            f"-oDir::Cache={apt / 'cache'}",
-        ]
-        must("apt-get", *options, "-qq", "update", cwd=place)
-        must("apt-get", *options, "-qq", "source", "--download-only", f"{package}/{suite}", cwd=place)
+        must(*apt(work, "deb-src", suite), "source", "--download-only", f"{package}/{suite}", cwd=place)
         (archive,) = [path for path in place.glob("*.orig.tar.*") if path.suffix != ".asc"]
         must("tar", "--extract", "--file", archive, cwd=place)
         ready.touch()
     return next(path for path in place.iterdir() if path.is_dir())
+
+
+def fetch_files(package: str, work: Path, suite: str = "trixie") -> Path:
+    """The files of a package for this machine as they would be installed, below `work` and kept for the next call."""
+    place = work / "files" / package
+    ready = place / ".unpacked"
+    if not ready.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        must(*apt(work, "deb", suite), "download", f"{package}/{suite}", cwd=place)
+        (archive,) = place.glob("*.deb")
+        must("dpkg", "-x", archive, place / "root", cwd=place)
+        ready.touch()
+    return place / "root"

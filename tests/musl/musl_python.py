@@ -4,8 +4,9 @@
 
 It takes some minutes on two cores, once; a build that was ended goes on where it was. That for 64-bit Arm is
 cross-built, with the help of the one for this machine. Needs Debian on x86-64 with apt-get, make, autoconf, automake,
-libtool, pkg-config, musl (the loader) and zig (`pip install ziglang`). It has zlib and ctypes (libffi), each built for
-musl as well, and neither OpenSSL nor pip.
+libtool, pkg-config, patchelf, musl and zig (`pip install ziglang`). It has zlib and ctypes (libffi), each built for
+musl as well, and neither OpenSSL nor pip. It runs with the musl of a Debian newer than this one may be, as NumPy's
+wheels have relocations that musl knows since 1.2.4.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interpreters"))
-from debian_source import fetch
+from debian_source import fetch, fetch_files
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "build" / "musl"
-LOADER = Path("/lib/ld-musl-x86_64.so.1")
+LOADER = WORK / "files" / "musl" / "root" / "usr" / "lib" / "x86_64-linux-musl" / "libc.so"
 VERSION = "3.13"
 ARCHITECTURES = ("x86_64", "aarch64")
 
 # The package's newer archives are named with a sign that some copies of Debian's archive do not find.
 SUITES = {"zlib": "bookworm"}
 
-# What `zig` has declarations of, and the musl of a release or two ago does not have.
+# What zig has declarations of, and the musl of this machine, by which the build runs it, may not have.
 LACKING = ("preadv2", "pwritev2", "statx")
 
 # What a program would have to be run for to know, where it cannot be run.
@@ -116,8 +117,6 @@ class Builder:
 
 def build(zig: Path, architecture: str = "x86_64") -> Path:
     WORK.mkdir(parents=True, exist_ok=True)
-    if not LOADER.exists():
-        raise SystemExit(f"no {LOADER}: apt-get install musl")
     builder = Builder(zig, architecture)
     names = (f"--host={architecture}-linux-musl", "--build=x86_64-linux-gnu")
     builder.build("zlib", builder.depends, "--static")
@@ -127,6 +126,10 @@ def build(zig: Path, architecture: str = "x86_64") -> Path:
         helper = interpreter() or build(zig)
         options += [*names, f"--with-build-python={helper}", *ANSWERS]
     builder.build(f"python{VERSION}", prefix(architecture), *options)
+    if architecture == "x86_64":
+        fetch_files("musl", WORK)
+        program = prefix(architecture) / "bin" / f"python{VERSION}"
+        must("patchelf", "--set-interpreter", LOADER, program, cwd=WORK, env=builder.environment)
     made = interpreter(architecture)
     if made is None:
         raise SystemExit("the Python that was built does not start")

@@ -48,9 +48,11 @@ def of_wheel(wheel: Path, into: Path) -> Iterator[Check]:
     said = machine.group(1) if machine else "nothing"
     yield "a module for the wheel's processors", MACHINES[architecture(wheel.name)] in said, said
     # musl loads no module that wants thread-local storage at a place fixed when the program starts.
-    fixed = "STATIC_TLS" in output("readelf", "--dynamic", "--wide", binary)
+    fixed = "STATIC_TLS" in said_of(binary)
     yield "thread-local storage that its libc has", not (fixed and "musllinux" in wheel.name), "STATIC_TLS"
     missing = sorted(of_newer_libc(binary, "musllinux" in wheel.name))
+    # Of relative addresses in the short form, which came with musl 1.2.4 and glibc 2.36.
+    yield "relocations that the oldest libc it is for knows", "(RELR)" not in said_of(binary), "RELR"
     yield "functions that the oldest libc it is for has", not missing, ", ".join(missing)
     for what, true in hardening(binary).items():
         yield what, true, ""
@@ -80,9 +82,14 @@ def binary_of(folder: Path) -> Path:
     return binary
 
 
+def said_of(binary: Path) -> str:
+    """What the dynamic linker is told of a module."""
+    return output("readelf", "--dynamic", "--wide", binary)
+
+
 def hardening(binary: Path) -> dict[str, bool]:
     """What the linked file says of itself."""
-    dynamic = output("readelf", "--dynamic", "--wide", binary)
+    dynamic = said_of(binary)
     segments = output("readelf", "--program-headers", "--wide", binary)
     exported, wanted = symbols(binary)
     stack = next((line for line in segments.splitlines() if "GNU_STACK" in line), "RWE")
@@ -141,4 +148,4 @@ def of_newer_libc(binary: Path, musl: bool) -> set[str]:
 
 def needed(binary: Path) -> list[str]:
     """The libraries it asks for."""
-    return re.findall(r"NEEDED.*\[(.+)\]", output("readelf", "--dynamic", "--wide", binary))
+    return re.findall(r"NEEDED.*\[(.+)\]", said_of(binary))

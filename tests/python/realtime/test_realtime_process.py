@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from libcs import keeps_memory
 
 import rtpool
 from rtpool import _core
@@ -227,7 +228,7 @@ def test_a_libc_that_takes_no_settings_is_reported(monkeypatch: pytest.MonkeyPat
         pass
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at glibc's heap")
+@keeps_memory
 def test_the_first_iteration_finds_room_in_libcs_heap(run_python) -> None:
     """For memory that bypasses every handler: 160 pages, where nothing that was freed before may lie."""
     done = run_python(
