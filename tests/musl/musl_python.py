@@ -36,6 +36,9 @@ LACKING = ("preadv2", "pwritev2", "statx")
 # What a program would have to be run for to know, where it cannot be run.
 ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no")
 
+# Asked whether it links programs without a dynamic linker, zig would build all of libc and libc++ for the answer.
+NO_STATIC = ("lt_cv_prog_compiler_static_works=no", "lt_cv_prog_compiler_static_works_CXX=no")
+
 COMPILER = """#!/bin/sh
 # Asked so, it says what a compiler for glibc says. Without an answer CPython's build goes by what it found out itself.
 [ "$1" = --print-multiarch ] && exit 1
@@ -120,7 +123,7 @@ def build(zig: Path, architecture: str = "x86_64") -> Path:
     builder = Builder(zig, architecture)
     names = (f"--host={architecture}-linux-musl", "--build=x86_64-linux-gnu")
     builder.build("zlib", builder.depends, "--static")
-    builder.build("libffi", builder.depends, *names, "--disable-shared", "--with-pic", "--disable-docs")
+    builder.build("libffi", builder.depends, *names, "--disable-shared", "--with-pic", "--disable-docs", *NO_STATIC)
     options = ["--without-ensurepip", "--disable-test-modules"]
     if architecture != "x86_64":
         helper = interpreter() or build(zig)
