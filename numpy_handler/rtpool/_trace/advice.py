@@ -63,24 +63,27 @@ class Advice(NamedTuple):
 
 
 def advise(expressions: list[Usage]) -> list[Advice]:
-    """Advice for every expression that makes arrays again and again, most bytes first."""
+    """Advice for every expression that makes arrays again and again; what most bytes are saved by first."""
     # Expressions with arrays of their own; one that only makes an array of a number writes into its operand.
     own = {_key(usage): usage for usage in expressions if usage.calls > usage.scalars and usage.file}
-    found: list[Advice] = []
+    found: list[tuple[int, Usage, _Writer | str]] = []
     told: set[_Key] = set()
-    buffers = 0
     for usage in own.values():
         if _made(usage) < 2 or _key(usage) in told:
             continue
-        reason = _unsteady(usage)
-        writer = None if reason else _writer(usage, own, buffers)
-        if isinstance(writer, _Writer):
-            told |= {_key(one) for one in writer.usages}
-            buffers += len(writer.buffers)
-            found.append(writer.advice())
+        writer = _unsteady(usage) or _writer(usage, own)
+        parts = [usage] if isinstance(writer, str) else writer.usages
+        told |= {_key(part) for part in parts}
+        found.append((sum(part.bytes for part in parts), usage, writer))
+    advice = []
+    buffers = 0
+    for _, usage, writer in sorted(found, key=lambda entry: -entry[0]):
+        if isinstance(writer, str):
+            advice.append(Advice(usage, usage.source, "", UNKNOWN, writer))
         else:
-            found.append(Advice(usage, usage.source, "", UNKNOWN, reason or writer or ""))
-    return found
+            advice.append(writer.advice(buffers))
+            buffers += len(writer.buffers)
+    return advice
 
 
 def _key(usage: Usage) -> _Key:
@@ -105,7 +108,7 @@ def _unsteady(usage: Usage) -> str:
     return ""
 
 
-def _writer(usage: Usage, own: dict[_Key, Usage], buffers: int) -> _Writer | str:
+def _writer(usage: Usage, own: dict[_Key, Usage]) -> _Writer | str:
     """Who writes the expression with those around it; a text: why it cannot be told."""
     if usage.column is None:
         return "this Python does not keep which expression of the line it is"
@@ -116,12 +119,12 @@ def _writer(usage: Usage, own: dict[_Key, Usage], buffers: int) -> _Writer | str
     root, around = found
     if source.operands(root) is None:
         return "not an operation that is known to take out="
-    writer = _Writer(source, usage, own, buffers)
+    writer = _Writer(source, usage, own)
     for outer in around:
         if root not in (source.operands(outer) or []) or not writer.is_part(outer):
             break
         root = outer
-    writer.write(root)
+    writer.choose(root)
     return writer
 
 
@@ -138,14 +141,14 @@ class _Group:
 class _Writer:
     """Writes an expression and its operands into buffers."""
 
-    def __init__(self, source: Source, usage: Usage, own: dict[_Key, Usage], buffers: int) -> None:
+    def __init__(self, source: Source, usage: Usage, own: dict[_Key, Usage]) -> None:
         self._source = source
         self._usage = usage
         self._own = own
-        self._before = buffers
+        self._root: ast.expr | None = None
+        self._before = 0
         self.buffers: dict[str, str] = {}  # name: what makes it
         self.usages: list[Usage] = []
-        self._text = self._instead = ""
 
     def is_part(self, node: ast.expr) -> bool:
         """Whether an operation around or within the expression can be written with it."""
@@ -155,21 +158,25 @@ class _Writer:
         # It has no memory of its own: NumPy writes it into its operand.
         return isinstance(node, (ast.BinOp, ast.UnaryOp))
 
-    def write(self, root: ast.expr) -> None:
-        """Write the whole expression."""
-        self._text = ast.unparse(root)
-        self._instead, _, _ = self._write(root, None)
+    def choose(self, root: ast.expr) -> None:
+        """Take this as the whole expression; `usages` are what is in it."""
+        self._root = root
+        self._write(root, None)
 
-    def advice(self) -> Advice:
-        """What was written."""
+    def advice(self, before: int) -> Advice:
+        """Write it, with buffers that are numbered behind so many others."""
+        assert self._root is not None
+        self._before, self.buffers, self.usages = before, {}, []
+        expression = ast.unparse(self._root)
+        instead, _, _ = self._write(self._root, None)
         lines = [f"{name} = {text}" for name, text in self.buffers.items()]
         text = "; ".join(lines)
         numpy = f"{self._source.numpy}."
         # A file that takes functions from NumPy by name may call NumPy nothing.
-        if not self._source.imports and numpy in f"{self._instead}{text}" and numpy not in self._text:
+        if not self._source.imports and numpy in f"{instead}{text}" and numpy not in expression:
             text = f"import numpy as {self._source.numpy}; {text}"
         first, *others = sorted(self.usages, key=lambda usage: -usage.bytes)
-        return Advice(first, self._text, text, self._instead, "one array of one size at a time", tuple(others))
+        return Advice(first, expression, text, instead, "one array of one size at a time", tuple(others))
 
     def _usage_of(self, node: ast.expr) -> Usage | None:
         return self._own.get((self._usage.file, node.lineno, node.col_offset, node.end_col_offset))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from traced import PROGRAM, PYTHON_KEEPS_COLUMNS, traced
+from traced import PROGRAM, PYTHON_KEEPS_COLUMNS, defined, traced
 
 import rtpool
 
@@ -24,9 +24,7 @@ def pool() -> rtpool.Pool:
 @pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
 def test_advice_saves_what_it_says(pool: rtpool.Pool, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(PROGRAM, str(path), "exec"), names)
+    names = defined(PROGRAM, path)
     a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
     trace = traced(pool, lambda: names["step"](a, b))
     advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
@@ -67,9 +65,7 @@ def step(a, b):
 @pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
 def test_advice_uses_the_names_of_the_file(pool: rtpool.Pool, tmp_path: Path) -> None:
     path = tmp_path / "named.py"
-    path.write_text(NAMED, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(NAMED, str(path), "exec"), names)
+    names = defined(NAMED, path)
     a = np.full((200, 200), 2.0)
     trace = traced(pool, lambda: names["step"](a, a))
     advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
@@ -93,9 +89,7 @@ def step(a, b):
 @pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
 def test_advice_imports_what_the_file_does_not(pool: rtpool.Pool, tmp_path: Path) -> None:
     path = tmp_path / "by_name.py"
-    path.write_text(BY_NAME_ALONE, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(BY_NAME_ALONE, str(path), "exec"), names)
+    names = defined(BY_NAME_ALONE, path)
     a, b = np.full(100_000, 2.0), np.full(100_000, 1.5)
     trace = traced(pool, lambda: names["step"](a, b))
     advice = {entry.expression: entry for entry in trace.advice() if entry.usage.file == str(path)}
@@ -104,6 +98,28 @@ def test_advice_imports_what_the_file_does_not(pool: rtpool.Pool, tmp_path: Path
     scope = {"a": a, "b": b, **names}
     exec(found.before, scope)
     assert (eval(found.instead, scope) == np.cosh(a * b + a)).all()
+
+
+IN_PARTS = """
+import numpy as np
+
+def step(a, b):
+    root = np.sqrt(a)
+    return (a[1:] * 2.0 - b[:-1] + 1.0).sum() + root.sum()
+"""
+
+
+@pytest.mark.skipif(not PYTHON_KEEPS_COLUMNS, reason="Python 3.10 keeps no columns")
+def test_advice_that_saves_most_comes_first(pool: rtpool.Pool, tmp_path: Path) -> None:
+    """Whatever each of the parts of an expression is: these are smaller than the other's one array."""
+    path = tmp_path / "in_parts.py"
+    names = defined(IN_PARTS, path)
+    a = np.full(5000, 2.0)
+    trace = traced(pool, lambda: names["step"](a, a))
+    first, second = (entry for entry in trace.advice() if entry.usage.file == str(path))
+    assert first.expression == "a[1:] * 2.0 - b[:-1] + 1.0" and len(first.usages) == 3
+    assert second.expression == "np.sqrt(a)" and second.usage.largest_size > first.usage.largest_size
+    assert [re.findall(r"buffer\d+", entry.before) for entry in (first, second)] == [["buffer1"], ["buffer2"]]
 
 
 CHAINS = """
@@ -153,9 +169,7 @@ def test_advice_takes_as_few_buffers_as_one_would_by_hand(
     pool: rtpool.Pool, tmp_path: Path, count: int, whole: bool
 ) -> None:
     path = tmp_path / "chains.py"
-    path.write_text(CHAINS, encoding="utf-8")
-    names: dict[str, Any] = {}
-    exec(compile(CHAINS, str(path), "exec"), names)
+    names = defined(CHAINS, path)
     x = np.arange(1, count + 1) if whole else np.linspace(1, 2, count)
     y, z, w = x * 0.5, x - 0.25, np.sqrt(x)
     trace = traced(pool, lambda: names["step"](x, y, z, w))
@@ -195,15 +209,13 @@ def test_what_advice_says_computes_the_same_whatever_the_types(pool: rtpool.Pool
     lines = [f"    yield {expression(4)}" for _ in range(60)]
     text = "\n".join(["import numpy as np", "", "def step(f, g, i, h, u, c):", *lines, ""])
     path = tmp_path / "types.py"
-    path.write_text(text, encoding="utf-8")
     values = np.random.default_rng(count).uniform(1, 100, count)
     inputs = {
         "f": values, "g": values.astype(np.float32), "i": values.astype(np.int64), "h": values.astype(np.int32),
         "u": values.astype(np.uint8), "c": values.astype(np.complex64),
     }  # fmt: skip
-    names: dict[str, Any] = {}
     with np.errstate(all="ignore"):
-        exec(compile(text, str(path), "exec"), names)
+        names = defined(text, path)
         trace = traced(pool, lambda: [None for _ in names["step"](**inputs)])
         advice = [entry for entry in trace.advice() if entry.instead != "unknown" and entry.usage.file == str(path)]
         assert len(advice) > 40

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command
-from traced import PROGRAM, PYTHON_KEEPS_COLUMNS, traced
+from traced import PROGRAM, PYTHON_KEEPS_COLUMNS, defined, traced
 from waits import joined
 
 import rtpool
@@ -218,9 +218,7 @@ def test_a_copy_of_a_program_is_held_against_it_line_by_line(pool: rtpool.Pool, 
     traces = []
     for name, source in (("before.py", text), ("after.py", text.replace("a * 2", "np.multiply(a, 2, out=a)"))):
         path = tmp_path / name
-        path.write_text(source, encoding="utf-8")
-        names: dict[str, Any] = {}
-        exec(compile(source, str(path), "exec"), names)
+        names = defined(source, path)
         traces.append(traced(pool, lambda names=names: names["step"](50_000)))
     found = {
         (one.after or one.before).source: one

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import rtpool
 
@@ -25,3 +27,11 @@ def traced(pool: rtpool.Pool, function: Callable[[], object], turns: int = 20) -
         for _ in recording.iterations(range(turns)):
             function()
     return recording.trace
+
+
+def defined(text: str, path: Path) -> dict[str, Any]:
+    """What a program defines, whose source is at a path, where reports look for it."""
+    path.write_text(text, encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(text, str(path), "exec"), names)
+    return names
