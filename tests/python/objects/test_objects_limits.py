@@ -94,6 +94,16 @@ print(rt.report.objects.served, rt.report.objects.misses, rt.pool.stats().object
     assert done.stdout == "True 0 True\n"
 
 
+def test_what_watches_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sanitizer, or Valgrind: it is to see each object where Python puts it."""
+    monkeypatch.setattr(_core, "object_arenas_refusal", lambda: "watched")
+    monkeypatch.setattr(_core, "enter_objects", lambda pool: False)
+    with rtpool.realtime(warmup=1, iterations=1, pool=rtpool.Pool(), strict=True) as rt:
+        for _ in rt:
+            churn(1_000)
+    assert "not served: a sanitizer or Valgrind watches this process" in str(rt.report)
+
+
 @free_threaded
 def test_free_threaded_builds_say_so(run_python) -> None:
     code = """
