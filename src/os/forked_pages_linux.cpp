@@ -25,8 +25,8 @@ namespace {
 
 constexpr std::size_t k_most_bytes = std::size_t{1} << 30;
 constexpr std::size_t k_most_copied = std::size_t{256} << 20;
-// Larger mappings are left out: the kernel takes some milliseconds a gigabyte to tell of the pages that are not there.
-constexpr std::size_t k_largest_mapping = std::size_t{4} << 30;
+// Of address space: the kernel takes some milliseconds a gigabyte to tell of its pages, there or not.
+constexpr std::size_t k_most_looked_at = std::size_t{4} << 30;
 
 constexpr std::uint64_t k_present = std::uint64_t{1} << 63;
 constexpr std::uint64_t k_exclusive = std::uint64_t{1} << 56;
@@ -129,14 +129,18 @@ ForkedPages take_forked_pages_back() noexcept {
   if (result.error != 0) return result;
   std::size_t count = 0;
   for (std::size_t i = 0; i < map.count(); ++i) {
-    const bool own = map[i].writable && map[i].is_private && !map[i].has_file;
-    if (own && map[i].end - map[i].begin <= k_largest_mapping) map[count++] = map[i];
+    if (map[i].writable && map[i].is_private && !map[i].has_file) map[count++] = map[i];
   }
   if (count != 0) {
     std::sort(&map[0], &map[0] + count,
               [](const MappedRange& a, const MappedRange& b) { return a.end - a.begin < b.end - b.begin; });
   }
-  for (std::size_t i = 0; i < count && result.error == 0; ++i) take_back(&table, map[i], &result);
+  std::size_t looked_at = 0;
+  for (std::size_t i = 0; i < count && result.error == 0; ++i) {
+    looked_at += map[i].end - map[i].begin;
+    if (looked_at > k_most_looked_at) break;  // those that follow are larger
+    take_back(&table, map[i], &result);
+  }
   if (result.error == 0) result.error = table.error();
   g_seen.store(known);
   return result;
