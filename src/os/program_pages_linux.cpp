@@ -27,7 +27,7 @@ struct Segment {
   bool writable = false;
 };
 
-// Programs with more segments than this get the first ones.
+// Programs with more parts than this get the first ones.
 constexpr std::size_t k_segments = 4096;
 
 struct Segments {
@@ -49,23 +49,24 @@ std::uintptr_t end_of_relocated(const dl_phdr_info& object) noexcept {
   return 0;
 }
 
+void add(Segments* segments, std::uintptr_t begin, std::uintptr_t end, bool writable) noexcept {
+  if (begin < end && segments->count < k_segments) segments->items[segments->count++] = {begin, end, writable};
+}
+
 int collect_segments(dl_phdr_info* object, std::size_t size, void* out) noexcept {
   auto* const segments = static_cast<Segments*>(out);
   if (size >= offsetof(dl_phdr_info, dlpi_subs)) segments->loaded = object->dlpi_adds + 1;
   const std::uintptr_t relocated = end_of_relocated(*object);
-  for (int i = 0; i < object->dlpi_phnum && segments->count < k_segments; ++i) {
+  for (int i = 0; i < object->dlpi_phnum; ++i) {
     const ElfW(Phdr)& header = object->dlpi_phdr[i];
     if (header.p_type != PT_LOAD || (header.p_flags & PF_R) == 0) continue;
-    Segment segment;
-    segment.begin = object->dlpi_addr + header.p_vaddr;
-    segment.end = segment.begin + header.p_memsz;
-    segment.writable = (header.p_flags & PF_W) != 0;
-    // Relocations have touched every page of what they made read-only.
-    if (segment.writable) segment.begin = std::max(segment.begin, std::min(relocated, segment.end));
-    segment.begin = base::align_down(segment.begin, page_size());
-    segment.end = base::align_up(segment.end, page_size());
-    if (segment.writable && relocated > segment.begin) segment.begin = base::align_up(relocated, page_size());
-    if (segment.begin < segment.end) segments->items[segments->count++] = segment;
+    const bool writable = (header.p_flags & PF_W) != 0;
+    const std::uintptr_t begin = base::align_down(object->dlpi_addr + header.p_vaddr, page_size());
+    const std::uintptr_t end = base::align_up(object->dlpi_addr + header.p_vaddr + header.p_memsz, page_size());
+    // Relocations have touched what they made read-only but for the pages that needed none.
+    const std::uintptr_t read_only = writable ? std::clamp(base::align_up(relocated, page_size()), begin, end) : end;
+    add(segments, begin, read_only, false);
+    add(segments, read_only, end, true);
   }
   return 0;
 }
