@@ -132,17 +132,28 @@ def build(compiler: Compiler, goes_on: bool) -> dict[str, Any]:
     if code == 0:
         code = run(compiler, log, *settings, "ninja", "-k", "0", "-C", folder)
     text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if re.search(r"[\w\]]:\d+: warning: ", line)]
-    warnings = sorted({plain(line.strip()).replace("../", "") for line in lines})
     return {
         "compiler": compiler.name,
         "version": compiler.version(),
         "system": compiler.where,
         "built": code == 0,
-        "warnings": warnings,
+        "warnings": warnings(text),
         **({} if goes_on else {"seconds": round(time.monotonic() - begin)}),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def warnings(log: str) -> list[str]:
+    """Those of the last time that each file was compiled: it may have been mended since an earlier one."""
+    found: dict[str, set[str]] = {}
+    step = ""
+    for line in log.splitlines():
+        if begun := re.match(r"\[\d+/\d+\] (.+)", line):
+            step = begun[1]
+            found[step] = set()
+        elif re.search(r"[\w\]]:\d+: warning: ", line):
+            found.setdefault(step, set()).add(plain(line.strip()).replace("../", ""))
+    return sorted(set().union(*found.values()))
 
 
 def good(row: dict[str, Any]) -> bool:

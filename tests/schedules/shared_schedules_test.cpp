@@ -292,7 +292,9 @@ TEST(AddressRangeSchedules, NoAddressIsFoundInAPoolItIsNotIn) {
   static std::unique_ptr<AddressRanges> ranges;
   SharedPool* const before = reinterpret_cast<SharedPool*>(0x1000);
   SharedPool* const after = reinterpret_cast<SharedPool*>(0x2000);
-  for (const auto& [closed, opened] : {std::pair<Range, Range>{{100, 100}, {1000, 300}}, {{1000, 300}, {100, 100}}}) {
+  for (const auto& ranges_of_one : {std::pair<Range, Range>{{100, 100}, {1000, 300}}, {{1000, 300}, {100, 100}}}) {
+    const Range closed = ranges_of_one.first;  // no structured binding: Clang 14 captures none
+    const Range opened = ranges_of_one.second;
     Scenario scenario;
     scenario.begin = [=] {
       ranges = std::make_unique<AddressRanges>();

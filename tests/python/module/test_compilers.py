@@ -84,3 +84,11 @@ def test_a_compiler_that_cannot_be_had_keeps_no_other_out(compilers: ModuleType,
     scripts.script("apt-get", "exit 100")
     scripts.compiler("g++", "g++ (Debian 16.1.0-2) 16.1.0")
     assert [each.name for each in compilers.there(scripts, ["g++", "clang++"], [])] == ["g++-16"]
+
+
+def test_a_warning_is_of_the_last_time_that_a_file_was_compiled(compilers: ModuleType) -> None:
+    first, second = (f"../../../src/{name}.cpp:3:5: warning: what is it" for name in ("a", "b"))
+    log = f"[1/2] Compiling a.o\n{first}\n[2/2] Compiling b.o\n{second}\n{second}\n"
+    assert compilers.warnings(log) == [f"src/{name}.cpp:3:5: warning: what is it" for name in ("a", "b")]
+    again = f"{log}$ ninja -C there\n[1/2] Compiling a.o\n[2/2] Linking it\n"
+    assert compilers.warnings(again) == ["src/b.cpp:3:5: warning: what is it"]
