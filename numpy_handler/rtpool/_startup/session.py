@@ -99,7 +99,9 @@ class Session:
         if options["leaks"]:
             os.environ["RTPOOL_DEBUG"] = "1"
         try:
-            pool = activate(default_pool(), malloc=options["malloc"])
+            pool = activate(default_pool())
+            # Nobody need have asked for it: where libc has no such settings the summary says so.
+            self._malloc_untuned = options["malloc"] == "tune" and not _core.tune_malloc()
             self._objects_refused = serve_objects(pool) if options["objects"] == "pool" else None
         finally:
             if options["leaks"]:
@@ -145,6 +147,7 @@ class Session:
             "pool": (after - self._before)._asdict(),
             "held_bytes": after.capacity_bytes,
             "objects_refused": self._objects_refused,
+            "malloc_untuned": self._malloc_untuned,
         }
 
     def _tell(self) -> None:
@@ -242,6 +245,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     """What standard error shows of a process."""
     faults = f"{summary['minor_faults']:,} minor and {summary['major_faults']:,} major faults"
     lines = [f"rtpool: {summary['seconds']:.3f} s, {faults}", *_pool_lines(summary), *_object_lines(summary)]
+    if summary["malloc_untuned"]:
+        lines.append("  malloc      as it is: this libc's takes no settings")
     if "learned" in summary:
         lines.append(f"  plan        {format_size(summary['plan_bytes'])} learned, written to {summary['learned']}")
     elif summary["plan_bytes"]:
