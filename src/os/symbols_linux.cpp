@@ -71,6 +71,15 @@ void set_name(Function* function, const char* name) noexcept {
   std::free(readable);
 }
 
+// Functions written in assembler may have no size: they end before the next one. How far such a one is believed to go.
+constexpr std::uintptr_t k_sizeless = 4096;
+
+bool is_in(const ElfW(Shdr)* sections, const ElfW(Ehdr)& header, const ElfW(Sym)& symbol, std::uintptr_t value) noexcept {
+  if (symbol.st_shndx == SHN_UNDEF || symbol.st_shndx >= header.e_shnum) return false;
+  const ElfW(Shdr)& section = sections[symbol.st_shndx];
+  return value - section.sh_addr < section.sh_size;
+}
+
 // Looks the function up in the file's symbols: all of them, or where it is stripped those that it exports. `value` as it stands there.
 void search_symbol_table(const File& file, std::uintptr_t value, std::uintptr_t base, Function* function) noexcept {
   const auto* const header = file.at<ElfW(Ehdr)>(0);
@@ -83,15 +92,24 @@ void search_symbol_table(const File& file, std::uintptr_t value, std::uintptr_t 
     const std::size_t count = section.sh_size / sizeof(ElfW(Sym));
     const auto* const symbols = file.at<ElfW(Sym)>(section.sh_offset, count);
     if (symbols == nullptr) continue;
+    const ElfW(Sym)* found = nullptr;
     for (std::size_t s = 0; s < count; ++s) {
       const ElfW(Sym)& symbol = symbols[s];
-      if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || value - symbol.st_value >= symbol.st_size) continue;
-      const char* const name = file.text(sections[section.sh_link].sh_offset + symbol.st_name);
-      if (name == nullptr) continue;
-      set_name(function, name);
-      function->begin = base + symbol.st_value;
-      return;
+      if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value > value || !is_in(sections, *header, symbol, value)) continue;
+      if (value - symbol.st_value < symbol.st_size) {
+        found = &symbol;
+        break;
+      }
+      if (found == nullptr || symbol.st_value > found->st_value) found = &symbol;
     }
+    if (found == nullptr) continue;
+    const std::uintptr_t into = value - found->st_value;
+    if (found->st_size != 0 ? into >= found->st_size : into >= k_sizeless || function->begin != 0) continue;
+    const char* const name = file.text(sections[section.sh_link].sh_offset + found->st_name);
+    if (name == nullptr) continue;
+    set_name(function, name);
+    function->begin = base + found->st_value;
+    return;
   }
 }
 

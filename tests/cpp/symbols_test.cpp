@@ -16,6 +16,34 @@ static __attribute__((noinline)) int a_static_one(int value) {
   return value + 2;
 }
 
+// As musl's memset is: in assembler, with no size and no entry for unwinding.
+asm(R"(
+.text
+.globl an_assembler_function
+.type an_assembler_function, %function
+an_assembler_function:
+  nop
+  nop
+  nop
+  nop
+  nop
+  nop
+  nop
+  nop
+  ret
+.globl the_one_after_it
+.type the_one_after_it, %function
+the_one_after_it:
+  nop
+  nop
+  nop
+  nop
+  ret
+.size the_one_after_it, .-the_one_after_it
+)");
+extern "C" void an_assembler_function();
+extern "C" void the_one_after_it();
+
 namespace rtpool::os {
 namespace {
 
@@ -34,6 +62,13 @@ TEST(Symbols, TheProgramsOwnFunctions) {
   const Function other = find_function(at(&a_static_one) + 1);
   EXPECT_NE(std::string(other.name).find("a_static_one"), std::string::npos) << other.name;
   EXPECT_FALSE(other.kernel);
+}
+
+TEST(Symbols, AFunctionWithoutASizeEndsBeforeTheNextOne) {
+  const Function one = find_function(at(&an_assembler_function) + 4);
+  EXPECT_STREQ(one.name, "an_assembler_function");
+  EXPECT_EQ(one.begin, at(&an_assembler_function));
+  EXPECT_STREQ(find_function(at(&the_one_after_it) + 4).name, "the_one_after_it");
 }
 
 TEST(Symbols, ALibrarysExportedFunction) {

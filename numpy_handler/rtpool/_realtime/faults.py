@@ -53,7 +53,7 @@ _REMEDIES: dict[FaultKind, tuple[tuple[str, str], ...]] = {
         ("", "let the warm-up make as many objects as the loop does"),
     ),
     "libc": (
-        ("mapping of its own", "malloc='tune' keeps such blocks in libc's heap"),
+        ("mapping of its own", "malloc='tune' keeps such blocks in libc's heap, where libc is glibc"),
         ("", "let the warm-up do all that the loop does: libc keeps what it has had"),
     ),
     "stack": (
