@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from libcs import keeps_memory
 from object_work import LOOPS, churn, free_threaded, pymalloc, served
 
 import rtpool
@@ -27,6 +28,7 @@ def test_at_its_limit_python_serves_itself() -> None:
     pool.check()
 
 
+@keeps_memory
 @pytest.mark.slow
 @served
 def test_what_a_frozen_pool_cannot_serve_is_a_miss_and_paid_once(run_python) -> None:
@@ -63,7 +65,7 @@ with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     pool = rtpool.activate(objects="pool")
 print([str(one.message) for one in told])
-with rtpool.realtime(warmup=2, iterations=3, strict=True) as rt:
+with rtpool.realtime(warmup=2, iterations=3, malloc="keep", strict=True) as rt:
     for _ in rt:
         [{"i": i} for i in range(10_000)]
 print(rt.report.objects)

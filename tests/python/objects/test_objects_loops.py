@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from libcs import keeps_memory
 from object_work import LOOPS, free_threaded, served
 
 import rtpool
 
 
+@keeps_memory
 @served
 def test_sections_do_not_fault(run_python) -> None:
     done = run_python(
@@ -30,6 +32,7 @@ for name, step in work.items():
     ], done.stdout
 
 
+@keeps_memory
 @served
 def test_activated_programs_do_not_fault(run_python) -> None:
     done = run_python(
@@ -81,6 +84,7 @@ rtpool.default_pool().check()
     assert done.stdout.split() == ["6", "pool", "keep"]
 
 
+@keeps_memory
 @served
 def test_a_plan_prepares_the_first_iteration_of_another_process(run_python, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
@@ -133,6 +137,7 @@ for name in ("dicts", "tolist"):
     assert "keeps the memory of its objects by itself" in done.stderr
 
 
+@keeps_memory
 @served
 def test_what_python_has_not_touched_of_its_own_arenas_is_touched_before_the_loop(run_python) -> None:
     """Parts of an arena that objects of one class have come to fill only half, while others of the class lie free."""

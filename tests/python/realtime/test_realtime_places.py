@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from libcs import keeps_memory
 
 LOOP = """
     import contextlib, threading
@@ -103,6 +104,7 @@ PLACES = {
 }
 
 
+@keeps_memory
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_the_figures_are_the_same(run_python, place: str) -> None:
