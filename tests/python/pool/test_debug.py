@@ -355,9 +355,7 @@ def test_run_lists_leaks(flags: list[str], tmp_path: Path) -> None:
     def run_rtpool(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *flags, "-m", "rtpool", "run", *arguments]
         path = {"PYTHONPATH": sysconfig.get_path("platlib")} if flags else {}
-        return subprocess.run(
-            command, env=os.environ | path, capture_output=True, text=True, timeout=120, check=False
-        )
+        return subprocess.run(command, env=os.environ | path, capture_output=True, text=True, timeout=120, check=False)
 
     (tmp_path / "keeper.py").write_text("kept = []\n")
     program = tmp_path / "program.py"
