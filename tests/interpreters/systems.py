@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -62,9 +63,11 @@ def package_folders() -> list[str]:
 class System:
     """One of them, entered: `with System(root, tree) as system: subprocess.run(system.command("python3", "-V"))`."""
 
-    def __init__(self, root: Path, tree: Path) -> None:
+    def __init__(self, root: Path, tree: Path, folders: Sequence[str] = ()) -> None:
+        """`folders`: of this machine, to be seen there as well."""
         self.root = root
         self.tree = tree.resolve()
+        self._folders = [str(self.tree), *package_folders(), *folders]
         release = (root / "etc/os-release").read_text(encoding="utf-8")
         name = re.search(r'^PRETTY_NAME="?([^"\n]*)', release, re.MULTILINE)
         self.name = name.group(1) if name else root.name
@@ -83,7 +86,7 @@ class System:
                 inside.parent.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["cp", "--archive", "--dereference", setting, inside], check=True)
         environment = {"LOWER": str(self.root), "LAYER": str(layer)}
-        environment["FOLDERS"] = " ".join([str(self.tree), *package_folders()])
+        environment["FOLDERS"] = " ".join(self._folders)
         # A mount namespace of its own: nobody else sees the mounts, and they end with the process that holds it.
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-euc", MOUNT],

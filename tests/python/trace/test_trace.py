@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import mmap
 import random
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_the_fit_does_not_miss(pool: rtpool.Pool) -> None:
     assert after.misses == before.misses and after.growths == before.growths
     assert fit.bytes == after.capacity_bytes
     with pytest.raises(MemoryError):
-        rtpool.Pool(fit.bytes - 4096, limit=fit.bytes - 4096).prepare(fit.plan)
+        rtpool.Pool(fit.bytes - mmap.PAGESIZE, limit=fit.bytes - mmap.PAGESIZE).prepare(fit.plan)
 
 
 def test_the_fit_has_room_for_what_was_alive_before(pool: rtpool.Pool) -> None:
