@@ -88,13 +88,18 @@ def debian() -> Path:
 
 
 def use_native_compiler(system: System) -> str:
-    """`c++` in that system is this machine's from now on; what it calls itself."""
+    """`c++` in that system is this machine's from now on, with its assembler and linker; what it calls itself."""
     program = shutil.which(COMPILER)
     if program is None:
         raise Unavailable(f"no {COMPILER}: apt-get install g++-aarch64-linux-gnu")
-    copy = BUILD / "c++"  # in a folder that both see
-    shutil.copy2(program, copy)
-    links = f"ln -sf {copy} /usr/local/bin/c++ && ln -sf {copy} /usr/local/bin/g++ && ln -sfn usr/lib64 /lib64"
+    tools = BUILD / "native"  # in a folder that both see
+    tools.mkdir(exist_ok=True)
+    shutil.copy2(program, tools / "native-c++")
+    for name in ("as", "ld", "ld.bfd"):
+        shutil.copy2(f"/usr/bin/aarch64-linux-gnu-{name}", tools)  # there the plain names lead to these
+    # A compiler looks for its parts by where it lies itself.
+    links = f"cp --remove-destination {tools}/* /usr/bin && ln -sfn usr/lib64 /lib64"
+    links += " && for name in c++ g++; do ln -sf /usr/bin/native-c++ /usr/local/bin/$name; done"
     subprocess.run(system.command("sh", "-c", links), check=True)
     told = subprocess.run(system.command("c++", "--version"), check=True, capture_output=True, text=True).stdout
     return f"{COMPILER} of this machine: {told.splitlines()[0]}"

@@ -45,6 +45,9 @@ EMULATED: dict[tuple[str, str], str] = {
 # The same for programs of GoogleTest.
 NATIVE = {"schedules": "explores schedules on one thread, the same everywhere; more than half an hour there"}
 
+# What tests of GoogleTest take for hung after 20 s may here only be slow.
+PATIENCE = {"RTPOOL_TEST_PATIENCE": "30"}
+
 # After so long a job counts as failed.
 JOB_SECONDS = 3600
 
@@ -158,7 +161,8 @@ def stage(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
         shutil.copy2(program, work / "programs" / program.name)
         kind = "gtest" if test["protocol"] == "gtest" else "command"
         command = [f"programs/{program.name}", *test["cmd"][1:]]
-        jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": test["env"]})
+        environment = test["env"] | PATIENCE
+        jobs.append({"name": f"gtest {test['name']}", "kind": kind, "command": command, "environment": environment})
     # What tests do to a machine only where they may: here it is one of their own.
     python = {"RTPOOL_TEST_HUGE_PAGES": "1", "RTPOOL_TEST_OVERCOMMIT": "1"}
     for name, code in (

@@ -13,6 +13,7 @@
 #include <memory>
 #include <thread>
 
+#include "patience.hpp"
 #include "pool_fixture.hpp"
 
 namespace rtpool::objects {
@@ -345,7 +346,7 @@ TEST_F(ArenasTest, AForkFindsTheLockFree) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-      ::alarm(20);
+      test::end_if_hung(20);
       void* const arena = ours.take(k_arena);
       std::memset(arena, 1, k_arena);
       ours.give(arena, k_arena);

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "patience.hpp"
+
 namespace rtpool::os {
 namespace {
 
@@ -45,7 +47,7 @@ TEST(PriorityLock, NewAfterAFork) {
   lock.lock();
   const pid_t child = ::fork();
   if (child == 0) {
-    ::alarm(10);
+    test::end_if_hung(10);
     PriorityLock::forget_thread();
     lock.reset_after_fork();
     lock.lock();

@@ -210,7 +210,7 @@ class Citizen {
 int live_in_town(std::uint64_t seed, unsigned turn) {
   std::mt19937_64 random(seed);
   for (int tries = 0; g_town->turn.load() < turn; ++tries) {
-    if (tries > 15'000) return 4;
+    if (tries > static_cast<int>(test::patience(15'000))) return 4;
     ::usleep(1000);
   }
   const CreateResult result = SharedPool::attach_address(g_town->address, Options{}, test::machine_shared_memory());

@@ -4,6 +4,7 @@
 
 #include "bytes.hpp"
 #include "os/segment_door.hpp"
+#include "patience.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -131,7 +132,7 @@ TEST(SharedMemory, AProcessThatMayNotBeLookedAtOffersItsSegments) {
   const bool root = ::geteuid() == 0;
   const pid_t holder = ::fork();
   if (holder == 0) {
-    ::alarm(20);
+    test::end_if_hung(20);
     ::close(over[1]);
     if (root && ::setuid(65534) != 0) ::_exit(1);
     ::prctl(PR_SET_DUMPABLE, 0);
@@ -146,7 +147,7 @@ TEST(SharedMemory, AProcessThatMayNotBeLookedAtOffersItsSegments) {
   real().close(fd);
   const pid_t receiver = ::fork();
   if (receiver == 0) {
-    ::alarm(20);
+    test::end_if_hung(20);
     ::close(over[1]);
     if (root && ::setuid(65534) != 0) ::_exit(1);
     const auto never = [](void*, int) { return false; };

@@ -302,7 +302,7 @@ TEST(SharedPool, AGrandchildKeepsWhatItInheritedThroughADeadChild) {
   ASSERT_EQ(::pipe(answer), 0);
   const int status = in_child([&] {
     if (::fork() == 0) {
-      ::alarm(20);
+      test::end_if_hung(20);
       char byte = 0;
       (void)!::read(go[0], &byte, 1);
       byte = block[499999];

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "large_pages_shared.hpp"
+#include "patience.hpp"
 #include "shared/shared_pool.hpp"
 
 namespace rtpool::shared {
@@ -25,12 +26,12 @@ inline SharedPool* make_pool(std::uint64_t size, const char* name = "", bool fal
   return result.pool;
 }
 
-// Forks; the child runs `work` and ends with its answer. At most 20 s.
+// Forks; the child runs `work` and ends with its answer, after 20 s at most (patience.hpp).
 template <class Work>
 pid_t start_child(Work work) {
   const pid_t child = ::fork();
   if (child != 0) return child;
-  ::alarm(20);
+  test::end_if_hung(20);
   const int answer = work();
   ::_exit(answer);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/sanitizers.hpp"
+#include "patience.hpp"
 
 namespace rtpool::copy {
 namespace {
@@ -95,7 +96,7 @@ TEST(Workers, ForkInTheMiddleOfAJobLeavesTheChildUsable) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-      ::alarm(20);  // a deadlock ends by signal
+      test::end_if_hung(20);  // a deadlock ends by signal
       CountingJob job(64);
       run_job(job, 3);
       ::_exit(job.each_once() ? 0 : 1);
