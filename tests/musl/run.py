@@ -139,20 +139,11 @@ def test_file(python: Path, file: str, env: dict[str, str]) -> dict[str, Any]:
     report = WORK / "report.xml"
     report.unlink(missing_ok=True)
     begin = time.monotonic()
-    line = (
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-rs",
-        "-p",
-        "no:cacheprovider",
-        "--timeout=300",
-        f"--junitxml={report}",
-        file,
-    )
+    line = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--timeout=300"]
     with (WORK / "python.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run([*line, file], cwd=ROOT, env=env, stdout=log, stderr=log, check=False).returncode
+        code = subprocess.run(
+            [*line, f"--junitxml={report}", file], cwd=ROOT, env=env, stdout=log, stderr=log, check=False
+        ).returncode
     found = of_junit(report) if report.exists() else {"passed": 0, "failed": ["ended"], "skipped": {}}
     return {"file": file, "code": code, "seconds": round(time.monotonic() - begin), **found}
 

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from libcs import MALLOC, keeps_memory
 
 import rtpool
 from rtpool import Pool
@@ -199,6 +200,7 @@ def test_a_loop_beside_it_does_not_fault(run_python) -> None:
 
 
 @pytest.mark.slow
+@keeps_memory
 def test_in_a_section_nothing_goes_back(run_python) -> None:
     """Nor does libc's heap, which an activated program has trimmed when it is quiet."""
     run_python(
@@ -251,7 +253,7 @@ def test_a_program_may_end_while_memory_goes_back(run_python, end: str) -> None:
         import os, sys, threading, time
         import numpy as np
         import rtpool
-        rtpool.activate(malloc="tune", objects="pool")
+        rtpool.activate(malloc="{MALLOC}", objects="pool")
         kept = [np.ones(1000) for _ in range(100)]
         def busy():
             while True:
