@@ -7,6 +7,7 @@ import platform
 import sys
 
 import pytest
+from libcs import keeps_memory
 
 from rtpool._pool.objects import refusal
 
@@ -88,6 +89,7 @@ raise SystemExit(0)
     assert "no seccomp" not in done.stdout
 
 
+@keeps_memory
 @pytest.mark.parametrize("on_miss", ["fallback", "raise"])
 def test_no_kernel_call_while_frozen(run_python, on_miss: str) -> None:
     done = run_python(
@@ -117,6 +119,7 @@ end(steady.misses, steady.kernel_calls, steady.growths, steady.fallbacks, steady
     assert done.stdout.split() == ["0", "0", "0", "0", "0", "True"]
 
 
+@keeps_memory
 def test_no_kernel_call_in_a_loop_that_is_not_frozen(run_python) -> None:
     """Freezing forbids growth; a loop that repeats its sizes does without the kernel anyway."""
     done = run_python(
@@ -141,6 +144,7 @@ end("done")
     assert done.stdout == "done"
 
 
+@keeps_memory
 def test_no_kernel_call_inside_the_loop_of_a_section(run_python) -> None:
     """From the body of the first iteration to that of the last one, waiting and zeroing ahead included."""
     done = run_python(
@@ -164,6 +168,7 @@ with rtpool.realtime(0.002, pool=pool, warmup=20) as rt:
     assert done.stdout.split() == ["0", "0", "0", "0", "True"]
 
 
+@keeps_memory
 @pytest.mark.skipif(refusal() is not None, reason=f"arenas are not asked for: {refusal()}")
 @pytest.mark.parametrize("step", [
     "[{'i': i, 'v': (i, float(i))} for i in range(20_000)]",
@@ -190,6 +195,7 @@ with rtpool.realtime(0.05, pool=rtpool.Pool(), warmup=8) as rt:
     assert done.stdout == "done"
 
 
+@keeps_memory
 def test_a_prepared_program_does_not_fault_from_its_first_iteration_on(run_python, tmp_path) -> None:
     """In a process that has run none of its code before, against NumPy's default handler in another one."""
     plan = tmp_path / "plan.json"
@@ -221,6 +227,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(run_python(loop + unprepared).stdout) > 1000 // (mmap.PAGESIZE // 4096)
 
 
+@keeps_memory
 def test_no_page_faults_in_a_loop(run_python) -> None:
     done = run_python(
         LOOP.replace("rng =", "import numpy as np, resource, rtpool\nrng =", 1)
