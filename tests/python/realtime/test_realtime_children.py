@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor: all run on the same")
 
 # Ways to start something; each gives what it began with: (policy, processors).
-WAYS = """
+WAYS = f"""
     import concurrent.futures, gc, json, multiprocessing, os, signal, subprocess, sys, threading, warnings
+    os.environ["PYTHONPATH"] = {str(Path(__file__).parent)!r}
+    sys.path.insert(0, os.environ["PYTHONPATH"])
+    import scheduling_calls
+"""
+WAYS += """
     import numpy as np
     import rtpool
     warnings.simplefilter("ignore")  # Python 3.12 warns of forks in programs with threads
@@ -18,7 +24,7 @@ WAYS = """
     def look(_=None):
         return os.sched_getscheduler(0), len(os.sched_getaffinity(0))
 
-    LOOK = "import os; print(os.sched_getscheduler(0), len(os.sched_getaffinity(0)))"
+    LOOK = "import os, scheduling_calls; print(os.sched_getscheduler(0), len(os.sched_getaffinity(0)))"
 
     def thread():
         seen = []
@@ -91,7 +97,7 @@ WAYS = """
     CPU = min(os.sched_getaffinity(0))
     INSIDE = (os.SCHED_FIFO if PRIORITY else os.SCHED_OTHER, 1)
     def section(**more):
-        arguments = dict(pool=rtpool.Pool(), priority=PRIORITY, cpu=CPU, iterations=1, strict=True)
+        arguments = dict(pool=rtpool.Pool(), priority=PRIORITY, cpu=CPU, iterations=1, malloc="keep", strict=True)
         return rtpool.realtime(0.001, **(arguments | more))
 """
 

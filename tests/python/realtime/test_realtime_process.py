@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from libcs import keeps_memory
+from libcs import MALLOC, keeps_memory
 
 import rtpool
 from rtpool import _core
@@ -58,6 +58,7 @@ def everything(**more: object) -> rtpool.realtime:
     """A section that asks for all there is."""
     cpu = min(os.sched_getaffinity(0))
     arguments = {"pool": rtpool.Pool("1 MiB"), "lock_process": True, "priority": 5, "cpu": cpu, "cpu_latency": 0}
+    arguments["malloc"] = MALLOC
     return rtpool.realtime(0.002, **(arguments | more))  # type: ignore[arg-type]
 
 
@@ -169,7 +170,7 @@ def test_what_is_refused_is_reported_with_the_fix(run_python) -> None:
         REFUSED
         + """
     asked = dict(lock_process=True, priority=80, cpu=1023, cpu_latency=0)
-    rt = rtpool.realtime(0.001, warmup=2, iterations=5, **asked)
+    rt = rtpool.realtime(0.001, warmup=2, iterations=5, malloc="keep", **asked)
     with rt:
         for tick in rt:
             np.ones(1000)
@@ -181,7 +182,7 @@ def test_what_is_refused_is_reported_with_the_fix(run_python) -> None:
         assert fix in text, text
     assert not rt.report.environment.locked
     for name, value in asked.items():
-        strict = rtpool.realtime(strict=True, **{name: value})
+        strict = rtpool.realtime(malloc="keep", strict=True, **{name: value})
         try:
             with strict:
                 raise AssertionError(name)
