@@ -6,6 +6,7 @@ import os
 import sys
 
 import pytest
+from libcs import keeps_memory
 
 FIRST_TIMES = {
     "matrix product": ("a = np.ones((400, 400))", "a @ a"),
@@ -62,6 +63,7 @@ for origin in rt.report.fault_origins:
 AS_USERS_HAVE_IT = {"OPENBLAS_THREAD_TIMEOUT": None}
 
 
+@keeps_memory
 @pytest.mark.parametrize("name", FIRST_TIMES)
 @pytest.mark.parametrize(("options", "at"), [("warmup=3, iterations=6", 3), ("plan=plan, iterations=3", 0)])
 def test_the_first_time_does_not_fault(run_python, name: str, options: str, at: int) -> None:
@@ -80,6 +82,7 @@ def other_numbers_of_threads() -> list[str]:
     return [threads for threads in ("1", "2") if int(threads) != len(os.sched_getaffinity(0))]
 
 
+@keeps_memory
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", other_numbers_of_threads())
 @pytest.mark.parametrize("name", [name for name in FIRST_TIMES if "product" in name or name == "solving"])
@@ -143,6 +146,7 @@ for thread in threads:
     )
 
 
+@keeps_memory
 def test_room_in_libcs_heap_is_what_the_warm_up_took_and_more(run_python) -> None:
     """Something that stays takes a part of the place in which the loop's scratch has been so far."""
     done = run_python(
@@ -173,6 +177,7 @@ for origin in rt.report.fault_origins:
     assert done.stdout == ""
 
 
+@keeps_memory
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at what is mapped")
 def test_threads_begun_in_the_loop_find_stacks_and_heaps(run_python) -> None:
     run_python(

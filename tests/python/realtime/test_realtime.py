@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from libcs import keeps_memory
 from waits import joined
 
 import rtpool
@@ -278,6 +279,7 @@ def test_zeroed_ahead_is_zero() -> None:
     rt.pool.check()
 
 
+@keeps_memory
 def test_a_steady_loop_makes_no_fault(run_python) -> None:
     run_python(
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libcs import keeps_memory
 
 BENCH = Path(__file__).resolve().parents[3] / "bench"
 LOOPS = ("dictionaries", "lists", "table", "contours", "controller", "workers")
@@ -26,6 +27,7 @@ def watch(loop: str) -> Any:
     return found["rtpool"]
 
 
+@keeps_memory
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_whole_process_makes_no_memory_call(loop: str) -> None:
