@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from libcs import keeps_memory
 
 import rtpool
 from rtpool._realtime.faults import FaultOrigin, remedies
@@ -71,6 +72,7 @@ def test_faults_belong_to_their_iteration() -> None:
     assert slow[35].minor_faults >= rt.report.minor_faults - 30
 
 
+@keeps_memory
 def test_text_begins_with_what_matters_most(report) -> None:
     lines = str(report).splitlines()
     assert lines[0].startswith(f"overruns {report.overruns}") and "longest iteration" in lines[0]
