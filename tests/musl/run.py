@@ -35,7 +35,7 @@ RESULTS = HERE / "results" / "musl.json"
 LEFT_OUT = {"schedules": "explores schedules on one thread, the same with every libc"}
 
 TOOLS = ("meson>=1.2", "ninja", "ziglang>=0.13", "pip")
-TESTS = ("numpy>=2", "pytest>=7", "pytest-timeout", "hypothesis")
+TESTS = ("numpy>=2", "pytest>=7", "pytest-timeout", "hypothesis", "meson>=1.4", "ninja")
 PLATFORM = "musllinux_1_2"
 
 
@@ -152,7 +152,8 @@ def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str,
     """The results so far after each file; those of before in `known` stay for files that are not run."""
     python = WORK / "user" / "bin" / "python" if missing else install(tools)
     compiling = compilers(zig_of(tools), "x86_64")
-    programs = f"{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
+    # Meson builds for the Python that it is of.
+    programs = f"{python.parent}:{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
     env = os.environ | compiling | {"PATH": programs, "PYTHONDONTWRITEBYTECODE": "1"}
     code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
     told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
