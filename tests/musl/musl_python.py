@@ -39,10 +39,15 @@ ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_ge
 # Asked whether it links programs without a dynamic linker, zig would build all of libc and libc++ for the answer.
 NO_STATIC = ("lt_cv_prog_compiler_static_works=no", "lt_cv_prog_compiler_static_works_CXX=no")
 
+# Not those of the dates in CPython, nor those of arguments that zig itself adds.
+WARNINGS = ("-Wno-error=date-time", "-Wno-unused-command-line-argument")
+
 COMPILER = """#!/bin/sh
 # Asked so, it says what a compiler for glibc says. Without an answer CPython's build goes by what it found out itself.
 [ "$1" = --print-multiarch ] && exit 1
-exec "{zig}" {verb} -target {architecture}-linux-musl -dynamic -fno-sanitize=undefined -Wno-error=date-time "$@"
+# Nor would the libraries that it finds be musl's.
+case "$1" in -print-file-name=*) echo "${{1#*=}}"; exit 0 ;; esac
+exec "{zig}" {verb} -target {architecture}-linux-musl -dynamic -fno-sanitize=undefined {warnings} "$@"
 """
 TOOL = """#!/bin/sh
 exec "{zig}" {verb} "$@"
@@ -72,7 +77,8 @@ def compilers(zig: Path, architecture: str) -> dict[str, str]:
     variables = {"CC": ("cc", COMPILER), "CXX": ("c++", COMPILER), "AR": ("ar", TOOL), "RANLIB": ("ranlib", TOOL)}
     for verb, text in variables.values():
         program = folder / verb
-        program.write_text(text.format(zig=zig, verb=verb, architecture=architecture), encoding="utf-8")
+        content = text.format(zig=zig, verb=verb, architecture=architecture, warnings=" ".join(WARNINGS))
+        program.write_text(content, encoding="utf-8")
         program.chmod(0o755)
     programs = {variable: str(folder / verb) for variable, (verb, _) in variables.items()}
     # By this name, which musl's own stdarg.h defines and zig's does not, CPython's build knows musl.
