@@ -2,7 +2,7 @@
 //
 // Small blocks: a magazine (LIFO of blocks at hand) a class, filled from and spilled to the heap's slabs. Large blocks: a
 // bin (LIFO of free runs) an exact page count, in a four-way table of 128 sets. Other threads hand blocks back through
-// two lock-free lists that the owner drains when it misses.
+// lock-free lists, one a class and one for runs, that the owner drains when it misses.
 //
 // Decay: up to k_idle_kept bytes a heap keeps what was freed, so that a loop finds all of its sizes after one iteration.
 // Beyond, a clock hand moves on every other miss; a bin from which nothing was allocated in a whole round, 128 misses, gives its runs
@@ -180,12 +180,13 @@ class alignas(64) Heap {
     stats.given_requested.add(requested);
   }
   // Takes back at least `most` of each kind, small and large, if there are so many (a slab's are taken together, so it may be
-  // 63 small ones more); true if any. O(most).
-  bool drain(unsigned most) noexcept { return has_remote() && drain_some(most); }
-  bool has_remote() const noexcept {
-    return drain_slabs_ != nullptr || drain_runs_ != pages::k_no_page ||
-           remote_slabs_.load(std::memory_order_relaxed) != nullptr ||
-           remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
+  // 63 small ones more); true if any. O(classes + most).
+  bool drain(unsigned most) noexcept;
+  // The same of one class, and of runs. O(most).
+  bool drain_class(unsigned size_class, unsigned most) noexcept;
+  bool drain_runs(unsigned most) noexcept { return has_remote_runs() && drain_some_runs(most); }
+  bool has_remote_runs() const noexcept {
+    return drain_runs_ != pages::k_no_page || remote_runs_.load(std::memory_order_relaxed) != pages::k_no_page;
   }
 
   // --- giving back ---
@@ -281,6 +282,7 @@ class alignas(64) Heap {
     Slab* partial = nullptr;
     Slab* empty = nullptr;
     Slab* hand = nullptr;  // of `empty`: what `age` looks at next
+    Slab* drained = nullptr;  // taken off remote_slabs_, not yet looked at
   };
 
   // What the class that serves `size` grants, which is also how many bytes its magazine lies behind that of class 0.
@@ -295,7 +297,7 @@ class alignas(64) Heap {
   void put_back(Slab& slab, std::uint64_t blocks) noexcept;
   void spill(unsigned size_class, unsigned blocks) noexcept;
   void release_slab(Slab& slab, pages::Epoch used) noexcept;
-  bool drain_some(unsigned most) noexcept;
+  bool drain_some_runs(unsigned most) noexcept;
   unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
   void begin_move() noexcept {
@@ -359,9 +361,8 @@ class alignas(64) Heap {
   unsigned bin_hand_ = 0;
   unsigned class_hand_ = 0;
   pages::PageIndex drain_runs_ = pages::k_no_page;  // taken off remote_runs_, not yet freed
-  Slab* drain_slabs_ = nullptr;
-  alignas(64) std::atomic<Slab*> remote_slabs_{nullptr};
-  std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
+  alignas(64) std::atomic<Slab*> remote_slabs_[k_classes] = {};
+  alignas(64) std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
   static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];
 };

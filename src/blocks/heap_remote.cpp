@@ -21,10 +21,11 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexce
   *requested = was & k_small_size_mask;
   if (slab.remote.fetch_or(slab.bit_of(unit), std::memory_order_acq_rel) != 0) return true;
   // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
-  Slab* first = remote_slabs_.load(std::memory_order_relaxed);
+  std::atomic<Slab*>& list = remote_slabs_[slab.size_class];
+  Slab* first = list.load(std::memory_order_relaxed);
   do {
     slab.next_remote = first;
-  } while (!remote_slabs_.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
+  } while (!list.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
   return true;
 }
 
@@ -62,27 +63,40 @@ void Heap::drain_run(PageIndex first) noexcept {
   cache_run(first, (descs_[first].run.use.slack & pages::k_slack_zero) != 0);
 }
 
-bool Heap::drain_some(unsigned most) noexcept {
-  unsigned drained = 0;
-  if (drain_slabs_ == nullptr && remote_slabs_.load(std::memory_order_relaxed) != nullptr) {
-    drain_slabs_ = remote_slabs_.exchange(nullptr, std::memory_order_acquire);
+bool Heap::drain_class(unsigned size_class, unsigned most) noexcept {
+  Slab*& rest = classes_[size_class].drained;
+  if (rest == nullptr) {
+    std::atomic<Slab*>& list = remote_slabs_[size_class];
+    if (list.load(std::memory_order_relaxed) == nullptr) return false;
+    rest = list.exchange(nullptr, std::memory_order_acquire);
   }
-  while (drain_slabs_ != nullptr && drained < most) {
-    Slab& slab = *drain_slabs_;
-    drain_slabs_ = slab.next_remote;  // before the slab's list is taken: from then on others may put it on the list again
-    if (drain_slabs_ != nullptr) base::prefetch_to_write(drain_slabs_);  // other processors have all of these lines
+  for (unsigned drained = 0; rest != nullptr && drained < most;) {
+    Slab& slab = *rest;
+    rest = slab.next_remote;  // before the slab's blocks are taken: from then on others may put it on the list again
+    if (rest != nullptr) base::prefetch_to_write(rest);  // other processors have all of these lines
     drained += drain_slab(slab);
   }
-  if (drain_runs_ == k_no_page && remote_runs_.load(std::memory_order_relaxed) != k_no_page) {
-    drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);
-  }
-  for (unsigned runs = 0; drain_runs_ != k_no_page && runs < most; ++runs, ++drained) {
+  return true;
+}
+
+bool Heap::drain_some_runs(unsigned most) noexcept {
+  if (drain_runs_ == k_no_page) drain_runs_ = remote_runs_.exchange(k_no_page, std::memory_order_acquire);
+  for (unsigned runs = 0; drain_runs_ != k_no_page && runs < most; ++runs) {
     const PageIndex first = drain_runs_;
     drain_runs_ = descs_[first].run.next.load(std::memory_order_relaxed);
     if (drain_runs_ != k_no_page) base::prefetch_to_write(&descs_[drain_runs_]);
     drain_run(first);
   }
-  return drained != 0;
+  return true;
+}
+
+bool Heap::drain(unsigned most) noexcept {
+  bool any = drain_runs(most);
+  const std::uint64_t enough = stats.drained_count.get() + most;
+  for (unsigned size_class = 1; size_class < k_classes && stats.drained_count.get() < enough; ++size_class) {
+    any = drain_class(size_class, most) || any;
+  }
+  return any;
 }
 
 }  // namespace rtpool::blocks

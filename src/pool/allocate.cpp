@@ -20,12 +20,17 @@ namespace {
 // The end of a hit, once for each of its two ways, so that neither jumps to the other's.
 template <bool zeroed>
 [[gnu::always_inline]] inline void* leave_with(PoolImpl& pool, Heap& heap, std::size_t size, const Heap::Popped& popped) noexcept {
-  if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::nothing)) return pool.leave_and_allocate(size, heap, zeroed);
   if (RTPOOL_UNLIKELY(popped.pop == Heap::Pop::new_peak)) {
     return pool.leave_with_new_peak(zeroed && !popped.zero ? size : 0, heap, popped.block);
   }
   heap.lock.leave_fast();
   return zeroed && !popped.zero ? std::memset(popped.block, 0, size) : popped.block;
+}
+
+// What others freed of any kind, within bounds: what they keep from being free is had before new memory.
+void take_back(Heap& heap) noexcept {
+  for (unsigned round = 0; round < blocks::k_drain_rounds && heap.drain(blocks::k_drain_blocks); ++round) {
+  }
 }
 
 // Whether idle runs were given back. What a heap may keep stays, unless nothing else can serve the request.
@@ -39,7 +44,11 @@ template <bool zeroed>
   if (RTPOOL_UNLIKELY(t_cache.key != pool.store_.view().id)) return pool.allocate_slow(size, zeroed);
   Heap& heap = *t_cache.heap;
   if (RTPOOL_UNLIKELY(!heap.lock.enter_fast())) return pool.leave_and_allocate(size, heap, zeroed);
-  if (RTPOOL_FIRST(size <= blocks::k_largest_small)) return leave_with<zeroed>(pool, heap, size, heap.pop_small(size));
+  if (RTPOOL_FIRST(size <= blocks::k_largest_small)) {
+    const Heap::Popped block = heap.pop_small(size);
+    if (RTPOOL_UNLIKELY(block.pop == Heap::Pop::nothing)) return pool.allocate_small(size, heap, zeroed);
+    return leave_with<zeroed>(pool, heap, size, block);
+  }
   const Heap::Popped run = heap.pop_run(pool.store_.view(), blocks::pages_of(size), size);
   if (RTPOOL_UNLIKELY(run.pop == Heap::Pop::nothing)) return pool.allocate_run(size, heap, zeroed);
   return leave_with<zeroed>(pool, heap, size, run);
@@ -68,6 +77,12 @@ inline void* PoolImpl::hit_recorded(std::size_t size, Heap& heap, bool zeroed) n
   return zeroed && !served.zero ? std::memset(served.block, 0, size) : served.block;
 }
 
+inline void* PoolImpl::leave_with_served(std::size_t size, Heap& heap, bool zeroed, const Served& served) noexcept {
+  if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
+  heap.lock.leave_fast();
+  return zeroed && !served.zero ? std::memset(served.block, 0, size) : served.block;
+}
+
 // The ladder's rungs that programs of ever new sizes climb, without what only other states of the pool need.
 [[gnu::noinline]] void* PoolImpl::allocate_run(std::size_t size, Heap& heap, bool zeroed) noexcept {
   const std::uint64_t pages = blocks::pages_of(size);
@@ -76,7 +91,7 @@ inline void* PoolImpl::hit_recorded(std::size_t size, Heap& heap, bool zeroed) n
     const auto count = static_cast<std::uint32_t>(pages);
     const bool has_bin = heap.find_likely_bin(count);
     if (has_bin) served = heap.pop_run(store_.view(), pages, size);
-    if (served.block == nullptr && pages >= pages::k_line_pages && !heap.has_remote()) {
+    if (served.block == nullptr && pages >= pages::k_line_pages && !heap.has_remote_runs()) {
       heap.decay();
       if (const pages::PageRuns::Taken run = store_.give_all_and_take(heap.take_departing(), count); run.first != k_no_page) {
         heap.stats.misses.add(1);
@@ -84,10 +99,14 @@ inline void* PoolImpl::hit_recorded(std::size_t size, Heap& heap, bool zeroed) n
       }
     }
   }
-  if (served.block == nullptr) return leave_and_allocate(size, heap, zeroed);
-  if (served.pop == Heap::Pop::new_peak) heap.raise_peak();
-  heap.lock.leave_fast();
-  return zeroed && !served.zero ? std::memset(served.block, 0, size) : served.block;
+  return served.block != nullptr ? leave_with_served(size, heap, zeroed, served) : leave_and_allocate(size, heap, zeroed);
+}
+
+// The same for small blocks: what the heap's slabs have, and what others freed of the class.
+[[gnu::noinline]] void* PoolImpl::allocate_small(std::size_t size, Heap& heap, bool zeroed) noexcept {
+  const unsigned cls = blocks::class_of(size);
+  const bool filled = heap.refill(cls) || (heap.drain_class(cls, blocks::k_drain_blocks) && heap.refill(cls));
+  return filled ? leave_with_served(size, heap, zeroed, heap.pop_small(size)) : leave_and_allocate(size, heap, zeroed);
 }
 
 [[gnu::noinline]] void* PoolImpl::leave_with_new_peak(std::size_t clear, Heap& heap, void* block) noexcept {
@@ -263,10 +282,10 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, Request* request) noexcept {
   const unsigned cls = blocks::class_of(size);
   if (const Served at_hand = heap.pop_small(size); at_hand.block != nullptr) return at_hand;
   if (heap.refill(cls)) return heap.pop_small(size);
-  // What others freed may be of any class: a few rounds, or a producer of many sizes would grow although all comes back.
-  for (unsigned round = 0; round < blocks::k_drain_rounds && heap.drain(blocks::k_drain_blocks); ++round) {
-    if (heap.refill(cls)) return heap.pop_small(size);
-  }
+  // What others freed of the class, and before the heap takes a new slab whatever else they freed.
+  if (heap.drain_class(cls, blocks::k_drain_blocks) && heap.refill(cls)) return heap.pop_small(size);
+  take_back(heap);
+  if (heap.refill(cls)) return heap.pop_small(size);
   if (request->others == Others::not_asked) heap.decay();
   heap.give_departing();
   GrowthFailure failure;
@@ -295,7 +314,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
   // A hit that the hit path may not serve (learning, recording): where hits look, first.
   if (const Served served = heap.pop_run(store_.view(), count, size); served.block != nullptr) return served;
   if (const Served served = at_hand(); served.block != nullptr) return served;
-  if (heap.drain(blocks::k_drain_blocks)) {
+  if (heap.drain_runs(blocks::k_drain_blocks)) {
     if (const Served served = at_hand(); served.block != nullptr) return served;
   }
   if (request->others == Others::not_asked) heap.decay();
@@ -310,6 +329,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
   if (run.first == k_no_page && reclaim_before_growth(heap, may_grow)) run = look();
   if (run.first == k_no_page && use_kept_arenas(may_grow)) run = look();
   if (run.first == k_no_page && may_grow) {
+    take_back(heap);
     const std::size_t bytes = std::size_t{count} * os::k_page_size;
     const Allowance allowance = allowance_for(heap, bytes);
     if (allowance.gave) run = look();

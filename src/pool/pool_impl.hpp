@@ -103,8 +103,10 @@ struct PoolImpl : Pool {
   };
   void* serve_request(std::size_t size, bool zeroed, Told* told) noexcept;
   using Served = blocks::Heap::Popped;
-  // Inside the heap, entered fast: a large block that is not where hits look.
+  // Inside the heap, entered fast: a block that is not where hits look.
   void* allocate_run(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  void* allocate_small(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  static void* leave_with_served(std::size_t size, blocks::Heap& heap, bool zeroed, const Served& served) noexcept;
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* hit_recorded(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   void* leave_with_new_peak(std::size_t clear, blocks::Heap& heap, void* block) noexcept;

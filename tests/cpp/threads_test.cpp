@@ -261,6 +261,54 @@ TEST_F(ThreadsTest, MemoryOfOtherThreadsIsTakenBeforeRefusal) {
   pool->drop_reference();
 }
 
+// Runs whose size has no bin depart: they wait in their heap for its next turn at the store. Who else would have to grow gets them.
+TEST_F(ThreadsTest, WhatDepartsFromOneHeapServesAnotherBeforeTheKernelIsAsked) {
+  PoolImpl& pool = impl(*pool_);
+  // More page counts of one set than it has ways, the shortest first.
+  std::vector<std::uint32_t> counts;
+  for (std::uint32_t pages = 16; counts.size() <= blocks::k_bin_ways; ++pages) {
+    if (blocks::Heap::set_of(pages) == blocks::Heap::set_of(16)) counts.push_back(pages);
+  }
+  std::atomic<void*> departed{nullptr};
+  std::atomic<bool> stop{false};
+  std::thread holder([&] {
+    void* const most = pool_->allocate(std::size_t{64} << 20);  // what departs is less than a sixteenth of it
+    std::vector<void*> blocks;
+    for (const std::uint32_t pages : counts) blocks.push_back(pool_->allocate(pages * os::k_page_size));
+    for (std::size_t i = blocks.size(); i-- != 0;) pool_->release(blocks[i]);
+    departed = blocks[0];
+    while (!stop) std::this_thread::yield();
+    pool_->release(most);
+  });
+  pool_->release(pool_->allocate(64));  // a heap
+  while (departed.load() == nullptr) std::this_thread::yield();
+  ASSERT_EQ(pool.heap_count_.load(), 2U);
+  const auto departing = [&] {
+    bool some = false;
+    pool.for_each_heap([&](const blocks::Heap& heap) { some = some || heap.has_departing(); });
+    return some;
+  };
+  EXPECT_TRUE(departing());
+  // Nothing else is free.
+  std::vector<std::pair<pages::PageIndex, std::uint32_t>> taken;
+  while (pool.store_.free_bytes() != 0) {
+    const auto pages = static_cast<std::uint32_t>(pool.store_.largest_free() / os::k_page_size);
+    taken.emplace_back(pool.store_.take(pages).first, pages);
+  }
+  const Stats before = pool_->stats();
+  void* const block = pool_->allocate(counts[0] * os::k_page_size);
+  const Stats after = pool_->stats();
+  EXPECT_EQ(block, departed.load());
+  EXPECT_EQ(after.growths, before.growths);
+  EXPECT_EQ(after.capacity_bytes, before.capacity_bytes);
+  EXPECT_EQ(after.misses, before.misses + 1);
+  EXPECT_FALSE(departing());
+  for (const auto& [first, pages] : taken) pool.store_.give(first, pages, false);
+  stop = true;
+  holder.join();
+  pool_->release(block);
+}
+
 #ifndef RTPOOL_THREAD_SANITIZER
 TEST_F(ThreadsTest, ForkedChildrenWorkWhileThreadsAreInside) {
   std::atomic<bool> stop{false};

@@ -77,8 +77,8 @@ TEST_F(HeapSchedules, RemotelyFreedRunsComeBackOnce) {
     expect(state.heap->free_remote(first, &requested), "a live block can be freed");
   };
   const auto drain = [](StoreState& state) {
-    state.heap->drain(1);
-    state.heap->drain(64);
+    state.heap->drain_runs(1);
+    state.heap->drain_runs(64);
   };
   expect_all("remote runs", run(prepare, {[=](StoreState& s) { free(s, a); }, [=](StoreState& s) { free(s, b); }, drain}, {3}));
 }
@@ -95,7 +95,7 @@ TEST_F(HeapSchedules, ADoubleFreeByTwoThreadsIsSeenByOne) {
     freed += state.heap->free_remote(a, &requested) ? 1 : 0;
     expect(freed <= 1, "a second free is none");
   };
-  const auto drain = [](StoreState& state) { state.heap->drain(64); };
+  const auto drain = [](StoreState& state) { state.heap->drain_runs(64); };
   const Outcome outcome = run(prepare, {free, free, drain}, {});
   expect_all("double free", outcome);
 }
@@ -125,8 +125,8 @@ TEST_F(HeapSchedules, RemotelyFreedSmallBlocksComeBackOnce) {
     free(s, 1);
   };
   const auto drain = [](StoreState& state) {
-    state.heap->drain(1);
-    state.heap->drain(64);
+    state.heap->drain_class(slab->size_class, 1);
+    state.heap->drain_class(slab->size_class, 64);
   };
   expect_all("remote small blocks", run(prepare, {first, [=](StoreState& s) { free(s, 2); }, drain}, {3}));
 }
@@ -151,7 +151,7 @@ TEST_F(HeapSchedules, ADoubleFreeOfASmallBlockByTwoThreadsIsSeenByOne) {
     freed += state.heap->free_remote(*slab, unit, &requested) ? 1 : 0;
     expect(freed <= 1, "a second free is none");
   };
-  const auto drain = [](StoreState& state) { state.heap->drain(64); };
+  const auto drain = [](StoreState& state) { state.heap->drain_class(slab->size_class, 64); };
   expect_all("double free of a small block", run(prepare, {free, free, drain}, {}));
 }
 
@@ -185,7 +185,7 @@ TEST_F(HeapSchedules, SmallBlocksAreHandedOutOnceWhileOthersFree) {
     const unsigned cls = blocks::class_of(4000);
     char* had[2] = {};
     for (char*& block : had) {
-      state.heap->drain(1);
+      state.heap->drain_class(cls, 1);
       if (!state.heap->refill(cls)) continue;
       block = static_cast<char*>(state.heap->pop_small(4000).block);
       const auto unit = static_cast<unsigned>(static_cast<std::size_t>(block - first) / blocks::k_unit);
