@@ -34,12 +34,13 @@ class PriorityLock {
   bool wanted() const noexcept { return (word_.load(std::memory_order_relaxed) & k_waiters) != 0; }
   void reset_after_fork() noexcept { word_.store(0, std::memory_order_relaxed); }
   static void forget_thread() noexcept { thread_ = 0; }
-
- private:
+  // The calling thread's id, never 0.
   static std::uint32_t thread() noexcept {
     const std::uint32_t known = thread_;
     return known != 0 ? known : ask_thread();
   }
+
+ private:
   static std::uint32_t ask_thread() noexcept;
   static constexpr std::uint32_t k_waiters = 0x80000000U;  // the kernel's mark (FUTEX_WAITERS)
 

@@ -28,6 +28,7 @@
 #include "pages/page_desc.hpp"
 #include "pages/page_runs.hpp"
 #include "pages/region.hpp"
+#include "pages/run_lock.hpp"
 
 namespace rtpool::pages {
 
@@ -134,6 +135,11 @@ class PageStore {
   // effect for a heap that was stopped since.
   bool prompt() const noexcept { return prompt_.load(std::memory_order_relaxed); }
   void set_prompt(bool on) noexcept { prompt_.store(on, std::memory_order_relaxed); }
+
+  // The calling thread is alone with the store, as far as can be seen: its turns of the run lock cost no atomic operation from now on,
+  // those of others the kernel's barrier. `share`: for good, it is not. Neither while holding a lock of the store's.
+  void favour_this_thread() noexcept { run_lock_.favour_this_thread(); }
+  void share() noexcept { run_lock_.share(); }
 
   // Records: memory for slabs and heaps, resident, 64-byte aligned, never returned to the kernel before `destroy`.
   // nullptr when not in reserve and `may_grow` is false, or when the kernel refuses.
@@ -276,7 +282,7 @@ class PageStore {
   bool moving_refused_ = false;      // by the kernel, for good; under the growth lock
   std::uint32_t mappings_ = 0;       // that moves may have added; under the growth lock
   std::atomic<std::uint64_t> moved_frames_{0};
-  alignas(64) os::PriorityLock run_lock_;
+  alignas(64) RunLock run_lock_;
   PageRuns runs_;
   std::uint32_t chosen_ = 0;  // absent pages that a growth has taken from the lists while it makes room for them; under the run lock
   PageIndex drain_rest_ = k_no_page;  // taken off pending_, not yet given; under the run lock

@@ -36,6 +36,7 @@ GrowthFailure PageStore::initialise(os::Memory& memory, const GrowthOptions& opt
   view_.id = id;
   memory_ = &memory;
   options_ = options;
+  run_lock_.initialise(memory, kernel_calls_);
   const std::size_t unit = options.explicit_huge != 0 ? options.explicit_huge : os::k_huge_page_size;
   const std::size_t most = base::align_down(std::size_t{k_max_pages} * os::k_page_size, unit) - unit;
   const std::size_t limit = base::align_up(options.limit < most - unit ? options.limit : most - unit, unit);

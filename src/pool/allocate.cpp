@@ -17,6 +17,8 @@ using pages::k_no_page;
 
 namespace {
 
+constexpr std::uint64_t k_misses_alone = 32768;
+
 // The end of a hit, once for each of its two ways, so that neither jumps to the other's.
 template <bool zeroed>
 [[gnu::always_inline]] inline void* leave_with(PoolImpl& pool, Heap& heap, std::size_t size, const Heap::Popped& popped) noexcept {
@@ -95,11 +97,17 @@ inline void* PoolImpl::leave_with_served(std::size_t size, Heap& heap, bool zero
       heap.decay();
       if (const pages::PageRuns::Taken run = store_.give_all_and_take(heap.take_departing(), count); run.first != k_no_page) {
         heap.stats.misses.add(1);
+        if (RTPOOL_UNLIKELY(heap.stats.misses.get() % k_misses_alone == 0)) favour_who_is_alone();
         served = {heap.adopt_run(run, count, size, has_bin), run.zero, Heap::Pop::block};
       }
     }
   }
   return served.block != nullptr ? leave_with_served(size, heap, zeroed, served) : leave_and_allocate(size, heap, zeroed);
+}
+
+// A program that misses that much and whose pool has one heap is likely to go on so.
+void PoolImpl::favour_who_is_alone() noexcept {
+  if (heap_count_.load(std::memory_order_relaxed) == 1 && may_wait()) store_.favour_this_thread();
 }
 
 // The same for small blocks: what the heap's slabs have, and what others freed of the class.

@@ -153,6 +153,7 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   if (first) g_frozen_pools.fetch_add(1, std::memory_order_relaxed);
   // What is freed serves everybody's next request: nobody can be asked for it then.
   self.store_.set_prompt(true);
+  self.store_.share();  // who looks at the pool from elsewhere interrupts nobody
   {
     const std::lock_guard guard(self.control_lock_);
     self.stop_heaps();

@@ -15,6 +15,7 @@ Heap* PoolImpl::take_heap_locked(bool may_grow) noexcept {
   if (index == k_max_heaps) return nullptr;
   void* const record = store_.take_record(sizeof(Heap), may_grow);
   if (record == nullptr) return nullptr;
+  if (index != 0) store_.share();
   auto* const heap = new (record) Heap(store_, index, symmetric_, attention_.load(std::memory_order_relaxed));
   heaps_[index].store(heap, std::memory_order_release);
   heap_count_.store(index + 1, std::memory_order_release);
@@ -44,6 +45,7 @@ void PoolImpl::abandon(Heap& heap) noexcept {
   heap.lock.enter();
   heap.give_departing();
   heap.lock.leave();
+  store_.share();
   const std::lock_guard guard(control_lock_);
   orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
 }

@@ -105,6 +105,7 @@ struct PoolImpl : Pool {
   using Served = blocks::Heap::Popped;
   // Inside the heap, entered fast: a block that is not where hits look.
   void* allocate_run(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
+  void favour_who_is_alone() noexcept;
   void* allocate_small(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
   static void* leave_with_served(std::size_t size, blocks::Heap& heap, bool zeroed, const Served& served) noexcept;
   void* leave_and_allocate(std::size_t size, blocks::Heap& heap, bool zeroed) noexcept;
