@@ -271,12 +271,31 @@ void Heap::depart(PageIndex first, bool zero) noexcept {
   departing_count_.add(1);
 }
 
+PageIndex Heap::take_departing(unsigned most) noexcept {
+  const PageIndex runs = departing_;
+  PageIndex last = k_no_page;
+  unsigned taken = 0;
+  for (; taken != most && departing_ != k_no_page; ++taken) {
+    last = departing_;
+    const PageDesc& desc = descs_[last];
+    departing_pages_ -= desc.pages;
+    owned_bytes_ -= desc.pages * os::k_page_size;
+    departing_ = desc.run.next.load(std::memory_order_relaxed);
+  }
+  if (taken != 0) descs_[last].run.next.store(k_no_page, std::memory_order_relaxed);
+  departing_count_.sub(taken);
+  return runs;
+}
+
 void Heap::cache_run(PageIndex first, bool zero) noexcept {
   PageDesc& desc = descs_[first];
   if (desc.run.use.bin == k_no_bin || !(find_bin(desc.pages) || claim_bin(desc.pages))) {
     depart(first, zero);
-    const bool enough = departing_count_.get() == k_departing_most || departing_pages_ * os::k_page_size * k_departing_share > owned_bytes_;
-    if (enough || store_->prompt()) store_->give_all_soon(take_departing());
+    if (departing_pages_ * os::k_page_size * k_departing_share > owned_bytes_ || store_->prompt()) {
+      store_->give_all_soon(take_departing());
+    } else if (departing_count_.get() == k_departing_most) {
+      store_->give_all_soon(take_departing(k_departing_most / 2));
+    }
     return;
   }
   const std::uint16_t bin = set_of(desc.pages);

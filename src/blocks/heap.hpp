@@ -19,8 +19,8 @@
 // to one; once they are sixteen times the heap's peak ahead, and 256 MiB, a block is freed to the page store at once unless its size
 // comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
 //
-// Departing: what goes to the store goes there with the next run that is wanted of it, in one turn of its lock. Until then it waits,
-// eight runs and a sixteenth of what the heap owns at most; before the pool grows whoever needs memory takes it (`give_departing`).
+// Departing: what goes to the store goes there with the next runs that are wanted of it, two in one turn of its lock. Until then it
+// waits, eight runs and a quarter of what the heap owns at most; before the pool grows whoever needs memory takes it (`give_departing`).
 //
 //   HP-1  every block in a magazine is not live, not in its slab's `free`, and belongs to a slab of this heap and of the magazine's class
 //   HP-2  every run in a bin is owned by this heap, not live, and of the bin's page count
@@ -93,7 +93,8 @@ inline constexpr unsigned k_decay_bins = 8;
 inline constexpr unsigned k_decay_misses = 2;  // between two moves of the clock hand
 inline constexpr unsigned k_decay_runs = 1;
 inline constexpr unsigned k_departing_most = 8;
-inline constexpr unsigned k_departing_share = 16;
+inline constexpr unsigned k_departing_share = 4;
+inline constexpr unsigned k_departing_at_once = 2;  // that a miss gives: as many as one frees, and one more
 inline constexpr unsigned k_reclaim_runs = 64;
 // Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory, and what is given back
 // is some ten of them.
@@ -190,15 +191,8 @@ class alignas(64) Heap {
   }
 
   // --- giving back ---
-  // For PageStore::give_all: all departing runs; the heap no longer has them.
-  pages::PageIndex take_departing() noexcept {
-    owned_bytes_ -= departing_pages_ * os::k_page_size;
-    departing_pages_ = 0;
-    departing_count_.set(0);
-    const pages::PageIndex runs = departing_;
-    departing_ = pages::k_no_page;
-    return runs;
-  }
+  // For PageStore::give_all: the last `most` departing runs, or all; the heap no longer has them.
+  pages::PageIndex take_departing(unsigned most = k_departing_most) noexcept;
   // Whether there are any; any thread.
   bool has_departing() const noexcept { return departing_count_.get() != 0; }
   void give_departing() noexcept {

@@ -95,7 +95,9 @@ inline void* PoolImpl::leave_with_served(std::size_t size, Heap& heap, bool zero
     if (has_bin) served = heap.pop_run(store_.view(), pages, size);
     if (served.block == nullptr && pages >= pages::k_line_pages && !heap.has_remote_runs()) {
       heap.decay();
-      if (const pages::PageRuns::Taken run = store_.give_all_and_take(heap.take_departing(), count); run.first != k_no_page) {
+      pages::PageRuns::Taken run = store_.give_all_and_take(heap.take_departing(blocks::k_departing_at_once), count);
+      if (RTPOOL_UNLIKELY(run.first == k_no_page) && heap.has_departing()) run = store_.give_all_and_take(heap.take_departing(), count);
+      if (RTPOOL_LIKELY(run.first != k_no_page)) {
         heap.stats.misses.add(1);
         if (RTPOOL_UNLIKELY(heap.stats.misses.get() % k_misses_alone == 0)) favour_who_is_alone();
         served = {heap.adopt_run(run, count, size, has_bin), run.zero, Heap::Pop::block};
