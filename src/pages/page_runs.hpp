@@ -153,7 +153,11 @@ class PageRuns {
   PageIndex fitting_in(const Lists& lists, std::uint32_t pages) const noexcept;
   PageIndex fitting_absent(std::uint32_t pages) const noexcept;
   Taken cut(PageIndex first, std::uint32_t pages) noexcept;
-  Window around(PageIndex run, std::uint32_t pages, PageIndex committed) const noexcept;
+  struct Row {
+    PageIndex begin = 0;
+    PageIndex end = 0;
+  };
+  Window around(PageIndex run, std::uint32_t pages, PageIndex committed, Row* seen) const noexcept;
 
   PageDesc* descs_ = nullptr;
   Lists kinds_[2];  // resident, absent

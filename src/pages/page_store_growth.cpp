@@ -181,29 +181,26 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
     const auto lead = static_cast<std::uint32_t>(base::align_up(end.first, request.unit) - end.first);
     return request.ahead == Ahead::none ? lead + request.pages : span;
   };
-  PageRuns::Window window;
-  PageRuns::Window tail;
-  {
-    const std::lock_guard guard(run_lock_);
-    window = runs_.find_window(span, committed_pages());
-    tail = runs_.tail(committed_pages());
-  }
+  std::unique_lock guard(run_lock_);
+  PageRuns::Window window = runs_.find_window(span, committed_pages());
+  const PageRuns::Window tail = runs_.tail(committed_pages());
   std::uint32_t surplus = 0;
   if (const std::uint32_t fresh = span_at(tail) > tail.pages ? span_at(tail) - tail.pages : 0;
       fresh != 0 && (window.first == k_no_page || tail.absent + 2 * std::uint64_t{fresh} < window.absent)) {
+    guard.unlock();
     std::uint32_t step = 0;
     *failure = commit(fresh, request.ahead, &step);
     if (failure->error == 0 && request.ahead == Ahead::more && !wants_explicit()) surplus = step - fresh;
     piece->untouched = failure->error == 0 && request.ahead == Ahead::none;
+    guard.lock();
+    // Once more: others took and gave meanwhile.
+    if (piece->untouched) {
+      window = runs_.tail(committed_pages());
+      if (span_at(window) > window.pages) piece->untouched = false;
+    }
+    if (!piece->untouched) window = runs_.find_window(span, committed_pages());
   }
-  const std::lock_guard guard(run_lock_);
   const PageIndex committed = committed_pages();
-  // Once more: others take and give meanwhile.
-  if (piece->untouched) {
-    window = runs_.tail(committed);
-    if (span_at(window) > window.pages) piece->untouched = false;
-  }
-  if (!piece->untouched) window = runs_.find_window(span, committed);
   if (window.first == k_no_page) window = runs_.search_window(span, committed);
   if (window.first == k_no_page) {
     if (failure->error == 0) *failure = {GrowthStep::limit, ENOMEM};

@@ -43,22 +43,28 @@ PageRuns::Window PageRuns::tail(PageIndex committed) const noexcept {
   return found;
 }
 
-// The window with the fewest absent pages among those that begin or end with one of the runs around `run`.
-PageRuns::Window PageRuns::around(PageIndex run, std::uint32_t pages, PageIndex committed) const noexcept {
+// The window with the fewest absent pages among those that begin or end with one of the runs around `run`. `seen`: from where to where
+// these lie, if they are all that lie there in a row.
+PageRuns::Window PageRuns::around(PageIndex run, std::uint32_t pages, PageIndex committed, Row* seen) const noexcept {
   Window parts[2 * k_parts];
   PageIndex first = run;
+  bool all = false;
   for (unsigned i = 0; i < k_parts; ++i) {
     const Window left = run_before(first);
-    if (left.pages == 0) break;
+    all = left.pages == 0;
+    if (all) break;
     first = left.first;
   }
   unsigned count = 0;
-  for (PageIndex at = first; count < 2 * k_parts; ++count) {
-    parts[count] = run_at(at, committed);
+  std::uint32_t length = 0;
+  for (; count < 2 * k_parts; ++count) {
+    parts[count] = run_at(first + length, committed);
     if (parts[count].pages == 0) break;
-    at += parts[count].pages;
+    length += parts[count].pages;
   }
+  *seen = all && count < 2 * k_parts ? Row{first, first + length} : Row{};
   Window best;
+  if (length < pages) return best;
   const auto consider = [&](PageIndex begin, std::uint32_t absent, PageIndex holder) {
     if (best.first == k_no_page || absent < best.absent) best = {begin, pages, absent, holder};
   };
@@ -86,8 +92,13 @@ PageRuns::Window PageRuns::around(PageIndex run, std::uint32_t pages, PageIndex 
 
 PageRuns::Window PageRuns::find_window(std::uint32_t pages, PageIndex committed) const noexcept {
   Window best;
+  Row rows[2 * k_looks + 2];
+  unsigned seen = 0;
   const auto look = [&](PageIndex run) {
-    const Window window = around(run, pages, committed);
+    for (unsigned i = 0; i < seen; ++i) {
+      if (run - rows[i].begin < rows[i].end - rows[i].begin) return;  // the same windows
+    }
+    const Window window = around(run, pages, committed, &rows[seen++]);
     if (window.first != k_no_page && (best.first == k_no_page || window.absent < best.absent)) best = window;
   };
   for (const Residency kind : {Residency::resident, Residency::absent}) {

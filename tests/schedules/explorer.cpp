@@ -312,6 +312,8 @@ void pause() noexcept {
   choose();
 }
 
+unsigned current_thread() noexcept { return g_now == nullptr ? k_outside : g_now->current; }
+
 void lock(const void* which) noexcept {
   if (g_now == nullptr) return;
   before_access(which, true);

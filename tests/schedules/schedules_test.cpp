@@ -1,5 +1,5 @@
 // Every schedule, within bounds, of the lock-free structures: remote frees, the pending frees of the page store, the
-// biased heap lock; pool_schedules_test.cpp has pools and their registry, shared_schedules_test.cpp shared segments. The code
+// biased locks; pool_schedules_test.cpp has pools and their registry, shared_schedules_test.cpp shared segments. The code
 // that runs is the core's own, compiled over atomics that the explorer controls. Deliberately wrong variants, here and there,
 // show that it finds mistakes.
 #include <gtest/gtest.h>
@@ -8,8 +8,10 @@
 #include "scheduled.hpp"
 
 // Everything of the core comes after the line above.
+#include "barrier_memory.hpp"
 #include "blocks/heap_hit.hpp"
 #include "fake_memory.hpp"
+#include "pages/run_lock.hpp"
 
 namespace rtpool::schedules {
 namespace {
@@ -296,6 +298,57 @@ TEST(HeapLockSchedules, WithoutTheBarrierTheExplorerFindsThemTogether) {
   const Outcome outcome = explore_lock(false, false, false);
   EXPECT_EQ(outcome.broken, "HL-1: owner and stranger exclude each other");
   EXPECT_FALSE(outcome.schedule.empty());
+}
+
+// --- the store's lock, biased to a thread that finds itself alone, until it is not ------------------------------------
+
+struct RunLockState {
+  BarrierMemory memory;
+  std::atomic<std::uint64_t> kernel_calls{0};
+  pages::RunLock lock;
+  std::atomic<int> point{0};
+  int inside = 0;
+};
+
+Outcome explore_run_lock(bool with_barrier, bool shared, unsigned preemptions) {
+  static std::unique_ptr<RunLockState> state;
+  Scenario scenario;
+  scenario.begin = [with_barrier] {
+    state = std::make_unique<RunLockState>();
+    state->memory.flushes = with_barrier;
+    state->lock.initialise(state->memory, state->kernel_calls);
+  };
+  const auto turn = [] {
+    state->lock.lock();
+    expect(++state->inside == 1, "RL-1: one thread at a time");
+    (void)state->point.load();
+    expect(state->inside-- == 1, "RL-1: one thread at a time");
+    state->lock.unlock();
+  };
+  scenario.threads.push_back([turn] {
+    state->lock.favour_this_thread();
+    turn();
+    turn();
+  });
+  scenario.threads.push_back([turn, shared] {
+    if (shared) state->lock.share();
+    turn();
+  });
+  scenario.end = [] {
+    state->lock.lock();
+    state->lock.unlock();
+  };
+  scenario.clean_up = [] { state.reset(); };
+  return explore(scenario, {preemptions, true});
+}
+
+TEST(RunLockSchedules, OneThreadIsInsideAtATime) {
+  expect_all("run lock, biased", explore_run_lock(true, false, 3));
+  expect_all("run lock, biased until shared", explore_run_lock(true, true, 3));
+}
+
+TEST(RunLockSchedules, WithoutTheBarrierTheExplorerFindsTwoInside) {
+  EXPECT_EQ(explore_run_lock(false, false, 3).broken, "RL-1: one thread at a time");
 }
 
 // The explorer's own test: a push that loads and stores instead of comparing and swapping loses an element.

@@ -2,8 +2,11 @@
 // real one lets one holder in at a time is the promise of tests/cpp/priority_lock_test.cpp.)
 #pragma once
 
+#include <cstdint>
+
 namespace rtpool::schedules {
 
+unsigned current_thread() noexcept;  // its number; k_outside
 void lock(const void* which) noexcept;
 bool try_lock(const void* which) noexcept;
 void unlock(const void* which) noexcept;
@@ -24,6 +27,7 @@ class PriorityLock {
   bool wanted() const noexcept { return true; }
   void reset_after_fork() noexcept {}
   static void forget_thread() noexcept {}
+  static std::uint32_t thread() noexcept { return schedules::current_thread() + 2; }
 };
 
 }  // namespace rtpool::os
