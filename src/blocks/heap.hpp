@@ -172,7 +172,10 @@ class alignas(64) Heap {
 
   // --- blocks that other threads freed ---
   // Called by the freeing thread, any thread. False: the block was not live, a double free; nothing has changed then.
-  bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept;
+  bool free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
+    return free_remote(slab, slab.size_class, unit, requested);
+  }
+  bool free_remote(Slab& slab, unsigned size_class, unsigned unit, std::size_t* requested) noexcept;
   bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
   // Called by the freeing thread inside its own heap: it has freed a block of another's.
   void count_given(std::size_t granted, std::size_t requested) noexcept {

@@ -11,7 +11,8 @@ using pages::PageDesc;
 using pages::PageIndex;
 using pages::RunState;
 
-bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexcept {
+// Of the slab's record only what others write is touched: the class is known from the page's descriptor as well.
+bool Heap::free_remote(Slab& slab, unsigned size_class, unsigned unit, std::size_t* requested) noexcept {
   // Of two threads that free a block at the same time one succeeds.
   State& state = slab.states()[unit];
   std::uint16_t was = state.load(std::memory_order_relaxed);
@@ -19,9 +20,9 @@ bool Heap::free_remote(Slab& slab, unsigned unit, std::size_t* requested) noexce
     if ((was & k_live) == 0) return false;
   } while (!state.compare_exchange_weak(was, k_free, std::memory_order_relaxed));
   *requested = was & k_small_size_mask;
-  if (slab.remote.fetch_or(slab.bit_of(unit), std::memory_order_acq_rel) != 0) return true;
+  if (slab.remote.fetch_or(std::uint64_t{1} << block_at_unit(size_class, unit), std::memory_order_acq_rel) != 0) return true;
   // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
-  std::atomic<Slab*>& list = remote_slabs_[slab.size_class];
+  std::atomic<Slab*>& list = remote_slabs_[size_class];
   Slab* first = list.load(std::memory_order_relaxed);
   do {
     slab.next_remote = first;

@@ -43,14 +43,14 @@ template <class Other>
       return self.release_run(block, heap, page);
     }
     if (RTPOOL_LIKELY(heap.push_small_and_leave(block, page * blocks::k_page_units, desc))) return;
-    return self.release_of_other(block, heap);
+    return self.release_of_other(block, heap, page * blocks::k_page_units);
   }
   const std::uint64_t unit = std::rotl(page, k_page_bits - k_unit_bits);
   if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units)) &&
       RTPOOL_LIKELY(heap.push_small_and_leave(block, unit, view.descs[unit / blocks::k_page_units]))) {
     return;
   }
-  self.release_of_other(block, heap);
+  self.release_of_other(block, heap, unit);
 }
 
 }  // namespace
@@ -89,7 +89,27 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
 
 // A block of another heap, or none of those that hits serve. Nobody wants attention, so that nothing is to be told, learned or
 // cleared.
-[[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap) noexcept {
+[[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap, std::uint64_t unit) noexcept {
+  const pages::ArenaView& view = store_.view();
+  if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units))) {
+    const auto page = static_cast<PageIndex>(unit / blocks::k_page_units);
+    const PageDesc& desc = view.descs[page];
+    const std::uint32_t head = desc.head.load(std::memory_order_acquire);
+    if (RTPOOL_LIKELY(pages::state_of(head) == RunState::slab && pages::owner_of(head) != heap.index())) {
+      Slab* const slab = blocks::slab_of_page(desc, page);
+      base::prefetch_to_write(blocks::state_of_unit(desc, unit));
+      base::prefetch_to_write(slab);
+      const std::size_t granted = desc.in_slab.magazine;
+      const auto at = static_cast<unsigned>(unit - std::uint64_t{page - desc.in_slab.page} * blocks::k_page_units);
+      Heap& owner = *heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
+      if (std::size_t requested = 0; owner.free_remote(*slab, blocks::class_of(granted), at, &requested)) {
+        heap.count_given(granted, requested);
+        heap.lock.leave_fast();
+        return;
+      }
+      return leave_and_release(block, heap);
+    }
+  }
   if (const Found found = find_block<true>(block); found.place == Place::live && found.owner != &heap) {
     if (std::size_t requested = 0; free_remote(found, &requested)) {
       heap.count_given(found.granted, requested);

@@ -272,7 +272,7 @@ TEST_F(ThreadsTest, WhatDepartsFromOneHeapServesAnotherBeforeTheKernelIsAsked) {
   std::atomic<void*> departed{nullptr};
   std::atomic<bool> stop{false};
   std::thread holder([&] {
-    void* const most = pool_->allocate(std::size_t{64} << 20);  // what departs is less than a sixteenth of it
+    void* const most = pool_->allocate(std::size_t{64} << 20);  // what departs is little beside it
     std::vector<void*> blocks;
     for (const std::uint32_t pages : counts) blocks.push_back(pool_->allocate(pages * os::k_page_size));
     for (std::size_t i = blocks.size(); i-- != 0;) pool_->release(blocks[i]);
