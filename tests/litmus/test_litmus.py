@@ -105,7 +105,7 @@ def test_stores_reach_all_others_at_once() -> None:
     assert not any(outcome.answers[2:] == (10, 10) for outcome in seen)
 
 
-# blocks/heap_lock.hpp: HL-1. Owner and stranger add to `heap`; an update is lost where both are inside.
+# os/biased_lock.hpp: HL-1. Owner and stranger add to `heap`; an update is lost where both are inside.
 
 
 def lock_breaks(*, barrier: bool = True, fenced: bool = True, acquire: bool = False, left: bool = True,
@@ -150,6 +150,50 @@ def test_the_heap_lock_excludes_with_an_acquire_as_well() -> None:
 @pytest.mark.parametrize("order", ["barrier", "fenced", "left", "awaited", "resumed"])
 def test_the_heap_lock_needs_each_of_its_orders(order: str) -> None:
     assert lock_breaks(**{order: False})
+
+
+# pages/run_lock.hpp: RL-1. The bias ends for good: who ends it, and whoever comes after, goes in without another look at `busy`, as a
+# thread that believes itself favoured sees the bit that stays.
+
+
+def end_of_bias_breaks(*, barrier: bool = True, left: bool = True, awaited: bool = True, stays: bool = True) -> bool:
+    def favoured() -> Thread:
+        if (yield R("favoured")) != 1:
+            raise Waits  # the mutex, which the other one holds
+        yield W("busy", 1)  # enter
+        attention = yield R("attention")
+        yield fence("load")
+        entered = attention == 0
+        if entered:
+            runs = yield R("runs")
+            yield W("runs", runs + 1)
+        yield W("busy", 0, release=left)
+        return int(entered)
+
+    def ends() -> Thread:  # share, and a turn under the mutex alone
+        yield RMW("attention", lambda bits: bits | 1, acquire=True, release=True)
+        if barrier:
+            yield membarrier()
+        if (yield R("busy", acquire=awaited)) != 0:
+            raise Waits
+        yield W("favoured", 0)
+        if stays:
+            yield RMW("attention", lambda bits: bits | 2, release=True)
+        yield RMW("attention", lambda bits: bits & ~1, release=True)
+        runs = yield R("runs")
+        yield W("runs", runs + 10)
+        return 10
+
+    return any(outcome["runs"] != sum(outcome.answers) for outcome in outcomes([favoured, ends], {"favoured": 1}))
+
+
+def test_the_run_lock_excludes_when_its_bias_ends() -> None:
+    assert not end_of_bias_breaks()
+
+
+@pytest.mark.parametrize("order", ["barrier", "left", "awaited", "stays"])
+def test_the_end_of_a_bias_needs_each_of_its_orders(order: str) -> None:
+    assert end_of_bias_breaks(**{order: False})
 
 
 # blocks/heap.cpp: a block freed by another thread than its heap's, and what its owner finds when it drains.
