@@ -168,7 +168,7 @@ struct PoolImpl : Pool {
   void leave_and_release(void* block, blocks::Heap& heap) noexcept;
   bool release_recorded(void* block, blocks::Heap& heap) noexcept;
   void release_run(void* block, blocks::Heap& heap, std::uint64_t first) noexcept;
-  void release_of_other(void* block, blocks::Heap& heap, std::uint64_t unit) noexcept;  // `unit`: of the arena, if it is one
+  void release_of_other(void* block, blocks::Heap& heap) noexcept;
   // A live block of another heap; false: somebody else has freed it meanwhile.
   bool free_remote(const Found& found, std::size_t* requested) noexcept;
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer

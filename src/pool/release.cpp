@@ -43,14 +43,14 @@ template <class Other>
       return self.release_run(block, heap, page);
     }
     if (RTPOOL_LIKELY(heap.push_small_and_leave(block, page * blocks::k_page_units, desc))) return;
-    return self.release_of_other(block, heap, page * blocks::k_page_units);
+    return self.release_of_other(block, heap);
   }
   const std::uint64_t unit = std::rotl(page, k_page_bits - k_unit_bits);
   if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units)) &&
       RTPOOL_LIKELY(heap.push_small_and_leave(block, unit, view.descs[unit / blocks::k_page_units]))) {
     return;
   }
-  self.release_of_other(block, heap, unit);
+  self.release_of_other(block, heap);
 }
 
 }  // namespace
@@ -89,8 +89,9 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
 
 // A block of another heap, or none of those that hits serve. Nobody wants attention, so that nothing is to be told, learned or
 // cleared.
-[[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap, std::uint64_t unit) noexcept {
+[[gnu::noinline]] void PoolImpl::release_of_other(void* block, Heap& heap) noexcept {
   const pages::ArenaView& view = store_.view();
+  const std::uint64_t unit = std::rotr(static_cast<std::uint64_t>(static_cast<char*>(block) - view.base), k_unit_bits);
   if (RTPOOL_LIKELY(unit < base::folded_load(view.committed_units))) {
     const auto page = static_cast<PageIndex>(unit / blocks::k_page_units);
     const PageDesc& desc = view.descs[page];
