@@ -152,8 +152,8 @@ def test_the_heap_lock_needs_each_of_its_orders(order: str) -> None:
     assert lock_breaks(**{order: False})
 
 
-# pages/run_lock.hpp: RL-1. The bias ends for good: who ends it, and whoever comes after, goes in without another look at `busy`, as a
-# thread that believes itself favoured sees the bit that stays.
+# pages/run_lock.hpp: RL-1. The bias ends for good: who ends it, and whoever comes after, goes in without another look
+# at `busy`, as a thread that believes itself favoured sees the bit that stays.
 
 
 def end_of_bias_breaks(*, barrier: bool = True, left: bool = True, awaited: bool = True, stays: bool = True) -> bool:
