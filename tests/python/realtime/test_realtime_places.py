@@ -6,11 +6,13 @@ import pytest
 from libcs import keeps_memory
 
 LOOP = """
-    import contextlib, threading
+    import contextlib, sysconfig, threading
     import numpy as np
     import rtpool
 
     frame = np.random.default_rng(1).integers(0, 255, (240, 320), np.uint8)
+
+    unserved = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
     def work(owner):
         image = frame.astype(np.float32) / 255
@@ -30,7 +32,10 @@ LOOP = """
     def figures(rt):
         report = rt.report
         sizes = [(entry.requested, entry.most_alive) for entry in rt.plan if entry.requested >= 4096]
-        return (report.iterations, report.warmup_left, report.misses, report.kernel_calls, report.minor_faults,
+        # Free-threaded Python's objects lie in heaps of its own, which nobody else can serve: a page of one is now and
+        # then touched for the first time, beyond the room that the section has made. The report names it.
+        own = sum(one.count for one in report.fault_origins if one.kind == "objects") if unserved else 0
+        return (report.iterations, report.warmup_left, report.misses, report.kernel_calls, report.minor_faults - own,
                 report.major_faults, report.collections, dict(report.deviations), report.pool.fallbacks,
                 report.pool.total_count, sorted(sizes))
 
