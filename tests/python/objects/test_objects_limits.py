@@ -100,7 +100,7 @@ def test_what_watches_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     """A sanitizer, or Valgrind: it is to see each object where Python puts it."""
     monkeypatch.setattr(_core, "object_arenas_refusal", lambda: "watched")
     monkeypatch.setattr(_core, "enter_objects", lambda pool: False)
-    with rtpool.realtime(warmup=1, iterations=1, pool=rtpool.Pool(), strict=True) as rt:
+    with rtpool.realtime(warmup=1, iterations=1, pool=rtpool.Pool(), malloc="keep", strict=True) as rt:
         for _ in rt:
             churn(1_000)
     assert "not served: a sanitizer or Valgrind watches this process" in str(rt.report)
