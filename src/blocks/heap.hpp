@@ -104,6 +104,7 @@ inline constexpr unsigned k_age_drains = 16;      // blocks taken back, in a ste
 inline constexpr unsigned k_most_drains = 4096;   // such steps in a pass
 inline constexpr unsigned k_most_restarts = 64;   // of bins and lists, in a pass
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
+inline constexpr std::uint64_t k_served_share = 4;  // of the peak, the most that counts of a request that idle runs served
 // Wandering: misses of new sizes against those of known ones, in pages; and up to how many pages times misses since the last one of
 // that size a run is worth a bin then.
 inline constexpr std::uint64_t k_wandering = 65536;
@@ -208,8 +209,8 @@ class alignas(64) Heap {
   unsigned reclaim(unsigned runs) noexcept;
   // Gives all idle runs and empty slabs back; true if there were any. O(512 + runs), on the way to the kernel only.
   bool give_idle() noexcept;
-  // Growth by `bytes` is held back although all idle runs are given back, for a size that the heap knows or not.
-  void weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept;
+  // Growth by `bytes` was held back, for a size that the heap knows or not, and all idle runs given back, which served it or not.
+  void weigh_growth(std::uint64_t bytes, bool known, bool served, std::uint64_t peak) noexcept;
   // Whether what was weighed says that the heap repeats its sizes and should grow.
   bool repeats(std::uint64_t peak) const noexcept { return repeated_bytes_ > peak; }
   // Gives all runs back of bins from which nothing was taken since the last call, and empty slabs of such classes: for

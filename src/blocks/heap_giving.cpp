@@ -211,7 +211,9 @@ bool Heap::age(pages::Epoch now, pages::Epoch before, Aging* at) noexcept {
   return false;
 }
 
-void Heap::weigh_growth(std::uint64_t bytes, bool known, std::uint64_t peak) noexcept {
+// What the heap gave up for it is missed again in a loop, but not in a wave of another size, of which one block can be all there is.
+void Heap::weigh_growth(std::uint64_t bytes, bool known, bool served, std::uint64_t peak) noexcept {
+  if (served && bytes > peak / k_served_share) bytes = peak / k_served_share;
   if (known) {
     repeated_bytes_ += bytes;
     if (repeated_bytes_ > 2 * peak) repeated_bytes_ = 2 * peak;

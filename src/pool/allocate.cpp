@@ -344,7 +344,7 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
     const Allowance allowance = allowance_for(heap, bytes);
     if (allowance.gave) run = look();
     if (run.first == k_no_page && asks_others(allowance, request)) return {};
-    if (run.first == k_no_page && allowance.held_back != 0) heap.weigh_growth(bytes, known, allowance.held_back);
+    if (allowance.held_back != 0) heap.weigh_growth(bytes, known, run.first != k_no_page, allowance.held_back);
     if (run.first == k_no_page && by_line) run = store_.take_line(true, allowance.most);
     GrowthFailure failure;
     if (run.first == k_no_page) run = store_.take_or_grow(count, &failure, allowance.most);
