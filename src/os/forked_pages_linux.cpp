@@ -32,7 +32,7 @@ constexpr std::uint64_t k_present = std::uint64_t{1} << 63;
 constexpr std::uint64_t k_exclusive = std::uint64_t{1} << 56;
 
 std::atomic<unsigned> g_forks{1};
-std::atomic<unsigned> g_seen{0};  // forks that the last complete call knew of
+std::atomic<unsigned> g_complete_forks{0};  // forks that the last complete call knew of
 
 void count_fork() noexcept { g_forks.fetch_add(1, std::memory_order_relaxed); }
 
@@ -122,7 +122,7 @@ ForkedPages take_forked_pages_back() noexcept {
   const KeepErrno keep;
   ForkedPages result;
   const unsigned known = forks();
-  if (g_seen.load() == known) return result;
+  if (g_complete_forks.load() == known) return result;
   MemoryMap map;
   PageTable table;
   result.error = table.error() != 0 ? table.error() : map.take();
@@ -142,7 +142,7 @@ ForkedPages take_forked_pages_back() noexcept {
     take_back(&table, map[i], &result);
   }
   if (result.error == 0) result.error = table.error();
-  g_seen.store(known);
+  g_complete_forks.store(known);
   return result;
 }
 
