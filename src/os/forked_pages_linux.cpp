@@ -23,18 +23,18 @@
 namespace rtpool::os {
 namespace {
 
-constexpr std::size_t k_most_bytes = std::size_t{1} << 30;
-constexpr std::size_t k_most_copied = std::size_t{256} << 20;
+constexpr std::size_t k_most_forked_bytes = std::size_t{1} << 30;
+constexpr std::size_t k_most_copied_bytes = std::size_t{256} << 20;
 // Of address space: the kernel takes some milliseconds a gigabyte to tell of its pages, there or not.
-constexpr std::size_t k_most_looked_at = std::size_t{4} << 30;
+constexpr std::size_t k_most_looked_at_bytes = std::size_t{4} << 30;
 
-constexpr std::uint64_t k_present = std::uint64_t{1} << 63;
-constexpr std::uint64_t k_exclusive = std::uint64_t{1} << 56;
+constexpr std::uint64_t k_page_present = std::uint64_t{1} << 63;
+constexpr std::uint64_t k_page_exclusive = std::uint64_t{1} << 56;
 
-std::atomic<unsigned> g_forks{1};
+std::atomic<unsigned> g_forks_seen{1};
 std::atomic<unsigned> g_complete_forks{0};  // forks that the last complete call knew of
 
-void count_fork() noexcept { g_forks.fetch_add(1, std::memory_order_relaxed); }
+void count_fork() noexcept { g_forks_seen.fetch_add(1, std::memory_order_relaxed); }
 
 // What the kernel says of each page, some at a time.
 class PageTable {
@@ -61,9 +61,9 @@ class PageTable {
       for (std::size_t i = 0; i < count;) {
         const std::size_t first = i;
         std::size_t copied = 0;
-        for (; i < count && (entries_[i] & k_present) != 0; ++i) copied += (entries_[i] & k_exclusive) == 0 ? page : 0;
+        for (; i < count && (entries_[i] & k_page_present) != 0; ++i) copied += (entries_[i] & k_page_exclusive) == 0 ? page : 0;
         if (i != first) visit(at + first * page, at + i * page, copied);
-        while (i < count && (entries_[i] & k_present) == 0) ++i;
+        while (i < count && (entries_[i] & k_page_present) == 0) ++i;
       }
       at += count * page;
     }
@@ -95,7 +95,7 @@ Amount measure(PageTable* table, const MappedRange& range) noexcept {
 
 void take_back(PageTable* table, const MappedRange& range, ForkedPages* result) noexcept {
   const Amount amount = measure(table, range);
-  if (amount.resident > k_most_bytes - result->bytes || amount.copied > k_most_copied - result->copied) {
+  if (amount.resident > k_most_forked_bytes - result->bytes || amount.copied > k_most_copied_bytes - result->copied) {
     result->left += amount.resident;
     return;
   }
@@ -115,7 +115,7 @@ void take_back(PageTable* table, const MappedRange& range, ForkedPages* result) 
 unsigned forks() noexcept {
   static const int installed = ::pthread_atfork(nullptr, count_fork, count_fork);
   static_cast<void>(installed);
-  return g_forks.load(std::memory_order_relaxed);
+  return g_forks_seen.load(std::memory_order_relaxed);
 }
 
 ForkedPages take_forked_pages_back() noexcept {
@@ -138,7 +138,7 @@ ForkedPages take_forked_pages_back() noexcept {
   std::size_t looked_at = 0;
   for (std::size_t i = 0; i < count && result.error == 0; ++i) {
     looked_at += map[i].end - map[i].begin;
-    if (looked_at > k_most_looked_at) break;  // those that follow are larger
+    if (looked_at > k_most_looked_at_bytes) break;  // those that follow are larger
     take_back(&table, map[i], &result);
   }
   if (result.error == 0) result.error = table.error();

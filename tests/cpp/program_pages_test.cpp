@@ -25,7 +25,7 @@ struct Relocated {
   char rest[k_table_bytes];
 };
 alignas(4096) extern const Relocated g_relocated;
-const Relocated g_relocated = {g_filled, {1}};
+alignas(4096) const Relocated g_relocated = {g_filled, {1}};
 
 [[maybe_unused]] long faults_of_reading(const volatile char* table) {
   rusage before;
