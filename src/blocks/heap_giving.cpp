@@ -1,4 +1,5 @@
 // How a heap gives memory back, and the walk of its invariants.
+#include <atomic>
 #include <initializer_list>
 
 #include "base/bits.hpp"
@@ -107,9 +108,11 @@ struct Heap::AgeStep {
 // Whether a run that the pass has looked at still lies where it did, and with it all below it: it was not handed out, which
 // overwrites its age, and is in no other bin.
 bool Heap::goes_on_at(PageIndex run, std::uint64_t pages) const noexcept {
-  const PageDesc& desc = descs_[run];
+  PageDesc& desc = descs_[run];
+  // Who frees a block that it has cleared notes so before it enters its heap.
+  const std::atomic_ref<std::uint16_t> slack(desc.run.use.slack);
   return desc.head.load(std::memory_order_relaxed) == head_of(RunState::heap) && desc.pages == pages &&
-         (desc.run.use.slack & pages::k_slack_aged) != 0;
+         (slack.load(std::memory_order_relaxed) & pages::k_slack_aged) != 0;
 }
 
 // False: the step ended before the bin did.

@@ -1,7 +1,9 @@
 // Release and resize: the hit path, other threads' blocks, fallback blocks, and pointers that are nobody's.
 //
 // What a caller says about a block is not believed: its size is never asked for, its address is looked up.
+#include <atomic>
 #include <bit>
+#include <cstdint>
 #include <cstring>
 
 #include "base/check.hpp"
@@ -218,7 +220,11 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
   if (options_.zero_on_free) {
     std::memset(block, 0, found.granted);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (found.slab == nullptr) store_.view().descs[found.first].run.use.slack |= pages::k_slack_zero;
+    if (found.slab == nullptr) {
+      // A pass for idle memory may look at this descriptor, for a run that lay here before (Heap::goes_on_at).
+      const std::atomic_ref<std::uint16_t> slack(store_.view().descs[found.first].run.use.slack);
+      slack.fetch_or(pages::k_slack_zero, std::memory_order_relaxed);
+    }
   }
   Heap* const own = find_heap(*this);
   if (RTPOOL_UNLIKELY(recorded != 0)) note_free(block, found.requested, own == found.owner ? how : how | trace::k_remote);
