@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 SOURCES = """Types: {kind}
@@ -33,29 +34,38 @@ def apt(work: Path, kind: str, suite: str) -> list[str]:
     return line
 
 
+def _kept(place: Path, download: Callable[[], list[str]], pattern: str, unpack: Callable[[Path], None]) -> None:
+    """Download one archive into `place` and unpack it there, unless an earlier call came to its end."""
+    ready = place / ".unpacked"
+    if ready.exists():
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    must(*download(), cwd=place)
+    (archive,) = (path for path in place.glob(pattern) if path.suffix != ".asc")
+    unpack(archive)
+    ready.touch()
+
+
 def fetch(package: str, work: Path, suite: str = "trixie") -> Path:
     """The source tree of a package as its authors released it, unpacked below `work` and kept for the next call."""
     place = work / "source" / package
-    ready = place / ".unpacked"
-    if not ready.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        must(*apt(work, "deb-src", suite), "source", "--download-only", f"{package}/{suite}", cwd=place)
-        (archive,) = [path for path in place.glob("*.orig.tar.*") if path.suffix != ".asc"]
-        must("tar", "--extract", "--file", archive, cwd=place)
-        ready.touch()
+    _kept(
+        place,
+        lambda: [*apt(work, "deb-src", suite), "source", "--download-only", f"{package}/{suite}"],
+        "*.orig.tar.*",
+        lambda archive: must("tar", "--extract", "--file", archive, cwd=place),
+    )
     return next(path for path in place.iterdir() if path.is_dir())
 
 
 def fetch_files(package: str, work: Path, suite: str = "trixie") -> Path:
     """The files of a package for this machine as they would be installed, below `work` and kept for the next call."""
     place = work / "files" / package
-    ready = place / ".unpacked"
-    if not ready.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        must(*apt(work, "deb", suite), "download", f"{package}/{suite}", cwd=place)
-        (archive,) = place.glob("*.deb")
-        must("dpkg", "-x", archive, place / "root", cwd=place)
-        ready.touch()
+    _kept(
+        place,
+        lambda: [*apt(work, "deb", suite), "download", f"{package}/{suite}"],
+        "*.deb",
+        lambda archive: must("dpkg", "-x", archive, place / "root", cwd=place),
+    )
     return place / "root"
