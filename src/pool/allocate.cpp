@@ -183,8 +183,13 @@ void* PoolImpl::serve_request(std::size_t size, bool zeroed, Told* told) noexcep
 PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noexcept {
   Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
   if (heap == nullptr) return {};
-  Request request{size, may_grow_for(size, zeroed)};
-  heap->lock.enter();
+  Request request{size};
+  // Asked for inside the heap: `freeze` waits for whoever is in there, so that nothing grows once it has returned.
+  const auto enter = [&] {
+    heap->lock.enter();
+    request.may_grow = may_grow_for(size, zeroed);
+  };
+  enter();
   const std::uint64_t misses = heap->stats.misses.get();
   Served served = serve(*heap, &request);
   if (served.block == nullptr && !request.may_grow) {
@@ -197,7 +202,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
   };
   leave();
   const auto once_more = [&] {
-    heap->lock.enter();
+    enter();
     served = serve(*heap, &request);
     leave();
   };

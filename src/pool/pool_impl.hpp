@@ -115,7 +115,7 @@ struct PoolImpl : Pool {
   enum class Others : std::uint8_t { not_asked, unused_wanted, departing_wanted, asked };
   struct Request {
     std::size_t size;
-    bool may_grow;
+    bool may_grow = false;
     Others others = Others::not_asked;
   };
   Served serve(blocks::Heap& heap, Request* request) noexcept;

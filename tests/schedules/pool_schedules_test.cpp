@@ -72,6 +72,45 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
   expect_all("heap adoption", explore(scenario, {1}));
 }
 
+// --- a pool that is frozen ----------------------------------------------------------------------------------------------
+
+TEST(PoolSchedules, NothingGrowsOnceFreezeHasReturned) {
+  static BarrierMemory memory;
+  static pool::Pool* made;
+  static pool::ThreadCache caches[3];
+  static std::size_t frozen_at;
+  Scenario scenario;
+  scenario.begin = [] {
+    pool::t_cache = {};
+    for (pool::ThreadCache& cache : caches) cache = {};
+    pool::Options options;
+    options.prefault = false;
+    options.limit = std::size_t{64} << 20;
+    made = pool::Pool::create(options, memory).pool;
+    made->release(made->allocate(200));
+    caches[0] = pool::t_cache;  // the first thread has a heap, and of it nothing that serves what it asks for
+    pool::t_cache = {};
+  };
+  scenario.threads.push_back([] {
+    if (void* const block = made->allocate(std::size_t{5} << 20); block != nullptr) made->release(block);
+  });
+  scenario.threads.push_back([] {
+    made->freeze(pool::OnMiss::raise);
+    frozen_at = made->stats().capacity_bytes;
+  });
+  scenario.end = [] { expect(made->stats().capacity_bytes == frozen_at, "a frozen pool does not grow"); };
+  scenario.clean_up = [] {
+    pool::t_cache = {};
+    made->unfreeze();
+    made->drop_reference();
+  };
+  scenario.switched = [](unsigned from, unsigned to) {
+    caches[from == k_outside ? 2 : from] = pool::t_cache;
+    pool::t_cache = caches[to == k_outside ? 2 : to];
+  };
+  expect_all("freezing", explore(scenario, {1}));
+}
+
 // --- the registry's slots ---------------------------------------------------------------------------------------------
 
 // What the scenario below runs on.
