@@ -20,7 +20,7 @@ struct SegmentId {
 // What the kernel says about an open segment.
 struct SegmentFile {
   std::size_t bytes = 0;
-  std::size_t held = 0;     // of these, what has memory behind it
+  std::size_t held = 0;     // what has memory behind it, in whole pages of the kernel: the last one may go beyond the end
   std::size_t page = 4096;
   std::uint32_t user = 0;
   std::uint32_t mode = 0;   // permission bits

@@ -109,7 +109,14 @@ std::size_t Segment::held_data() const noexcept {
   }
   if (file.held >= geometry_.file_bytes) return geometry_.data_bytes;
   if (os_->resident(base_, geometry_.data_offset, &found) != 0) return 0;
-  return std::min(file.held - std::min(file.held, found), std::size_t{geometry_.data_bytes});
+  // Neither the tables nor what the kernel's last page has beyond the end of the file are data.
+  std::size_t other = found;
+  const std::size_t page = os_->page_size();
+  if (const std::size_t in_last = geometry_.file_bytes % page; in_last != 0) {
+    if (os_->resident(base_ + geometry_.file_bytes - in_last, in_last, &found) != 0) return 0;
+    if (found != 0) other += page - in_last;
+  }
+  return std::min(file.held - std::min(file.held, other), std::size_t{geometry_.data_bytes});
 }
 
 void Segment::unmap() noexcept {

@@ -1,6 +1,12 @@
 // The kernel's services for shared memory as a kernel with larger pages would give them; see large_pages.hpp.
 #pragma once
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+
 #include "large_pages.hpp"
 #include "os/shared_memory.hpp"
 
@@ -34,7 +40,22 @@ class LargePagesShared final : public os::SharedMemory {
   int set_aside(int fd, std::size_t bytes) noexcept override { return real_.set_aside(fd, bytes); }
   int try_lock_file(int fd) noexcept override { return real_.try_lock_file(fd); }
   int duplicate(int fd, int* out) noexcept override { return real_.duplicate(fd, out); }
-  int describe(int fd, os::SegmentFile* out) noexcept override { return real_.describe(fd, out); }
+  // Of larger pages each has memory of which any part has.
+  int describe(int fd, os::SegmentFile* out) noexcept override {
+    const int error = real_.describe(fd, out);
+    if (error != 0) return error;
+    std::size_t counted = 0;  // up to here
+    out->held = 0;
+    for (off_t data = 0; (data = ::lseek(fd, data, SEEK_DATA)) >= 0;) {
+      const off_t hole = ::lseek(fd, data, SEEK_HOLE);
+      if (hole < 0) return errno;
+      const std::size_t begin = std::max(counted, static_cast<std::size_t>(data) / kernel_page() * kernel_page());
+      counted = (static_cast<std::size_t>(hole) + kernel_page() - 1) / kernel_page() * kernel_page();
+      if (counted > begin) out->held += counted - begin;
+      data = hole;
+    }
+    return 0;
+  }
   void close(int fd) noexcept override { real_.close(fd); }
   int map(int fd, std::size_t bytes, std::size_t page, bool writable, void** out) noexcept override {
     return real_.map(fd, bytes, page, writable, out);

@@ -112,33 +112,39 @@ TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
   }
 }
 
-// Without looking at each of its pages, whatever of it was touched.
+// Without looking at each of its pages, whatever of it was touched, and wherever in the kernel's last page it ends.
 TEST(SharedPool, WhatIsResidentIsWhatItsPagesSay) {
-  Options options;
-  options.size = 64 << 20;
-  options.prefault = false;
-  SharedPool* const pool = SharedPool::create(options, os::shared_memory()).pool;
-  ASSERT_NE(pool, nullptr);
-  const auto by_pages = [&] {
-    std::size_t bytes = 0;
-    EXPECT_EQ(os::shared_memory().resident(pool->data(), pool->geometry().data_bytes, &bytes), 0);
-    return bytes;
-  };
-  EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
-  auto* const block = static_cast<char*>(pool->allocate(5'000'000));
-  std::memset(block, 1, 5'000'000);
-  EXPECT_GE(by_pages(), std::size_t{5'000'000});
-  EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
-  std::memset(pool->data(), 1, pool->geometry().data_bytes);
-  EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
-  // And where a program has closed all descriptors.
-  const int kept = ::dup(pool->fd());
-  ASSERT_EQ(::close(pool->fd()), 0);
-  EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
-  ASSERT_EQ(::dup2(kept, pool->fd()), pool->fd());
-  ASSERT_EQ(::close(kept), 0);
-  pool->release(block);
-  let_go(pool);
+  for (const std::uint64_t size : {std::uint64_t{64} << 20, (std::uint64_t{9} << 20) + 4096}) {
+    Options options;
+    options.size = size;
+    options.prefault = false;
+    os::SharedMemory& os = test::machine_shared_memory();
+    SharedPool* const pool = SharedPool::create(options, os).pool;
+    ASSERT_NE(pool, nullptr);
+    const auto by_pages = [&] {
+      std::size_t bytes = 0;
+      EXPECT_EQ(os.resident(pool->data(), pool->geometry().data_bytes, &bytes), 0);
+      return bytes;
+    };
+    EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+    auto* const block = static_cast<char*>(pool->allocate(5'000'000));
+    std::memset(block, 1, 5'000'000);
+    EXPECT_GE(by_pages(), std::size_t{5'000'000});
+    EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+    char* const data = pool->data();
+    data[pool->geometry().data_bytes - 1] = 1;
+    EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+    std::memset(data, 1, pool->geometry().data_bytes);
+    EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
+    // And where a program has closed all descriptors.
+    const int kept = ::dup(pool->fd());
+    ASSERT_EQ(::close(pool->fd()), 0);
+    EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
+    ASSERT_EQ(::dup2(kept, pool->fd()), pool->fd());
+    ASSERT_EQ(::close(kept), 0);
+    pool->release(block);
+    let_go(pool);
+  }
 }
 
 TEST(SharedPool, ThreadsAtOnce) {
