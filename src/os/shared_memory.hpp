@@ -21,7 +21,7 @@ struct SegmentId {
 struct SegmentFile {
   std::size_t bytes = 0;
   std::size_t held = 0;     // what has memory behind it, in whole pages of the kernel: the last one may go beyond the end
-  std::size_t page = 4096;
+  std::size_t page = 4096;  // or that of explicit huge pages, as `create_nameless` takes it
   std::uint32_t user = 0;
   std::uint32_t mode = 0;   // permission bits
   bool regular = false;     // a memory file or a regular file

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -25,6 +26,9 @@
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22   // Linux 5.14
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef HUGETLBFS_MAGIC
+#define HUGETLBFS_MAGIC 0x958458f6UL
 #endif
 #ifndef MFD_HUGE_SHIFT
 #define MFD_HUGE_SHIFT 26
@@ -93,6 +97,14 @@ bool read_process(std::int32_t pid, ProcessLine* out) noexcept {
 std::uint64_t pid_namespace() noexcept {
   struct stat found{};
   return ::stat("/proc/self/ns/pid", &found) == 0 ? static_cast<std::uint64_t>(found.st_ino) : 0;
+}
+
+// A file that may have transparent huge pages, or pages of a kernel with larger ones, has larger blocks as well.
+std::size_t explicit_page(int fd, const struct stat& file) noexcept {
+  if (file.st_blksize <= static_cast<blksize_t>(k_small_page)) return k_small_page;
+  struct statfs system{};
+  if (::fstatfs(fd, &system) != 0 || static_cast<unsigned long>(system.f_type) != HUGETLBFS_MAGIC) return k_small_page;
+  return static_cast<std::size_t>(file.st_blksize);
 }
 
 class LinuxSharedMemory final : public SharedMemory {
@@ -212,7 +224,7 @@ class LinuxSharedMemory final : public SharedMemory {
     if (::fstat(fd, &found) != 0) return errno;
     out->bytes = found.st_size > 0 ? static_cast<std::size_t>(found.st_size) : 0;
     out->held = found.st_blocks > 0 ? static_cast<std::size_t>(found.st_blocks) * k_stat_block : 0;
-    out->page = found.st_blksize > 0 ? static_cast<std::size_t>(found.st_blksize) : k_small_page;
+    out->page = explicit_page(fd, found);
     out->user = found.st_uid;
     out->mode = found.st_mode & 07777U;
     out->regular = S_ISREG(found.st_mode);

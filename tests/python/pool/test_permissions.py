@@ -100,6 +100,31 @@ verify(kept)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
+def test_names_where_dev_shm_has_larger_blocks() -> None:
+    """Of huge pages here, of the kernel's pages where these are larger: another process opens what it was sent."""
+    code = """
+import pickle, subprocess, sys
+with rtpool.SharedPool.create("4 MiB", name="rtpool-test-blocks") as pool:
+    assert os.stat("/dev/shm/rtpool.rtpool-test-blocks").st_blksize > 4096
+    opens = [sys.executable, "-c", "import pickle, sys; print(pickle.load(sys.stdin.buffer).name)"]
+    said = subprocess.run(opens, input=pickle.dumps(pool), capture_output=True, check=True).stdout.decode()
+    assert said == "rtpool-test-blocks\\n", said
+    pool.unlink()
+"""
+    script = f'mount -t tmpfs -o huge=always none /dev/shm || exit 77; exec {sys.executable} -X faulthandler -c "$CODE"'
+    done = subprocess.run(
+        [*in_private_mounts(), "sh", "-c", script],
+        env=os.environ | {"CODE": WORK + code},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("a file system with huge pages cannot be mounted here")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
 def test_no_transparent_huge_pages() -> None:
     """prctl(PR_SET_THP_DISABLE), which a process inherits: works in ordinary pages."""
     run(
