@@ -130,7 +130,8 @@ def _enough(plan: Plan) -> int:
 
 
 def _least(plan: Plan, low: int, high: int) -> int:
-    """The fewest pages that hold a plan, between these."""
+    """The fewest pages that hold a plan, between these: one at least, as a pool of none has no limit."""
+    low = max(low, 1)
     while low < high:
         middle = (low + high) // 2
         if _holds(plan, middle):
