@@ -130,8 +130,8 @@ assert os.waitpid(-1, 0)[1] == 0
 def test_a_thread_with_a_small_stack(run_python) -> None:
     run_python(
         """
-import threading, rtpool
-threading.stack_size(64 << 10)
+import os, threading, rtpool
+threading.stack_size(max(64 << 10, os.sysconf("SC_THREAD_STACK_MIN")))  # 128 KiB on Arm
 def run():
     with rtpool.realtime(warmup=2, iterations=3) as rt:
         for _ in rt:
