@@ -96,12 +96,12 @@ inline constexpr unsigned k_departing_most = 8;
 inline constexpr unsigned k_departing_share = 4;
 inline constexpr unsigned k_departing_at_once = 2;  // that a miss gives: as many as one frees, and one more
 inline constexpr unsigned k_reclaim_runs = 64;
-// Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory, and what is given back
-// is some ten of them.
-inline constexpr unsigned k_age_looks = 64;
-inline constexpr unsigned k_age_gives = 4;
-inline constexpr unsigned k_age_drains = 16;      // blocks taken back, in a step of its own
-inline constexpr unsigned k_most_drains = 4096;   // such steps in a pass
+// Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory after the other, and
+// what is given back is some ten of them. 64 and 4 took 22 us with cold caches, these 12 (`run.py --suite idle`).
+inline constexpr unsigned k_age_looks = 32;
+inline constexpr unsigned k_age_gives = 2;
+inline constexpr unsigned k_age_drains = 8;       // blocks taken back, in a step of its own
+inline constexpr unsigned k_most_drains = 8192;   // such steps in a pass
 inline constexpr unsigned k_most_restarts = 64;   // of bins and lists, in a pass
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
 inline constexpr std::uint64_t k_served_share = 4;  // of the peak, the most that counts of a request that idle runs served

@@ -160,7 +160,7 @@ bool Heap::age_bin(unsigned bin, const AgeStep& step, Aging* at) noexcept {
 
 // False: the step ended before the class did.
 bool Heap::age_class(unsigned size_class, const AgeStep& step, Aging* at) noexcept {
-  constexpr unsigned k_spilled = 16;
+  constexpr unsigned k_spilled = 8;
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
   const std::uint64_t pops = magazine.pops.get();

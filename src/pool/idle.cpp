@@ -50,7 +50,7 @@ void PoolImpl::resume(Heap& heap) noexcept {
 
 // Whether something is left that could go later. Whoever waits for the heap or the pool does so for one step.
 bool PoolImpl::age_heap(Heap& heap, Epoch before) noexcept {
-  constexpr unsigned k_steps_held = 16;
+  constexpr unsigned k_steps_held = 32;
   constexpr unsigned k_most_refusals = 32;
   constexpr Nanoseconds k_pause = 100'000;
   const Epoch now = store_.epoch();
