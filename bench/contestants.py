@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import sources
+
 # Who run a version of the code of their own, in the suites that have it.
 REWRITTEN = ("out", "numba")
 # glibc as far as it can be tuned from outside: nothing by mmap, nothing trimmed, the heap grown in big steps.
@@ -34,9 +36,7 @@ class Contestant:
 
 
 def _preloaded(name: str) -> Contestant:
-    from rtpool._replay import peers  # only who compares has it loaded, not those who are compared
-
-    peer = peers.find(name)
+    peer = sources.load("_replay/peers.py").find(name)  # the package is loaded by who is compared, not by who compares
     return Contestant(name, f"{name} by LD_PRELOAD", peer.environment, peer.missing)
 
 

@@ -1,6 +1,7 @@
 // core_bench_{malloc,rtpool,interface}: how fast an allocator is without Python.
 //
 //   core_bench_rtpool [--suite pairs,batches,mixed,threads,handoff,producer_consumer,waste] [--rounds N] [--quick] [--json]
+//   core_bench_rtpool --suite scaling               for machines of many processors
 //   core_bench_rtpool --suite misses --blocks N     run under callgrind with --toggle-collect=measured_misses
 //   core_bench_rtpool --suite hits --size N         the same with --toggle-collect=measured_hits
 //   LD_PRELOAD=libjemalloc.so.2 core_bench_malloc ...
@@ -26,7 +27,7 @@ struct Arguments {
   std::fprintf(
       stderr,
       "core_bench: %s\nusage: core_bench [--suite NAME[,NAME...]] [--rounds N] [--quick] [--json] [--blocks N] [--size N]\n"
-      "suites: pairs batches mixed threads handoff producer_consumer waste misses hits\n",
+      "suites: pairs batches mixed threads handoff producer_consumer scaling waste misses hits\n",
       problem);
   std::exit(2);
 }
@@ -83,6 +84,8 @@ int main(int argc, char** argv) {
       run_handoff(a, report, arguments.rounds < 5 ? arguments.rounds : 5);
     } else if (suite == "producer_consumer") {
       run_producer_consumer(a, report, arguments.rounds);
+    } else if (suite == "scaling") {
+      run_scaling(a, report, arguments.rounds);
     } else if (suite == "waste") {
       run_waste(a, report);
     } else if (suite == "misses") {

@@ -3,6 +3,9 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <cstdio>
+#include <string>
+
 namespace rtpool::bench {
 
 double ns_per_tick() {
@@ -20,19 +23,47 @@ double ns_per_tick() {
 
 namespace {
 
+// The first processor of those that share a core with this one, itself where the kernel does not say.
+int first_of_core(int cpu) {
+  const std::string path = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+  int first = cpu;
+  if (std::FILE* const file = std::fopen(path.c_str(), "r"); file != nullptr) {
+    if (std::fscanf(file, "%d", &first) != 1) {
+      first = cpu;
+    }
+    std::fclose(file);
+  }
+  return first;
+}
+
 // The processors the process was given at its start, before any thread was pinned.
 const std::vector<int>& cpus() {
   static const std::vector<int> list = [] {
-    std::vector<int> found;
+    struct Processor {
+      std::ptrdiff_t siblings_before;
+      int number;
+      bool operator<(const Processor& other) const {
+        return siblings_before != other.siblings_before ? siblings_before < other.siblings_before : number < other.number;
+      }
+    };
+    std::vector<Processor> found;
+    std::vector<int> cores;
     cpu_set_t set;
     CPU_ZERO(&set);
     sched_getaffinity(0, sizeof set, &set);
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (CPU_ISSET(cpu, &set)) {
-        found.push_back(cpu);
+        const int core = first_of_core(cpu);
+        found.push_back({std::count(cores.begin(), cores.end(), core), cpu});
+        cores.push_back(core);
       }
     }
-    return found;
+    std::sort(found.begin(), found.end());
+    std::vector<int> numbers;
+    for (const Processor& processor : found) {
+      numbers.push_back(processor.number);
+    }
+    return numbers;
   }();
   return list;
 }

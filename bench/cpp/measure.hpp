@@ -32,8 +32,8 @@ inline std::uint64_t ticks() noexcept {
 // Measured against the monotonic clock at the first call (takes 50 ms on x86-64).
 double ns_per_tick();
 
-// Runs the calling thread on one processor from now on. `cpu` counts among those the process may use, modulo their
-// number.
+// Runs the calling thread on one processor from now on. `cpu` counts among those the process may use, modulo their number; where a
+// core shows as several of them, first one of each core, then the second ones.
 void pin_to(unsigned cpu);
 unsigned usable_cpus();
 

@@ -2,23 +2,18 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <thread>
 #include <vector>
 
+#include "crews.hpp"
 #include "measure.hpp"
 #include "workloads.hpp"
 
 namespace rtpool::bench {
 namespace {
-
-void relax() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
 
 std::uint64_t resident_bytes() {
   unsigned long total = 0;
@@ -32,87 +27,6 @@ std::uint64_t resident_bytes() {
   return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-// Wall time of `threads` threads that do `count` pairs each, from the moment all of them have warmed up.
-// `low == high` means one size; otherwise each thread draws its own sizes from 2^low to below 2^high.
-std::uint64_t time_threads(const Allocator& a, unsigned threads, unsigned low, unsigned high, std::uint64_t count) {
-  std::atomic<unsigned> ready{0};
-  std::atomic<bool> go{false};
-  std::vector<std::uint64_t> began(threads);
-  std::vector<std::uint64_t> ended(threads);
-  std::vector<std::thread> running;
-  for (unsigned t = 0; t < threads; ++t) {
-    running.emplace_back([&, t] {
-      pin_to(t);
-      Random random(t + 1);
-      constexpr std::size_t k_alive = 16;
-      void* alive[k_alive] = {};
-      const auto work = [&](std::uint64_t n) {
-        if (low == high) {
-          for (std::uint64_t i = 0; i < n; ++i) {
-            void* const block = a.allocate(std::size_t{1} << low);
-            escape(block);
-            a.release(block);
-          }
-          return;
-        }
-        for (std::uint64_t i = 0; i < n; ++i) {
-          void*& slot = alive[random.next() >> 60];
-          a.release(slot);
-          slot = a.allocate(random.size(low, high));
-          escape(slot);
-        }
-      };
-      work(count / 8);
-      ready.fetch_add(1);
-      while (!go.load(std::memory_order_acquire)) {
-        relax();
-      }
-      began[t] = now_ns();
-      work(count);
-      ended[t] = now_ns();
-      for (void* block : alive) {
-        a.release(block);
-      }
-    });
-  }
-  while (ready.load() != threads) {
-    std::this_thread::yield();
-  }
-  go.store(true, std::memory_order_release);
-  for (std::thread& thread : running) {
-    thread.join();
-  }
-  return *std::max_element(ended.begin(), ended.end()) - *std::min_element(began.begin(), began.end());
-}
-
-// A ring for one writer and one reader. Blocks nowhere but on itself.
-class Ring {
- public:
-  static constexpr std::size_t k_slots = 1024;
-  void push(void* block) noexcept {
-    const std::size_t at = tail_.load(std::memory_order_relaxed);
-    while (at - head_.load(std::memory_order_acquire) == k_slots) {
-      relax();
-    }
-    slots_[at % k_slots] = block;
-    tail_.store(at + 1, std::memory_order_release);
-  }
-  void* pop() noexcept {
-    const std::size_t at = head_.load(std::memory_order_relaxed);
-    while (tail_.load(std::memory_order_acquire) == at) {
-      relax();
-    }
-    void* const block = slots_[at % k_slots];
-    head_.store(at + 1, std::memory_order_release);
-    return block;
-  }
-
- private:
-  alignas(64) std::atomic<std::size_t> head_{0};
-  alignas(64) std::atomic<std::size_t> tail_{0};
-  alignas(64) void* slots_[k_slots] = {};
-};
-
 struct Consumed {
   double voluntary_switches = 0;
   double free_p50 = 0;
@@ -123,35 +37,27 @@ struct Consumed {
 }  // namespace
 
 void run_threads(const Allocator& a, Report& report, unsigned rounds) {
-  struct Case {
-    const char* label;
-    unsigned low, high;
-    std::uint64_t count;
-  };
   const unsigned most = usable_cpus() < 4 ? usable_cpus() : 4;
   if (most < 2) {
     std::fprintf(stderr, "core_bench: threads: only one processor, nothing to compare\n");
     return;
   }
-  for (const Case c : {Case{"64 B", 6, 6, 1'000'000},
-                       {"4 KiB", 12, 12, 1'000'000},
-                       {"64 KiB", 16, 16, 1'000'000},
-                       {"1 MiB", 20, 20, 1'000'000},
-                       {"64 B..64 KiB, 16 alive", 6, 16, 300'000}}) {
+  for (const Sizes sizes : {Sizes{"64 B", 6, 6}, {"4 KiB", 12, 12}, {"64 KiB", 16, 16}, {"1 MiB", 20, 20},
+                            {"64 B..64 KiB, 16 alive", 6, 16}}) {
     std::vector<double> one;
     std::vector<double> many;
     std::vector<double> ratio;
     // Slow allocators get fewer operations: a round should stay near 100 ms.
-    std::uint64_t count = c.count / 50;
-    const double probe = static_cast<double>(time_threads(a, most, c.low, c.high, count)) / static_cast<double>(count);
-    count = std::min<std::uint64_t>(c.count, static_cast<std::uint64_t>(1e8 / (probe + 1)) + 1);
+    const std::size_t pairs = sizes.low == sizes.high ? 1'000'000 : 300'000;
+    const double probe = time_threads(a, most, sizes, pairs / 50);
+    const std::size_t count = std::min(pairs, static_cast<std::size_t>(1e8 / (probe + 1)) + 1);
     for (unsigned round = 0; round < rounds; ++round) {
-      one.push_back(static_cast<double>(time_threads(a, 1, c.low, c.high, count)) / static_cast<double>(count));
-      many.push_back(static_cast<double>(time_threads(a, most, c.low, c.high, count)) / static_cast<double>(count));
+      one.push_back(time_threads(a, 1, sizes, count));
+      many.push_back(time_threads(a, most, sizes, count));
       ratio.push_back(most * one.back() / many.back());
     }
     const Spread scaling = spread(ratio);
-    report.add("threads", c.label,
+    report.add("threads", sizes.label,
                {{"threads", static_cast<double>(most)},
                 {"one_thread", spread(one).median, "ns"},
                 {"all_threads", spread(many).median, "ns"},
@@ -229,50 +135,18 @@ void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds) 
               {"free_max", worst.free_max, "ns"}});
 }
 
-// Wall time a block of one thread that allocates and another that frees, after an eighth of them; before, as many blocks as can be
-// under way are alive once, so that no memory is taken from the kernel within the time.
-double time_handoff(const Allocator& a, std::size_t size, std::size_t blocks) {
-  const auto ring = std::make_unique<Ring>();
-  std::uint64_t began = 0;
-  std::thread consumer([&] {
-    pin_to(1);
-    for (std::size_t i = 0; i < blocks + blocks / 8; ++i) {
-      a.release(ring->pop());
-    }
-  });
-  std::thread producer([&] {
-    pin_to(0);
-    std::vector<void*> first(Ring::k_slots + 64);
-    for (void*& block : first) {
-      block = a.allocate(size);
-    }
-    for (void* const block : first) {
-      a.release(block);
-    }
-    for (std::size_t i = 0; i < blocks + blocks / 8; ++i) {
-      if (i == blocks / 8) {
-        began = now_ns();
-      }
-      ring->push(a.allocate(size));
-    }
-  });
-  producer.join();
-  consumer.join();
-  return static_cast<double>(now_ns() - began) / static_cast<double>(blocks);
-}
-
 void run_handoff(const Allocator& a, Report& report, unsigned rounds) {
-  for (const std::size_t size : {std::size_t{64}, std::size_t{512}, std::size_t{4} << 10, std::size_t{32} << 10, std::size_t{256} << 10,
-                                 std::size_t{1} << 20}) {
+  for (const Sizes sizes :
+       {Sizes{"64 B", 6, 6}, {"512 B", 9, 9}, {"4 KiB", 12, 12}, {"32 KiB", 15, 15}, {"256 KiB", 18, 18}, {"1 MiB", 20, 20}}) {
     // Slow allocators get fewer blocks: a round should stay near 50 ms.
-    const double probe = time_handoff(a, size, 4000);
+    const double probe = time_handoff(a, 1, sizes, 4000);
     const auto blocks = static_cast<std::size_t>(5e7 / (probe + 50)) + 1000;
     std::vector<double> values;
     for (unsigned round = 0; round < rounds; ++round) {
-      values.push_back(time_handoff(a, size, blocks));
+      values.push_back(time_handoff(a, 1, sizes, blocks));
     }
     const Spread s = spread(values);
-    report.add("handoff", size_text(size), {{"median", s.median, "ns"}, {"min", s.min, "ns"}, {"max", s.max, "ns"}});
+    report.add("handoff", sizes.label, {{"median", s.median, "ns"}, {"min", s.min, "ns"}, {"max", s.max, "ns"}});
   }
 }
 

@@ -21,6 +21,9 @@ void run_threads(const Allocator& a, Report& report, unsigned rounds);
 void run_producer_consumer(const Allocator& a, Report& report, unsigned rounds);
 // The same with blocks of one size, many short rounds: what it costs a block.
 void run_handoff(const Allocator& a, Report& report, unsigned rounds);
+// 1, 2, 4, 8 and 16 threads, as far as there are processors, each with blocks of its own; and 1, 2, 4 and 8 pairs of which one
+// thread allocates and the other releases.
+void run_scaling(const Allocator& a, Report& report, unsigned rounds);
 // Bytes granted for bytes asked.
 void run_waste(const Allocator& a, Report& report);
 // For an instruction counter: 1,000 misses with `blocks` blocks alive and as many free, inside the function
