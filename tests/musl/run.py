@@ -13,6 +13,7 @@ Needs Debian on x86-64 with musl, googletest and pkg-config, and what musl_pytho
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -120,18 +121,25 @@ def core(python: Path) -> list[dict[str, Any]]:
 
 
 def install(tools: Path) -> Path:
-    """An environment of the Python for musl, with rtpool from its wheel and all that the tests need; its Python."""
+    """An environment of the Python for musl, with rtpool from the wheel of the present sources and all that the tests
+    need; its Python. Where that wheel is installed already it stays as it is."""
     made = interpreter() or build(zig_of(tools))
-    must(sys.executable, HERE.parent / "wheel" / "release.py", "--python", VERSION, "--target", f"{PLATFORM}_x86_64")
-    (wheel,) = (ROOT / "build" / "wheel" / "dist").glob(f"*-{PLATFORM}_x86_64.whl")
+    options = ("--missing", "--no-emulator", "--python", VERSION, "--target", f"{PLATFORM}_x86_64")
+    must(sys.executable, HERE.parent / "wheel" / "release.py", *options)
+    number = VERSION.replace(".", "")
+    (wheel,) = (ROOT / "build" / "wheel" / "dist").glob(f"*-cp{number}-cp{number}-{PLATFORM}_x86_64.whl")
+    user = WORK / "user"
+    python, installed = user / "bin" / "python", user / "installed-wheel"
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if installed.exists() and installed.read_text(encoding="ascii") == digest:
+        return python
     wheels = WORK / "wheels"
     get = (tools, "-m", "pip", "download", "-q", "--dest", wheels, "--only-binary=:all:")
     must(*get, f"--python-version={VERSION}", f"--platform={PLATFORM}_x86_64", "pip", *TESTS)
-    user = WORK / "user"
     must(made, "-m", "venv", "--clear", "--without-pip", user)
-    python = user / "bin" / "python"
     pip = max(wheels.glob("pip-*.whl"))
     must(python, f"{pip}/pip", "install", "-q", "--no-index", f"--find-links={wheels}", wheel, *TESTS)
+    installed.write_text(digest, encoding="ascii")
     return python
 
 
@@ -150,7 +158,7 @@ def test_file(python: Path, file: str, env: dict[str, str]) -> dict[str, Any]:
 
 def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The results so far after each file; those of before in `known` stay for files that are not run."""
-    python = WORK / "user" / "bin" / "python" if missing else install(tools)
+    python = install(tools)
     compiling = compilers(zig_of(tools), "x86_64")
     # Meson builds for the Python that it is of.
     programs = f"{python.parent}:{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
@@ -195,7 +203,7 @@ def main() -> int:
     parser.add_argument("--core", action="store_true")
     parser.add_argument("--python", action="store_true")
     parser.add_argument("--tests", nargs="+", default=["tests/python"])
-    parser.add_argument("--missing", action="store_true", help="as installed before; files not passed by now")
+    parser.add_argument("--missing", action="store_true", help="files that have not passed by now")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     both = arguments.core == arguments.python

@@ -10,6 +10,7 @@ import numpy as np
 import rtpool
 from rtpool import _core
 from rtpool._realtime.probe import Machine
+from rtpool._support.libc import libc
 
 
 def _memory_gib() -> float | None:
@@ -36,7 +37,7 @@ def describe() -> dict[str, str | int | float | None]:
         "processors": _processors(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()}",
-        "libc": " ".join(platform.libc_ver()),
+        "libc": " ".join(libc()).strip(),
         "kernel_page": os.sysconf("SC_PAGE_SIZE"),
         "transparent_huge_pages": _core.transparent_huge_pages(),
     }

@@ -222,16 +222,16 @@ def test_random_histories_with_holes_stay_sound(seed: int) -> None:
 
 
 def test_the_command_counts_and_compares(path: Path) -> None:
-    figures = json.loads(replay(path, "--json", "--against", "glibc", "--rounds", 1, "--passes", 3).stdout)
-    ours, glibc = figures["contestants"]["rtpool"], figures["contestants"]["glibc"]
+    figures = json.loads(replay(path, "--json", "--against", peers.LIBC, "--rounds", 1, "--passes", 3).stdout)
+    ours, libc = figures["contestants"]["rtpool"], figures["contestants"][peers.LIBC]
     assert figures["operations"] == 2 * figures["allocations"] >= 300
     assert ours["last"]["misses"] == 0 and ours["last"]["faults"] <= 1
     assert ours["first"]["misses"] >= 2
-    assert glibc["last"]["misses"] is None
-    assert glibc["last"]["faults"] > 100  # it gives memory back to the kernel, and pays for it again
+    assert libc["last"]["misses"] is None
+    assert libc["last"]["faults"] > 100  # it gives memory back to the kernel, and pays for it again
     if figures["calls_counted_by"]:
         assert ours["last"]["kernel_calls"] == 0
-        assert glibc["last"]["kernel_calls"] > 0
+        assert libc["last"]["kernel_calls"] > 0
     assert ours["first"]["peak"] >= 1_600_000
     assert figures["bookkeeping_ns"] > 0
 
@@ -239,9 +239,9 @@ def test_the_command_counts_and_compares(path: Path) -> None:
 @pytest.mark.slow
 def test_the_table_names_what_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = replay(
-        path, "--against", "glibc", "--rounds", 1, "--pool", "fit", "--pool", "size=8MiB,huge_pages=no"
+        path, "--against", peers.LIBC, "--rounds", 1, "--pool", "fit", "--pool", "size=8MiB,huge_pages=no"
     ).stdout
-    assert "pool fit" in told and "pool size=8MiB,huge_pages=no" in told and "glibc" in told
+    assert "pool fit" in told and "pool size=8MiB,huge_pages=no" in told and peers.LIBC in told
     assert "own bookkeeping" in told
     monkeypatch.setitem(peers.LIBRARIES, "mimalloc", ("libnosuch.so", "nosuch"))
     assert peers.find("mimalloc").missing == "libnosuch.so not found (Debian: nosuch)"
@@ -271,6 +271,29 @@ def test_peers_serve_by_their_libraries(path: Path, name: str) -> None:
     assert name in maps.stdout
     figures = json.loads(replay(path, "--json", "--rounds", 1, "--against", name).stdout)
     assert figures["contestants"][name]["last"]["failures"] == 0
+
+
+def test_a_library_for_others_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started with one, glibc would go on without it, and musl not at all."""
+    own = Path("/proc/self/exe").read_bytes()[:20]
+    needs = b"GLIBC_2.17" if peers.LIBC == peers.GLIBC else b""
+    library = tmp_path / "libjemalloc.so.2"
+    monkeypatch.setattr(peers, "_FOLDERS", (str(tmp_path),))
+    library.write_bytes(own + needs)
+    assert peers.find("jemalloc") == peers.Peer("jemalloc", {"LD_PRELOAD": str(library)}, "")
+    of_other_processor = own[:18] + bytes(byte ^ 1 for byte in own[18:]) + needs
+    of_32_bits = own[:4] + b"\1" + own[5:] + needs
+    of_other_libc = own + (b"" if needs else b"GLIBC_2.17")
+    for content in (of_other_processor, of_32_bits, of_other_libc):
+        library.write_bytes(content)
+        found = peers.find("jemalloc")
+        assert not found.environment and found.missing == f"{library} is for another libc or processor"
+
+
+def test_the_own_libc_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peers.NAMES[0] == peers.LIBC and not peers.find(peers.LIBC).missing
+    monkeypatch.setattr(peers, "LIBC", "musl")
+    assert peers.find("glibc").missing == "this Python runs on musl"
 
 
 def test_wrong_usage_and_files(path: Path, tmp_path: Path, command: Command) -> None:
