@@ -12,8 +12,8 @@ index, has chosen the wheel: of each Python here, of the emulated Arm machine (t
 Python made for musl (tests/musl; where it was built). Installs that cannot be done here are named with the reason.
 What an allocation and its free take in the wheel of this system is counted (hot_path.py; where valgrind is).
 Exit code 0: all that was made holds. `--record` writes results/release.json; what was made of this version before and
-not now stays in it. A run may be ended at any time: `--missing` builds what is not in build/wheel/dist yet, as long as
-the sources are the same, and checks all that is.
+not now stays in it, with the digest of the sources that it was made of. A run may be ended at any time: `--missing`
+builds what is not in build/wheel/dist yet, as long as the sources are the same, and checks all that is.
 
     python tests/wheel/release.py --here        the same checks of the one wheel that this compiler makes
 """
@@ -116,6 +116,16 @@ def contents(archive: Path) -> dict[str, str]:
     with tarfile.open(archive) as opened:
         files = {member.name: opened.extractfile(member) for member in opened if member.isfile()}
         return {name: hashlib.sha256(file.read()).hexdigest() for name, file in files.items() if file is not None}
+
+
+# What a wheel is compiled and packed of; tests and documents are in the archive beside it.
+MADE_OF = ("src", "numpy_handler", "meson.build", "meson.options", "pyproject.toml")
+
+
+def digest_of_sources(archive: Path) -> str:
+    """The same for archives of which the same wheels are made: it says which of several runs belong together."""
+    files = sorted((name, digest) for name, digest in contents(archive).items() if name.split("/")[1] in MADE_OF)
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
 
 
 def kept(version: str, target: Target) -> Path | None:
@@ -407,12 +417,14 @@ def main() -> int:
         report.hold("all", "twine check --strict", twine.stdout.count("PASSED") == 1 + len(wheels), twine.stdout)
         installed = installs(tools, interpreters, targets, not arguments.no_emulator, report)
         counted = [] if arguments.here else hot_path(interpreters, report)
+    sources = {"sources": digest_of_sources(archive)}
     result: dict[str, Any] = {
         "command": "python tests/wheel/release.py --record",
         "date": time.strftime("%Y-%m-%d"),
         "archive": archive.name,
-        "wheels": rows,
-        "installed": installed,
+        **sources,
+        "wheels": [row | sources for row in rows],
+        "installed": [row | sources for row in installed],
         "not_done": report.not_done,
         "problems": report.problems,
         "hot_path": counted,
