@@ -6,8 +6,11 @@ lists them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,27 +42,36 @@ def of_junit(report: Path) -> dict[str, Any]:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    report = Path(tempfile.mkdtemp()) / "report.xml"
+    place = Path(tempfile.mkdtemp())  # goes with all that the job leaves in it: files here take the machine's memory
+    report, told = place / "report.xml", place / "output.txt"
     command = [sys.executable if part == "python" else part for part in job["command"]]
     if job["kind"] == "gtest":
         command.append(f"--gtest_output=xml:{report}")
     if job["kind"] == "pytest":
         command.append(f"--junitxml={report}")
+    environment = os.environ | {"TMPDIR": str(place)} | job.get("environment", {})
     begin = time.monotonic()
-    result: dict[str, Any] = {"job": job["name"]}
-    try:
-        done = subprocess.run(
-            command, env=os.environ | job.get("environment", {}), timeout=job["seconds"], check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    with told.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
-        code, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as late:
-        code, output = 124, (late.stdout or b"").decode(errors="replace")
-    result |= {"code": code, "seconds": round(time.monotonic() - begin)}
+        try:
+            code = process.wait(job["seconds"])
+        except subprocess.TimeoutExpired:
+            code = 124
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what hangs, and what a job leaves running
+        process.wait()
+    result = {"job": job["name"], "code": code, "seconds": round(time.monotonic() - begin)}
     if report.exists():
         result |= of_junit(report)
     if code != 0 or job["kind"] == "command":
-        print(output[-20_000:], flush=True)
+        text = told.read_text(encoding="utf-8", errors="replace")[-20_000:]
+        print(text, flush=True)
+        if job["kind"] == "command" and code != 0:
+            result["told"] = text.splitlines()[-12:]  # the reason
+    shutil.rmtree(place, ignore_errors=True)
     return result
 
 

@@ -151,7 +151,7 @@ def main() -> int:
         (installed,) = clone.glob(".venv/lib/python3.*/site-packages/rtpool")
         shutil.copytree(installed.parent, work / "site", ignore=shutil.ignore_patterns("numpy*", "pip*"))
         run = "PYTHONPATH=/job/site python3 -m rtpool demo && echo all done"
-        lines = list(store.boot(arguments.pages, work, run, seconds=1800))
+        lines = list(store.boot(arguments.pages, work, run, silence=1800))
         result |= {"demo": "all done" in lines, "pages": arguments.pages}
         print("\n".join(lines), flush=True)
     if arguments.record:

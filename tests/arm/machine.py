@@ -8,23 +8,23 @@ memory than the PC's, and times.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 SUITE = "trixie"
 # Of each: the kernel's package, and a processor that has such pages.
 KERNELS = {"4k": ("linux-image-arm64", "cortex-a72"), "16k": ("linux-image-arm64-16k", "cortex-a76")}
-PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "busybox-static", "procps")
+PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "busybox-static", "procps", "util-linux", "mount", "libcap2-bin")
 WHEELS = ("numpy>=2", "pytest>=7", "hypothesis")
 APPLETS = (
-    "sh mount ls cat mkdir sleep poweroff env uname dmesg grep sed awk head tail wc id timeout sort tr find ln rm cp mv"
-    " chmod dirname basename readlink df free nproc true false"
+    "sh ls cat mkdir rmdir sleep poweroff env uname grep sed awk head tail wc id timeout sort tr find ln rm cp mv touch"
+    " test chmod dirname basename readlink df free nproc seq stat true false"
 )
 # An instruction takes 2 ns there.
 OWN_TIME = ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
@@ -41,6 +41,7 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs none /dev/shm
 mount -t devpts none /dev/pts
 mount -t tmpfs none /tmp
+mount -t cgroup2 none /sys/fs/cgroup && echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 cd /job
 sh /job/.command
 poweroff -f
@@ -93,8 +94,10 @@ class Store:
     def system(self) -> Path:
         """The root folder of a system with Python, its headers, NumPy and pytest."""
         ready = self.folder / "root.ready"
-        if ready.exists():
+        wanted = " ".join((*PACKAGES, *WHEELS, *APPLETS.split())) + "\n"
+        if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
             return self.root
+        ready.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         for part in ("usr/bin", "usr/sbin", "usr/lib", "job"):
             (self.root / part).mkdir(parents=True)
@@ -114,14 +117,24 @@ class Store:
         headers.symlink_to("../aarch64-linux-gnu")
         pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary=:all:"]
         pip += [
+            "--no-compile",
             "--implementation=cp",
             f"--python-version={version}",
             f"--target={self.root}/usr/lib/python3/dist-packages",
         ]
         pip += [f"--platform={tag}_aarch64" for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux2014")]
         subprocess.run([*pip, *WHEELS], check=True)
-        ready.touch()
+        self.compile(version)
+        ready.write_text(wanted, encoding="utf-8")
         return self.root
+
+    def compile(self, version: str) -> None:
+        """What Python would do at each first import, in each machine anew: by the same version of it, if it is here."""
+        python = shutil.which(f"python{version}")
+        if python is not None:
+            folders = [self.root / "usr/lib" / name for name in (f"python{version}", "python3")]
+            command = [python, "-m", "compileall", "-q", "-s", self.root, "-p", "/", *folders]
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def kernel(self, pages: str) -> Path:
         folder = self.folder / f"kernel-{pages}"
@@ -148,14 +161,14 @@ class Store:
         work: Path,
         command: str,
         memory: int = 3072,
-        seconds: float = 3600,
+        silence: float = 3600,
         own_time: bool = False,
     ) -> Iterator[str]:
         """Run a shell command in a machine that has `work` as /job; yields its lines as they come.
 
-        `memory` is in MiB. After `seconds` the machine is switched off, whatever it does. `own_time`: its clock counts
-        its instructions instead of following this machine's, so that a loop there keeps its deadlines however slow
-        the emulation is; a wait takes no time at all, and its processors take turns.
+        `memory` is in MiB. A machine that says nothing for `silence` seconds of this one is switched off. `own_time`:
+        its clock counts its instructions instead of following this machine's, so that a loop there keeps its deadlines
+        however slow the emulation is; a wait takes no time at all, and its processors take turns.
         """
         kernel = self.kernel(pages)
         packed = pack(self.system(), self.folder / "root.cpio")
@@ -175,20 +188,26 @@ class Store:
             line += ["-m", str(memory), "-nic", "none", "-nographic", "-no-reboot"]
             line += ["-kernel", str(kernel), "-initrd", str(initrd)]
             line += ["-append", "console=ttyAMA0 quiet panic=-1 rdinit=/init"]
-            yield from lines_of(["timeout", str(seconds), *line])
+            yield from lines_of(line, silence)
 
 
-def lines_of(command: list[str]) -> Iterator[str]:
+def lines_of(command: list[str], silence: float) -> Iterator[str]:
+    """What a command prints; it is ended when it says nothing for so many seconds, and with who reads it."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     assert process.stdout is not None
+    watch = threading.Timer(silence, process.kill)
     try:
+        watch.start()
         for line in process.stdout:
+            watch.cancel()
             yield line.rstrip("\r\n")
+            watch = threading.Timer(silence, process.kill)
+            watch.start()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        watch.cancel()
+        process.kill()
         process.wait()
 
 
@@ -196,13 +215,13 @@ def pack(folder: Path, archive: Path) -> Path:
     """A folder as the archive that a kernel unpacks; made again only where the folder is newer."""
     if archive.exists() and archive.stat().st_mtime > folder.stat().st_mtime:
         return archive
-    with archive.open("wb") as file:
+    with tempfile.NamedTemporaryFile(dir=archive.parent, delete=False) as file:
         names = subprocess.Popen(["find", ".", "-print0"], cwd=folder, stdout=subprocess.PIPE)
         subprocess.run(
             ["cpio", "--null", "-o", "-H", "newc", "--quiet"], cwd=folder, stdin=names.stdout, stdout=file, check=True
         )
         names.wait()
-    return archive
+    return Path(file.name).replace(archive)  # at once: other machines may be starting
 
 
 def debian_mirror() -> str:

@@ -263,7 +263,7 @@ def install_on_arm(tools: Path) -> Installed:
 
 def in_the_machine(store: machine.Store, work: Path) -> Installed:
     """Take the steps that lie in `work` in the emulated machine."""
-    lines = list(store.boot("4k", work, "sh /job/steps.sh && echo all done", seconds=3000, own_time=True))
+    lines = list(store.boot("4k", work, "sh /job/steps.sh && echo all done", silence=3000, own_time=True))
     return "all done" in lines, "\n".join(lines)
 
 
