@@ -167,7 +167,8 @@ def stage(folder: Path, work: Path) -> list[dict[str, Any]]:
         inside = file.relative_to(ROOT / "tests" / "python").as_posix()
         if (inside, "") in EMULATED:
             continue
-        command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/python/{inside}"]
+        options = ("-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=240")  # names what hangs
+        command = ["python", "-m", "pytest", *options, f"tests/python/{inside}"]
         for (name, test), _ in EMULATED.items():
             if name == inside:
                 command.append(f"--deselect=tests/python/{inside}::{test}")
