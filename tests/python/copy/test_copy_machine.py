@@ -125,7 +125,8 @@ at_work.wait()
 def test_kernels_are_forced_by_name() -> None:
     assert "portable" in SUPPORTED
     best = _core.copy_settings()[0]
-    assert best == SUPPORTED[0]
+    # NEON's is there to be asked for: no processor has been measured with it.
+    assert best == next(name for name in SUPPORTED if name != "neon")
     with pytest.raises(ValueError, match="no copy kernel is called 'abacus'"):
         _core.force_copy_kernel("abacus")
     for name in KERNELS:
