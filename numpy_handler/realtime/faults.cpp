@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdarg>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -83,24 +84,27 @@ bool is_of_pools(const void* address, Origin* origin) noexcept {
   return true;
 }
 
-// Python's allocator of small objects writes at the begin of each pool, 16 KiB from 3.10 on, what its blocks are. A free pool
-// keeps it. Some 60 bits have to agree.
+// Python's allocator of small objects cuts its arenas into pools, 16 KiB from 3.10 on, and writes at the begin of each what its
+// blocks are.
+struct ObjectsPool {
+  static constexpr std::uintptr_t k_bytes = std::uintptr_t{16} << 10;
+  unsigned count;
+  unsigned padding;
+  std::uintptr_t free_block, next, previous;
+  unsigned arena, size_class, next_offset, last_offset;
+};
+
+// A free pool keeps what stands there. Some 60 bits have to agree.
 bool is_objects_pool(std::uintptr_t address) noexcept {
-  constexpr std::uintptr_t k_bytes = std::uintptr_t{16} << 10;
   constexpr unsigned k_classes = 32;
-  struct Header {
-    unsigned count;
-    unsigned padding;
-    std::uintptr_t free_block, next, previous;
-    unsigned arena, size_class, next_offset, last_offset;
-  } header;
-  const std::uintptr_t begin = address & ~(k_bytes - 1);
+  ObjectsPool header;
+  const std::uintptr_t begin = address & ~(ObjectsPool::k_bytes - 1);
   if (!os::peek(begin, &header, sizeof header) || header.size_class >= k_classes) return false;
   const unsigned size = (header.size_class + 1) * 16;
-  const unsigned blocks = (k_bytes - sizeof header) / size;
-  return header.last_offset == k_bytes - size && header.count <= blocks && header.next_offset >= sizeof header &&
+  const unsigned blocks = (ObjectsPool::k_bytes - sizeof header) / size;
+  return header.last_offset == ObjectsPool::k_bytes - size && header.count <= blocks && header.next_offset >= sizeof header &&
          header.next_offset <= header.last_offset + size && (header.next_offset - sizeof header) % size == 0 &&
-         (header.free_block == 0 || header.free_block - begin < k_bytes);
+         (header.free_block == 0 || header.free_block - begin < ObjectsPool::k_bytes);
 }
 
 bool contains(const char* text, const char* part) noexcept { return std::strstr(text, part) != nullptr; }
@@ -151,6 +155,7 @@ void explain_late_file(const realtime::LateFile& file, Origin* origin) noexcept 
 // What the allocator's own instructions first touch is what it hands out.
 struct Allocators {
   std::uintptr_t objects[3] = {};
+  os::Place home;  // the library or program that they are in
 };
 
 Allocators find_allocators() noexcept {
@@ -160,6 +165,7 @@ Allocators find_allocators() noexcept {
   found.objects[0] = reinterpret_cast<std::uintptr_t>(of_objects.malloc);
   found.objects[1] = reinterpret_cast<std::uintptr_t>(of_objects.calloc);
   found.objects[2] = reinterpret_cast<std::uintptr_t>(of_objects.realloc);
+  found.home = os::find_loaded(found.objects[0]);
   return found;
 }
 
@@ -174,19 +180,36 @@ bool starts_with_any(const char* name, std::initializer_list<const char*> prefix
                      [name](const char* prefix) { return std::strncmp(name, prefix, std::strlen(prefix)) == 0; });
 }
 
+// Where Python's program or library is stripped, functions that only it calls have no names. What is first touched by such a
+// one in memory that is gone tells by its place what it was.
+bool is_nameless_of_python(const os::Function& function, const Allocators& allocators) noexcept {
+  return function.name[0] == '\0' && function.object[0] != '\0' && std::strcmp(function.object, allocators.home.name) == 0;
+}
+
+// A pool that is carved off an arena is first touched where it says of which arena and size it is. With pages of 16 KiB and
+// more that is the only fault of a pool.
+bool is_new_pool(std::uintptr_t address) noexcept {
+  const std::uintptr_t offset = address % ObjectsPool::k_bytes;
+  return offset >= offsetof(ObjectsPool, arena) && offset < sizeof(ObjectsPool);
+}
+
+// A piece of the frames' stack has a mapping of its own, and three words at its begin.
+bool is_new_piece_of_frames(std::uintptr_t address) noexcept { return address % 4096 < 3 * sizeof(void*); }
+
 void explain_by_function(const os::Function& function, const Allocators& allocators, std::uintptr_t address,
                          Origin* origin) noexcept {
-  const bool of_objects = std::find(std::begin(allocators.objects), std::end(allocators.objects), function.begin) !=
-                              std::end(allocators.objects) &&
-                          function.begin != 0;
-  if (of_objects || starts_with_any(function.name, {"_PyObject_Malloc", "_PyObject_Calloc", "_PyObject_Realloc",
-                                                    "PyObject_Malloc", "PyObject_Calloc", "pymalloc_", "new_arena",
-                                                    "allocate_from_new_pool", "_mi_", "mi_"})) {
+  const auto* const end = std::end(allocators.objects);
+  const bool of_objects = function.begin != 0 && std::find(std::begin(allocators.objects), end, function.begin) != end;
+  const bool nameless = is_nameless_of_python(function, allocators);
+  if (of_objects || (nameless && is_new_pool(address)) ||
+      starts_with_any(function.name, {"_PyObject_Malloc", "_PyObject_Calloc", "_PyObject_Realloc", "PyObject_Malloc",
+                                      "PyObject_Calloc", "pymalloc_", "new_arena", "allocate_from_new_pool", "_mi_", "mi_"})) {
     say(origin, Kind::objects, k_objects);
     return;
   }
   // Python maps a piece of its frames' stack when calls get deeper, and unmaps it when they are back.
-  if (starts_with_any(function.name, {"_PyThreadState_BumpFramePointer", "_PyThreadState_PushFrame", "push_chunk",
+  if ((nameless && is_new_piece_of_frames(address)) ||
+      starts_with_any(function.name, {"_PyThreadState_BumpFramePointer", "_PyThreadState_PushFrame", "push_chunk",
                                       "allocate_chunk"})) {
     say(origin, Kind::objects, "frames of Python's calls");
     return;

@@ -173,6 +173,22 @@ def objects_in_arenas_of_a_pool() -> None:
     assert functions
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="frames are objects, each by itself")
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="objects come from mimalloc")
+def test_frames_of_pythons_calls() -> None:
+    """Pieces that Python maps as calls get deeper, and unmaps as they are back."""
+
+    def deep(left: int) -> int:
+        return left and deep(left - 1)
+
+    count, first, functions = the_one(
+        section(once(lambda: deep(600)), objects="keep"), "objects", "frames of Python's calls"
+    )
+    assert count >= (48 << 10) // PAGE
+    assert first == AT
+    assert functions
+
+
 def test_libcs_heap() -> None:
     size, touched = 80 << 20, 3 << 20  # more than libc has at hand
     kept = []
