@@ -36,7 +36,7 @@ class Contestant:
 
 
 def _preloaded(name: str) -> Contestant:
-    peer = sources.load("_replay/peers.py").find(name)  # the package is loaded by who is compared, not by who compares
+    peer = sources.load("_replay.peers").find(name)  # the package is loaded by who is compared, not by who compares
     return Contestant(name, f"{name} by LD_PRELOAD", peer.environment, peer.missing)
 
 

@@ -77,7 +77,7 @@ def main() -> int:
         "replay": replay.run,
     }
     suite = suites.get(arguments.suite, interleaved.run)
-    rows, table = suite(arguments, chosen, sources.load("cli/_progress.py").Progress)
+    rows, table = suite(arguments, chosen, sources.load("cli._progress").Progress)
     report = {
         "suite": arguments.suite,
         "machine": sources.machine(),

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
 _TREE = Path(__file__).resolve().parent.parent
+_PACKAGE = "sources_of_rtpool"
 
 
-def load(path: str) -> ModuleType:
-    """Load a module of the package that imports none of it, by its path below the package."""
-    place = _TREE / "numpy_handler" / "rtpool" / path
-    spec = importlib.util.spec_from_file_location(place.stem, place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load(name: str) -> ModuleType:
+    """Load a module of the package by its name below it, without the package's own: it needs nothing that was built."""
+    if _PACKAGE not in sys.modules:
+        package = ModuleType(_PACKAGE)
+        package.__path__ = [str(_TREE / "numpy_handler" / "rtpool")]
+        sys.modules[_PACKAGE] = package
+    return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
 def machine() -> dict[str, str | int | float | None]:
