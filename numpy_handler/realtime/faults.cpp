@@ -210,7 +210,7 @@ void explain_by_function(const os::Function& function, const Allocators& allocat
   // Python maps a piece of its frames' stack when calls get deeper, and unmaps it when they are back.
   if ((nameless && is_new_piece_of_frames(address)) ||
       starts_with_any(function.name, {"_PyThreadState_BumpFramePointer", "_PyThreadState_PushFrame", "push_chunk",
-                                      "allocate_chunk"})) {
+                                      "allocate_chunk", "_PyEvalFramePushAndInit"})) {
     say(origin, Kind::objects, "frames of Python's calls");
     return;
   }
