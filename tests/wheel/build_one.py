@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from targets import TARGETS
+from targets import TARGETS, Target
 
 # What of pyconfig.h modules are built by: the same on every 64-bit Linux.
 EXPECTED = {
@@ -44,6 +45,20 @@ def check_headers() -> None:
         raise SystemExit(f"the headers of {sys.executable} are not those of other systems: {different}")
 
 
+def headers_elsewhere(target: Target, work: Path) -> list[Path]:
+    """Where Debian's Python is to find its pyconfig.h: that beside the other headers includes one of the architecture
+    by a path that only compilers of that system know."""
+    include = Path(sysconfig.get_path("include"))
+    own = include.parent / (sysconfig.get_config_var("MULTIARCH") or "") / include.name / "pyconfig.h"
+    if not own.exists() or own.parent == include:
+        return []
+    folder = work / "headers"
+    place = folder / f"{target.architecture}-linux-gnu" / include.name
+    place.mkdir(parents=True)
+    shutil.copy(own, place)
+    return [folder]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", choices=TARGETS, required=True)
@@ -57,7 +72,8 @@ def main() -> None:
     check_headers()
     target = TARGETS[arguments.target]
     threads = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-    cross = target.write_cross_file(arguments.work / f"{target.tag}.ini", arguments.zig)
+    include = headers_elsewhere(target, arguments.work)
+    cross = target.write_cross_file(arguments.work / f"{target.tag}.ini", arguments.zig, include)
     suffix = target.suffix((sys.version_info.major, sys.version_info.minor), threads)
     environment = os.environ | {"RTPOOL_SUFFIX": suffix, "_PYTHON_HOST_PLATFORM": f"linux-{target.architecture}"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])

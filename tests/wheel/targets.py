@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,9 @@ class Target:
         """What the names of modules end in."""
         return suffix(version, threads, self.architecture, self.libc)
 
-    def write_cross_file(self, place: Path, zig: Path) -> Path:
-        """A Meson cross file for the Python that runs this, as it is on the target."""
+    def write_cross_file(self, place: Path, zig: Path, include: Sequence[Path] = ()) -> Path:
+        """A Meson cross file for the Python that runs this, as it is on the target; `include`: further folders with
+        headers."""
         options = f"'-target', '{self.architecture}-linux-{self.zig}'"
         dynamic = ", '-dynamic'" if self.libc == "musl" else ""
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ class Target:
             f"ar = ['{zig}', 'ar']\n"
             f"python = '{python}'\n\n"
             "[built-in options]\n"
-            f"cpp_args = {list(OPTIONS)}\n\n"
+            f"cpp_args = {[*OPTIONS, *(f'-isystem{folder}' for folder in include)]}\n\n"
             "[host_machine]\n"
             "system = 'linux'\n"
             f"cpu_family = '{self.architecture}'\n"
