@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -21,14 +22,19 @@ STORAGE = "thread-local storage that its libc has"
 pytestmark = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf; Debian: apt-get install binutils")
 
 
-@pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not (ROOT / "tests" / "wheel" / "checks.py").exists():
+def module(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    """One of tests/wheel."""
+    if not (ROOT / "tests" / "wheel" / f"{name}.py").exists():
         pytest.skip("the sources are not here")
     monkeypatch.syspath_prepend(ROOT / "tests" / "wheel")
-    for name in ("checks", "targets"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("checks")
+    for each in (name, "targets"):
+        monkeypatch.delitem(sys.modules, each, raising=False)
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return module(monkeypatch, "checks")
 
 
 def failed(checks: ModuleType, folder: Path, name: str, module: str) -> set[str]:
@@ -119,3 +125,44 @@ def test_this_module_takes_from_libc_what_has_a_version(checks: ModuleType) -> N
     if "libc.so.6" not in checks.needed(Path(_core.__file__)):
         pytest.skip("not a module for glibc")
     assert not checks.of_newer_libc(Path(_core.__file__), musl=False)
+
+
+def test_headers_of_a_debian_are_found_for_each_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where pyconfig.h includes one of the architecture, which lies where only compilers of that system look."""
+    build_one = module(monkeypatch, "build_one")
+    include = tmp_path / "include" / "python3.14"
+    include.mkdir(parents=True)
+    values = {"include": str(include), "MULTIARCH": "x86_64-linux-gnu"}
+    monkeypatch.setattr(build_one.sysconfig, "get_path", values.get)
+    monkeypatch.setattr(build_one.sysconfig, "get_config_var", values.get)
+    target = build_one.TARGETS["musllinux_1_2_aarch64"]
+    assert build_one.headers_elsewhere(target, tmp_path / "work") == []
+    of_debian = tmp_path / "include" / "x86_64-linux-gnu" / "python3.14" / "pyconfig.h"
+    of_debian.parent.mkdir(parents=True)
+    of_debian.write_text("#define SIZEOF_LONG 8\n", encoding="utf-8")
+    (folder,) = build_one.headers_elsewhere(target, tmp_path / "work")
+    found = folder / "aarch64-linux-gnu" / "python3.14" / "pyconfig.h"
+    assert found.read_text(encoding="utf-8") == of_debian.read_text(encoding="utf-8")
+    cross = target.write_cross_file(tmp_path / "cross.ini", tmp_path / "zig", [folder]).read_text(encoding="utf-8")
+    assert f"'-isystem{folder}'" in cross
+    values["MULTIARCH"] = ""  # of Pythons that are nobody's package
+    assert build_one.headers_elsewhere(target, tmp_path / "other") == []
+
+
+def test_digests_of_sources_leave_out_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    release = module(monkeypatch, "release")
+
+    def digest(**files: str) -> str:
+        archive = tmp_path / "rtpool-1.tar.gz"
+        with tarfile.open(archive, "w:gz") as opened:
+            for name, text in files.items():
+                place = tmp_path / name
+                place.write_text(text, encoding="utf-8")
+                opened.add(place, f"rtpool-1/{name}/file")
+        found: str = release.digest_of_sources(archive)
+        return found
+
+    before = digest(src="int x;", docs="old")
+    assert digest(src="int x;", docs="new") == before
+    assert digest(src="int y;", docs="old") != before
+    assert digest(numpy_handler="int x;", docs="old") != before
