@@ -19,6 +19,7 @@
 
 #include "base/loads.hpp"
 #include "base/sanitizers.hpp"
+#include "os/patience.hpp"
 #include "os/priority_lock.hpp"
 
 namespace rtpool::os {
@@ -124,13 +125,7 @@ class BiasedLock {
     ::nanosleep(&pause, nullptr);
   }
   void await() noexcept {
-    for (unsigned tries = 0; busy_.load(std::memory_order_acquire) != 0; ++tries) {
-      // A yield would not let an owner of lower real-time priority run; a sleep does.
-      if (tries > 64) {
-        const timespec pause{0, 50'000};
-        ::nanosleep(&pause, nullptr);
-      }
-    }
+    await_others([this] { return busy_.load(std::memory_order_acquire) == 0; });
   }
   void resume() noexcept {
     attention_.fetch_and(~k_revoked, std::memory_order_release);

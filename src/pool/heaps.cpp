@@ -103,6 +103,7 @@ void PoolImpl::set_attention(std::uint32_t bit, bool on) noexcept {
 }
 
 void PoolImpl::stop_for_fork() noexcept {
+  gate_.close();
   idle_lock_.lock();
   control_lock_.lock();
   stop_heaps();
@@ -126,6 +127,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     resume_heaps();
     control_lock_.unlock();
     idle_lock_.unlock();
+    gate_.open();
     return;
   }
   store_.reset_after_fork();
@@ -143,6 +145,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
   forget_recording();
   control_lock_.reset_after_fork();
   idle_lock_.reset_after_fork();
+  gate_.reset_after_fork();
 }
 
 }  // namespace rtpool::pool

@@ -175,7 +175,7 @@ void PoolImpl::drop_last_reference() noexcept {
 std::size_t PoolImpl::give_up_free_memory() noexcept {
   if (debug_ != nullptr) debug_->empty_quarantine();
   flush_heaps();
-  object_arenas_.give_kept_back(0);
+  give_kept_arenas_back(0, SIZE_MAX);
   return store_.trim();
 }
 

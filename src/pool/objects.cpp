@@ -58,7 +58,12 @@ std::size_t Pool::prepare_object_arenas(std::size_t bytes, std::size_t count) no
 }
 
 std::size_t Pool::free_object_arenas(os::Nanoseconds older_than, std::size_t most) noexcept {
-  return frozen() ? 0 : impl(*this).object_arenas_.give_kept_back(older_than, most);
+  return frozen() ? 0 : impl(*this).give_kept_arenas_back(older_than, most);
+}
+
+std::size_t PoolImpl::give_kept_arenas_back(os::Nanoseconds older_than, std::size_t most) noexcept {
+  const os::Gate::Inside inside(gate_);
+  return object_arenas_.give_kept_back(older_than, most);
 }
 
 void Pool::count_object_fallback() noexcept { impl(*this).object_arenas_.count_refusal(); }

@@ -1,7 +1,7 @@
 // The inside of a pool: its store, its heaps, its switches. Nothing outside this folder includes this.
 //
 // Locks, in the order in which they may be taken:
-//   registry -> idle_lock_ -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer, object arenas } -> the store's
+//   registry -> gate_ -> idle_lock_ -> control_lock_ -> stopped heaps -> { learning_lock_, fallback table, debug layer, object arenas } -> the store's
 //   locks
 // A thread inside its own heap takes only what stands to the right of "stopped heaps".
 #pragma once
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "blocks/heap.hpp"
+#include "os/gate.hpp"
 #include "os/memory.hpp"
 #include "os/priority_lock.hpp"
 #include "pages/page_store.hpp"
@@ -60,12 +61,14 @@ struct PoolImpl : Pool {
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> misuses_{0};
   std::atomic<std::uint64_t> heapless_misses_{0};  // misses of threads that could not get a heap, and absurd sizes
-  StrangerFrees stranger_frees_;  // by threads that have no heap in this pool
+  // Of threads that have no heap in this pool: what they freed, and who is at it, on a line of their own.
+  alignas(64) StrangerFrees stranger_frees_;
+  os::Gate gate_;  // passed by what works on the pool's memory outside of heaps and locks; closed across a fork
 
   // --- what has not been used (idle.cpp) ---
   static constexpr pages::Epoch k_epochs_known = 256;
   static constexpr std::size_t k_least_watched = 2 * os::k_huge_page_size;
-  std::atomic<bool> resting_{true};                    // nobody looks; control_lock_ to change it
+  alignas(64) std::atomic<bool> resting_{true};        // nobody looks; control_lock_ to change it
   std::atomic<os::Nanoseconds> next_look_{0};          // 0: the scavenger has not seen it yet
   std::atomic<os::Nanoseconds> grown_at_{0};
   os::PriorityLock idle_lock_;                         // one that looks at a time; before control_lock_
@@ -246,6 +249,7 @@ struct PoolImpl : Pool {
   void drop_last_reference() noexcept;
   bool add_reference_if_held() noexcept;
   std::size_t give_up_free_memory() noexcept;  // to the kernel, frozen or not; bytes
+  std::size_t give_kept_arenas_back(os::Nanoseconds older_than, std::size_t most) noexcept;  // outside of heaps and idle_lock_
   void thaw() noexcept;
   void destroy() noexcept;
 };

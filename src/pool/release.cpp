@@ -243,14 +243,22 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     return;
   }
   std::size_t requested = 0;
-  if (!free_remote(found, &requested)) return misuse(block, Place::not_live, "free");
+  bool freed = false;
+  bool many = false;
+  // A fork waits for whoever is in a heap, or passes the gate: a block freed by half would be lost to the child, and with it what
+  // others free of its slab from then on.
   if (own != nullptr) {
     own->lock.enter();
-    own->count_given(found.granted, requested);
+    freed = free_remote(found, &requested);
+    if (freed) own->count_given(found.granted, requested);
     own->lock.leave();
-  } else if (stranger_frees_.add(found.granted, requested)) {
-    give_heap_to_stranger();
+  } else {
+    const os::Gate::Inside inside(gate_);
+    freed = free_remote(found, &requested);
+    many = freed && stranger_frees_.add(found.granted, requested);
   }
+  if (!freed) return misuse(block, Place::not_live, "free");
+  if (many) give_heap_to_stranger();
 }
 
 bool Pool::is_fallback_block(const void* block) noexcept {

@@ -4,7 +4,7 @@
 // 28. Who finds it half full moves it to the totals. A block of 256 MiB or more goes there by itself.
 //
 // Thread rule: any thread, any time. `sums` may miss frees that another thread is just moving, and never counts one twice: a pool
-// is then thought to have live blocks for a moment longer. Cost: a compare-and-swap a free, on a line of its own.
+// is then thought to have live blocks for a moment longer. Cost: a compare-and-swap a free.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@
 
 namespace rtpool::pool {
 
-class alignas(64) StrangerFrees {
+class StrangerFrees {
  public:
   struct Sums {
     std::uint64_t bytes = 0;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <mutex>
@@ -141,7 +142,6 @@ TEST_F(ThreadsTest, ProducerAndConsumerStayBounded) {
   EXPECT_LE(stats.capacity_bytes, std::size_t{16} << 20);
 }
 
-// Hits write descriptors: threads whose blocks' descriptors share a cache line slow each other down.
 // A thread that only frees comes to have a heap, for its counts; while the pool is frozen it does without.
 TEST_F(ThreadsTest, WhoFreesMuchGetsAHeap) {
   const PoolImpl& pool = impl(*pool_);
@@ -167,6 +167,7 @@ TEST_F(ThreadsTest, WhoFreesMuchGetsAHeap) {
   }
 }
 
+// Hits write descriptors: threads whose blocks' descriptors share a cache line slow each other down.
 TEST_F(ThreadsTest, SmallRunsOfTwoThreadsShareNoLineOfDescriptors) {
   constexpr std::size_t k_line = std::size_t{os::k_page_size} * pages::k_line_pages;
   pool_->release(pool_->allocate(std::size_t{4} << 20));  // room for whole lines
@@ -348,6 +349,86 @@ TEST_F(ThreadsTest, ForkedChildrenWorkWhileThreadsAreInside) {
   stop = true;
   for (std::thread& thread : threads) thread.join();
   pool_->release(inherited);
+}
+
+// A thread that has a heap frees, or one that has none, while another one forks: in the child each block is alive or free, and none
+// in between.
+void free_while_forking(Pool& pool, bool with_heap) {
+  constexpr int k_rounds = 60;
+  std::vector<void*> blocks(8'000);
+  const auto allocate_all = [&] {
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      blocks[i] = pool.allocate(i % 8 == 0 ? 4'096 : 64 + 64 * (i % 5));
+      ASSERT_NE(blocks[i], nullptr);
+    }
+  };
+  allocate_all();
+  std::atomic<int> round{0};
+  std::atomic<int> ended{0};
+  std::atomic<std::size_t> freed{0};
+  std::thread other([&] {
+    if (with_heap) pool.release(pool.allocate(64));
+    ended = 1;
+    for (int now = 1; now <= k_rounds; ++now) {
+      while (round < now) std::this_thread::yield();
+      for (void* const block : blocks) {
+        pool.release(block);
+        ++freed;
+      }
+      ended = now + 1;
+    }
+  });
+  while (ended == 0) std::this_thread::yield();
+  if (!with_heap) pool.freeze(OnMiss::raise);  // it gets none then, however many it frees
+  unsigned halfway = 0;
+  for (int now = 1; now <= k_rounds; ++now) {
+    freed = 0;
+    round = now;
+    while (freed < blocks.size() / 8) {
+    }
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      unsigned alive = 0;
+      for (void* const block : blocks) {
+        if (pool.usable_size(block) == 0) continue;
+        ++alive;
+        pool.release(block);
+      }
+      if (pool.live_blocks() != 0 || pool.stats().misuses != 0) ::_exit(1);
+      impl(pool).flush_heaps();
+      std::uint64_t left = 0;
+      impl(pool).for_each_heap([&](const blocks::Heap& heap) { left += heap.live_count(); });
+      if (left != 0) ::_exit(2);
+      if (!pool.check().ok) ::_exit(3);
+      ::_exit(alive != 0 && alive != blocks.size() ? 100 : 0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    ASSERT_TRUE(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 100) << "round " << now << ", exit code " << WEXITSTATUS(status);
+    if (WEXITSTATUS(status) == 100) ++halfway;
+    while (ended <= now) std::this_thread::yield();
+    allocate_all();
+  }
+  other.join();
+  std::printf("%u of %d forks came while blocks were being freed\n", halfway, k_rounds);
+  pool.unfreeze();
+  for (void* const block : blocks) pool.release(block);
+}
+
+TEST_F(ThreadsTest, WhatAThreadWithoutAHeapFreesDuringAForkIsNotLostToTheChild) { free_while_forking(*pool_, false); }
+
+TEST(ThreadsClearing, WhatAnotherThreadFreesDuringAForkIsNotLostToTheChild) {
+  Options options;
+  options.limit = std::size_t{64} << 20;
+  options.prefault = false;
+  options.zero_on_free = true;
+  Pool* const pool = Pool::create(options, test::machine_memory()).pool;
+  ASSERT_NE(pool, nullptr);
+  free_while_forking(*pool, true);
+  EXPECT_EQ(pool->live_blocks(), 0U);
+  pool->drop_reference();
 }
 #endif
 

@@ -111,6 +111,65 @@ TEST(PoolSchedules, NothingGrowsOnceFreezeHasReturned) {
   expect_all("freezing", explore(scenario, {1}));
 }
 
+// --- a fork ------------------------------------------------------------------------------------------------------------
+
+// What the child would find: another thread, with a heap or without, frees a block of the forking thread's.
+void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
+  static BarrierMemory memory;
+  static pool::Pool* made;
+  static pool::ThreadCache caches[3];
+  static void* block;
+  static bool other_has_heap;
+  static std::size_t bytes;
+  other_has_heap = with_heap;
+  bytes = size;
+  Scenario scenario;
+  scenario.begin = [] {
+    for (pool::ThreadCache& cache : caches) cache = {};
+    pool::t_cache = {};
+    pool::Options options;
+    options.prefault = false;
+    options.zero_on_free = true;  // with a heap, too, the way of a free is the slow one
+    made = pool::Pool::create(options, memory).pool;
+    if (other_has_heap) {
+      made->release(made->allocate(bytes));
+      caches[0] = pool::t_cache;
+      pool::t_cache = {};
+    }
+    block = made->allocate(bytes);
+    caches[1] = pool::t_cache;
+    pool::t_cache = {};
+  };
+  scenario.threads.push_back([] { made->release(block); });
+  scenario.threads.push_back([] {
+    pool::PoolImpl& self = pool::impl(*made);
+    self.stop_for_fork();
+    const std::uint64_t alive = made->usable_size(block) != 0 ? 1 : 0;
+    expect(made->live_blocks() == alive, "what is freed is counted");
+    blocks::Heap& heap = *pool::find_heap(self);
+    while (heap.drain(1)) {
+    }
+    expect(heap.live_count() == alive, "what is freed comes back to its heap");
+    self.resume_after_fork(false);
+  });
+  scenario.end = [] { expect(made->live_blocks() == 0, "nothing is left alive"); };
+  scenario.clean_up = [] {
+    pool::t_cache = {};
+    made->drop_reference();
+  };
+  scenario.switched = [](unsigned from, unsigned to) {
+    caches[from == k_outside ? 2 : from] = pool::t_cache;
+    pool::t_cache = caches[to == k_outside ? 2 : to];
+  };
+  expect_all(name, explore(scenario, {2}));
+}
+
+TEST(PoolSchedules, WhatIsFreedDuringAForkIsFreedOrAliveInTheChild) {
+  free_during_a_fork("a small block freed during a fork", false, 200);
+  free_during_a_fork("the same by a thread with a heap", true, 200);
+  free_during_a_fork("a run freed during a fork", false, 20'000);
+}
+
 // --- the registry's slots ---------------------------------------------------------------------------------------------
 
 // What the scenario below runs on.
