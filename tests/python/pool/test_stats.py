@@ -11,6 +11,7 @@ import pytest
 
 import rtpool
 from rtpool import Stats, _core
+from rtpool._pool.objects import refusal
 
 
 def test_fields_are_those_of_the_core() -> None:
@@ -81,3 +82,24 @@ def test_the_table_adds_up(pool: rtpool.Pool) -> None:
         assert column["of these served by the pool"] == tested.stats().total_count
     assert small.stats().fallbacks == small.stats().fallback_count == 1
     del kept
+
+
+@pytest.mark.skipif(refusal() is not None, reason=f"arenas are not asked for: {refusal()}")
+def test_the_table_adds_up_with_pythons_objects_in_it() -> None:
+    small = rtpool.Pool(limit="16 MiB")  # a quarter of it for objects: some arenas Python has to serve itself
+    kept = []
+    with rtpool.realtime(pool=small, warmup=2, iterations=2) as rt:
+        for _ in rt:
+            kept.append([{"i": i, "v": (i, float(i))} for i in range(30_000)])
+            array = np.ones(1000)
+    stats = small.stats()
+    column = _column(str(stats))
+    parts = ("asked for by live arrays", "rounding of these", "arenas of objects", "free")
+    assert column["memory held"] == sum(column[part] for part in parts)
+    assert column["arenas of objects"] == stats.object_bytes > 0
+    assert column["free"] >= stats.object_kept_bytes
+    assert column["asked for by live arrays"] == 8000 and stats.current_count == 1
+    asked = column["kept ones"] + column["new ones"] + column["by Python's own allocator"]
+    assert column["requests for arenas"] == asked
+    assert column["by Python's own allocator"] == stats.object_fallbacks > 0
+    del kept, array
