@@ -2,15 +2,17 @@
 
     python bench/objects.py [--rounds 5] [--iterations 20] [--dry]
 
-Each way runs in a process of its own, in turns (`own`), and both in one process, in turns (`within`). libc is tuned in
-both, so that arenas are all that differs. Where pyperformance is installed, five of its programs that make and drop
-objects are among the loops. Memory is the most a process of its own for each loop held (VmHWM). Results go to
-results/objects.json and objects.txt.
+Each way runs in a process of its own, in turns (`own`), and both in one process, in turns (`within`). A third one, in
+processes of its own, keeps all arenas that come back and does nothing else (`kept_arenas.c`): the least that keeping
+can cost. libc is tuned in all of them, so that arenas are all that differs. Where pyperformance is installed, five of
+its programs that make and drop objects are among the loops. Memory is the most a process of its own for each loop held
+(VmHWM). Results go to results/objects.json and objects.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import os
@@ -19,6 +21,8 @@ import resource
 import statistics
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +30,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WAYS = ("keep", "pool")
+OWN = (*WAYS, "plain")
 PROGRAMS: dict[str, Callable[[Any], Callable[[], object]]] = {
     "deltablue": lambda module: lambda: module.delta_blue(2_000),
     "comprehensions": lambda module: lambda: module.bench_comprehensions(40),
@@ -92,6 +97,14 @@ def timed(step: Callable[[], object], iterations: int) -> tuple[list[float], int
     return spans, faults() - before
 
 
+def build_plain(folder: Path) -> Path:
+    library = folder / "kept_arenas.so"
+    include = sysconfig.get_path("include")
+    command = ["cc", "-O2", "-shared", "-fPIC", f"-I{include}", HERE / "kept_arenas.c", "-o", library]
+    subprocess.run(list(map(str, command)), check=True)
+    return library
+
+
 def work(way: str, name: str, iterations: int) -> None:
     """In a process of its own: one loop, one way or both in turns; the figures as JSON."""
     from rtpool import _core
@@ -104,6 +117,8 @@ def work(way: str, name: str, iterations: int) -> None:
         now = WAYS[turn % 2] if way == "within" else way
         if now == "pool":
             serve_objects(pool)
+        if now == "plain":
+            ctypes.PyDLL(os.environ["KEPT_ARENAS"]).keep_arenas()
         spans, count = timed(step, iterations)
         _core.deactivate_objects()
         one = answer.setdefault(now, {"ms": [], "faults": 0, "iterations": 0})
@@ -114,27 +129,27 @@ def work(way: str, name: str, iterations: int) -> None:
     print(json.dumps(answer))
 
 
-def ask(way: str, name: str, iterations: int) -> dict[str, Any]:
+def ask(way: str, name: str, iterations: int, plain: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--work", way, "--loop", name, "--iterations", str(iterations)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "KEPT_ARENAS": str(plain)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def measure(rounds: int, iterations: int) -> list[dict[str, Any]]:
+def measure(rounds: int, iterations: int, plain: Path) -> list[dict[str, Any]]:
     rows = []
     for name in loops():
-        ms: dict[str, list[float]] = {f"{how} {way}": [] for how in ("own", "within") for way in WAYS}
-        counts: dict[str, list[float]] = {way: [] for way in WAYS}
-        peaks: dict[str, list[float]] = {way: [] for way in WAYS}
+        ms: dict[str, list[float]] = {f"own {way}": [] for way in OWN} | {f"within {way}": [] for way in WAYS}
+        counts: dict[str, list[float]] = {way: [] for way in OWN}
+        peaks: dict[str, list[float]] = {way: [] for way in OWN}
         for turn in range(rounds):
-            for way in WAYS if turn % 2 == 0 else reversed(WAYS):
-                told = ask(way, name, iterations)
+            for way in OWN if turn % 2 == 0 else reversed(OWN):
+                told = ask(way, name, iterations, plain)
                 ms[f"own {way}"].append(statistics.median(told[way]["ms"]))
                 counts[way].append(told[way]["faults"] / told[way]["iterations"])
                 peaks[way].append(told["peak"])
-            told = ask("within", name, iterations)
+            told = ask("within", name, iterations, plain)
             for way in WAYS:
                 ms[f"within {way}"].append(statistics.median(told[way]["ms"]))
         row: dict[str, Any] = {"loop": name}
@@ -142,24 +157,27 @@ def measure(rounds: int, iterations: int) -> list[dict[str, Any]]:
         for how in ("own", "within"):
             pairs = zip(ms[f"{how} pool"], ms[f"{how} keep"], strict=True)
             row[f"{how} ratio"] = statistics.median(pool / keep for pool, keep in pairs)
-        row |= {f"{way} faults": statistics.median(counts[way]) for way in WAYS}
-        row |= {f"{way} peak MiB": statistics.median(peaks[way]) for way in WAYS}
+        pairs = zip(ms["own plain"], ms["own keep"], strict=True)
+        row["plain ratio"] = statistics.median(plainly / keep for plainly, keep in pairs)
+        row |= {f"{way} faults": statistics.median(counts[way]) for way in OWN}
+        row |= {f"{way} peak MiB": statistics.median(peaks[way]) for way in OWN}
         rows.append(row)
         print(line(row), flush=True)
     return rows
 
 
 HEAD = (
-    f"{'loop':<30}{'ms: Python':>11}{'pool':>9}{'ratio':>7}{'in one process':>16}{'faults':>9}{'pool':>6}"
-    f"{'peak MiB':>10}{'pool':>8}"
+    f"{'loop':<30}{'ms: Python':>11}{'pool':>9}{'ratio':>7}{'plain':>7}{'in one process':>16}{'faults':>9}{'pool':>6}"
+    f"{'peak MiB':>10}{'pool':>8}{'plain':>8}"
 )
 
 
 def line(row: dict[str, Any]) -> str:
     return (
         f"{row['loop']:<30}{row['own keep ms']:>11.2f}{row['own pool ms']:>9.2f}{row['own ratio']:>7.2f}"
-        f"{row['within ratio']:>16.2f}{row['keep faults']:>9.0f}{row['pool faults']:>6.1f}{row['keep peak MiB']:>10.1f}"
-        f"{row['pool peak MiB']:>8.1f}"
+        f"{row['plain ratio']:>7.2f}{row['within ratio']:>16.2f}{row['keep faults']:>9.0f}{row['pool faults']:>6.1f}"
+        f"{row['keep peak MiB']:>10.1f}"
+        f"{row['pool peak MiB']:>8.1f}{row['plain peak MiB']:>8.1f}"
     )
 
 
@@ -168,7 +186,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--dry", action="store_true", help="write no results")
-    parser.add_argument("--work", choices=["keep", "pool", "within"], help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=[*OWN, "within"], help=argparse.SUPPRESS)
     parser.add_argument("--loop", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
@@ -179,7 +197,8 @@ def main() -> int:
     import rtpool
 
     print(HEAD)
-    rows = measure(arguments.rounds, arguments.iterations)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(arguments.rounds, arguments.iterations, build_plain(Path(folder)))
     models = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text]
     machine = {
         "cpu": models[0].split(":")[1].strip() if models else "",
@@ -194,7 +213,8 @@ def main() -> int:
         results = HERE / "results"
         (results / "objects.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
         told = ", ".join(f"{key} {value}" for key, value in machine.items())
-        text = "\n".join([HEAD, *map(line, rows), "", "ratio: pool / Python as it is; faults: of an iteration", told])
+        notes = "ratio: pool / Python as it is; plain: arenas kept and nothing else, likewise; faults: of an iteration"
+        text = "\n".join([HEAD, *map(line, rows), "", notes, told])
         (results / "objects.txt").write_text(text + "\n")
     return 0
 
