@@ -1,7 +1,10 @@
 // Looks at the arenas of Python's allocator of small objects, whoever serves them (the pieces of 16 KiB for
-// deep calls and threads included): how much there is, and how much of it lies in memory, as the kernel says.
+// deep calls and threads included): how much there is, and how much of it lies in memory, as the kernel says. Nothing
+// of Python's is made for it.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -62,9 +65,31 @@ static PyObject* look(PyObject* module, PyObject* none) {
   return Py_BuildValue("nnn", (Py_ssize_t)bytes_now, (Py_ssize_t)most_bytes, (Py_ssize_t)resident);
 }
 
+// nameless() -> bytes in memory of all that is no file's, no stack's and not libc's heap
+static PyObject* nameless(PyObject* module, PyObject* none) {
+  FILE* const file = fopen("/proc/self/smaps", "re");
+  char line[512];
+  size_t bytes = 0;
+  int counts = 0;
+  (void)module, (void)none;
+  if (file == NULL) return PyErr_SetFromErrno(PyExc_OSError);
+  while (fgets(line, sizeof line, file) != NULL) {
+    unsigned long begin, end, kib;
+    int name = 0;
+    if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &begin, &end, &name) == 2 && name != 0) {
+      counts = line[name] == '\0' || strncmp(line + name, "[anon", 5) == 0;
+    } else if (counts && sscanf(line, "Anonymous: %lu kB", &kib) == 1) {
+      bytes += kib << 10;
+    }
+  }
+  fclose(file);
+  return PyLong_FromSize_t(bytes);
+}
+
 static PyMethodDef functions[] = {
     {"begin", begin, METH_NOARGS, NULL},
     {"look", look, METH_NOARGS, NULL},
+    {"nameless", nameless, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "arena_log", NULL, -1, functions, NULL, NULL, NULL, NULL};
