@@ -31,6 +31,8 @@ EMULATED: dict[tuple[str, str], str] = {
     ("module/test_wheel_checks.py", ""): COMMANDS,
     ("pictures/test_browser.py", ""): "looks at pages in a browser, which that system does not have",
     ("pictures/test_vendored.py", ""): SOURCES,
+    ("pool/test_idle.py", "test_a_loop_beside_it_does_not_fault"): "its processors take turns: beside a loop each page"
+    " that the kernel takes back on the other one waits for a turn, and 2 MiB take a second",
 }
 
 # The same for programs of GoogleTest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import multiprocessing
@@ -73,6 +74,23 @@ def children_without_pytest() -> Iterator[None]:
 def context(request: pytest.FixtureRequest) -> Any:
     """Every way in which `multiprocessing` starts a process."""
     return multiprocessing.get_context(request.param)
+
+
+@pytest.fixture
+def without_huge_pages() -> Iterator[None]:
+    """The kernel makes no huge pages by itself, here and in processes that are started from here.
+
+    Where it makes them of any memory, as Debian's does, what libc has comes and stays in pieces of 2 or, with pages of
+    16 KiB, 32 MiB: a fault brings so much, and so much comes back after memory has gone.
+    """
+    libc = ctypes.CDLL(None)
+
+    def disable(on: int) -> None:
+        assert libc.prctl(41, *map(ctypes.c_ulong, (on, 0, 0, 0))) == 0  # PR_SET_THP_DISABLE
+
+    disable(1)
+    yield
+    disable(0)
 
 
 @pytest.fixture

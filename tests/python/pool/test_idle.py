@@ -201,6 +201,7 @@ def test_a_loop_beside_it_does_not_fault(run_python) -> None:
 
 @pytest.mark.slow
 @keeps_memory
+@pytest.mark.usefixtures("without_huge_pages")  # of libc's heap
 def test_in_a_section_nothing_goes_back(run_python) -> None:
     """Nor does libc's heap, which an activated program has trimmed when it is quiet."""
     run_python(

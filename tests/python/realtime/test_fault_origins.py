@@ -8,7 +8,7 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,10 @@ def _watched() -> bool:
     return rt.report.environment.watch == "exact"
 
 
-pytestmark = pytest.mark.skipif(not _watched(), reason="the kernel does not let threads watch themselves here")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_huge_pages() -> Iterator[None]:
-    """Here a fault brings one page, also to processes that are started from here.
-
-    Where the kernel makes huge pages of any memory, as Debian's does, a fault brings 2 or 32 MiB of libc's heap.
-    """
-
-    def disable(on: int) -> None:
-        assert LIBC.prctl(41, *map(ctypes.c_ulong, (on, 0, 0, 0))) == 0  # PR_SET_THP_DISABLE
-
-    disable(1)
-    yield
-    disable(0)
+pytestmark = [
+    pytest.mark.skipif(not _watched(), reason="the kernel does not let threads watch themselves here"),
+    pytest.mark.usefixtures("without_huge_pages"),  # a fault brings one page here
+]
 
 
 def section(body: Callable[[int], object], **options: object) -> rtpool._realtime.report.Report:
