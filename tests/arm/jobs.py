@@ -33,6 +33,7 @@ EMULATED: dict[tuple[str, str], str] = {
     ("pictures/test_vendored.py", ""): SOURCES,
     ("pool/test_idle.py", "test_a_loop_beside_it_does_not_fault"): "its processors take turns: beside a loop each page"
     " that the kernel takes back on the other one waits for a turn, and 2 MiB take a second",
+    ("realtime/test_realtime_process.py", "test_costs_of_entering"): "holds a time against a bound",
 }
 
 # The same for programs of GoogleTest.
