@@ -20,7 +20,7 @@ struct SegmentId {
 // What the kernel says about an open segment.
 struct SegmentFile {
   std::size_t bytes = 0;
-  std::size_t held = 0;     // what has memory behind it, in whole pages of the kernel: the last one may go beyond the end
+  std::size_t held = 0;     // what has memory behind it, in whole pages of the kernel, huge ones as well: `held_past_end`
   std::size_t page = 4096;  // or that of explicit huge pages, as `create_nameless` takes it
   std::uint32_t user = 0;
   std::uint32_t mode = 0;   // permission bits
@@ -73,6 +73,9 @@ class SharedMemory {
   virtual int try_lock_file(int fd) noexcept = 0;
   virtual int duplicate(int fd, int* out) noexcept = 0;
   virtual int describe(int fd, SegmentFile* out) noexcept = 0;
+  // Of a segment of `bytes` bytes, not of explicit huge pages: what of `held` lies past its end, as a part of the kernel's last
+  // page, or of a transparent huge one. Three kernel calls, none where the end is one of a huge page.
+  virtual int held_past_end(int fd, std::size_t bytes, std::size_t* out) noexcept = 0;
   virtual void close(int fd) noexcept = 0;
 
   // Maps the whole segment, aligned to its pages and to 2 MiB. The kernel refuses writes through a mapping that is not `writable`.

@@ -235,6 +235,21 @@ class LinuxSharedMemory final : public SharedMemory {
     return 0;
   }
 
+  int held_past_end(int fd, std::size_t bytes, std::size_t* out) noexcept override {
+    const KeepErrno keep;
+    // Nobody can read what is mapped past the end of a file, but the kernel tells whether it has a page there.
+    const std::size_t huge = page_size() * (page_size() / sizeof(void*));  // what one table of pages maps
+    const std::size_t begin = base::align_down(bytes, page_size());
+    const std::size_t end = base::align_up(bytes, huge);
+    *out = 0;
+    if (begin == end) return 0;
+    void* const mapped = ::mmap(nullptr, end - begin, PROT_NONE, MAP_SHARED, fd, static_cast<off_t>(begin));
+    if (mapped == MAP_FAILED) return errno;
+    const int error = count_resident(static_cast<char*>(mapped) + (bytes - begin), end - bytes, out);
+    ::munmap(mapped, end - begin);
+    return error;
+  }
+
   void close(int fd) noexcept override {
     const KeepErrno keep;
     ::close(fd);

@@ -102,20 +102,16 @@ int Segment::map_read_only(bool prefault) noexcept {
 
 std::size_t Segment::held_data() const noexcept {
   os::SegmentFile file;
+  std::size_t past = 0;
   std::size_t found = 0;
   // A program that closes all descriptors has closed this one, too, and may have another file there.
-  if (os_->describe(fd_, &file) != 0 || file.bytes != geometry_.file_bytes) {
-    return os_->resident(data(), geometry_.data_bytes, &found) == 0 ? found : 0;
-  }
-  if (file.held >= geometry_.file_bytes) return geometry_.data_bytes;
+  const bool known = os_->describe(fd_, &file) == 0 && file.bytes == geometry_.file_bytes &&
+                     (file.page > k_page || os_->held_past_end(fd_, file.bytes, &past) == 0);
+  if (!known) return os_->resident(data(), geometry_.data_bytes, &found) == 0 ? found : 0;
+  if (file.held >= geometry_.file_bytes + past) return geometry_.data_bytes;
+  // Neither the tables nor what the kernel's last page, or a huge one, has beyond the end of the file are data.
   if (os_->resident(base_, geometry_.data_offset, &found) != 0) return 0;
-  // Neither the tables nor what the kernel's last page has beyond the end of the file are data.
-  std::size_t other = found;
-  const std::size_t page = os_->page_size();
-  if (const std::size_t in_last = geometry_.file_bytes % page; in_last != 0) {
-    if (os_->resident(base_ + geometry_.file_bytes - in_last, in_last, &found) != 0) return 0;
-    if (found != 0) other += page - in_last;
-  }
+  const std::size_t other = past + found;
   return std::min(file.held - std::min(file.held, other), std::size_t{geometry_.data_bytes});
 }
 

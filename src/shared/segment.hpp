@@ -60,7 +60,7 @@ class Segment {
   // What the kernel said to the advice; 0 where it was not asked for.
   int advice_error() const noexcept { return advice_error_; }
   // Bytes of the data that have memory behind them. The kernel keeps count of the file: its pages are not looked at one by one,
-  // but for those of the tables and the last one, and these only where not all of the file has memory. Three kernel calls at most.
+  // but for what may lie past its end and, where not all of the file has memory, those of the tables. Five kernel calls at most.
   std::size_t held_data() const noexcept;
   bool intact() const noexcept { return same_header(&header().made, header_copy_); }
 

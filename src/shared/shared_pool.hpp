@@ -283,6 +283,7 @@ class SharedPool {
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> misuses_{0};
   std::atomic<std::uint64_t> kernel_calls_{0};
+  std::atomic<std::uint64_t> given_back_{0};  // bytes, to the kernel
   std::uint64_t returned_ = 0;
   std::uint64_t recording_ = 0;     // the recording's number, 0: none; under mutex_
   Section* section_ = nullptr;      // of the thread that holds mutex_

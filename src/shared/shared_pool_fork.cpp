@@ -153,6 +153,7 @@ void SharedPool::become_child(Tenancy tenancy) noexcept {
   deferred_count_ = 0;
   has_children_ = false;
   returned_ = 0;
+  given_back_.store(0, std::memory_order_relaxed);
   misses_ = fallbacks_ = failures_ = misuses_ = 0;
 }
 

@@ -47,6 +47,7 @@ Stats SharedPool::stats() noexcept {
   common.misuses = misuses_.load();
   common.remote_frees = returned_;
   common.kernel_calls = kernel_calls_.load();
+  common.returned_bytes = given_back_.load();
   for (std::uint32_t slot = 0; slot < k_processes; ++slot) {
     const ProcessSlot& entry = segment_.process(slot);
     const Life life = LifeWord::state(entry.life.load());
@@ -140,6 +141,7 @@ std::size_t SharedPool::trim() noexcept {
     kernel_calls_.fetch_add(2, std::memory_order_relaxed);
     granules_.release(tenancy_, first, unit);
   }
+  given_back_.fetch_add(given, std::memory_order_relaxed);
   return given;
 }
 

@@ -12,7 +12,7 @@
 
 namespace rtpool::test {
 
-class LargePagesShared final : public os::SharedMemory {
+class LargePagesShared : public os::SharedMemory {
  public:
   std::size_t page_size() noexcept override { return kernel_page(); }
   int discard(int fd, std::size_t offset, std::size_t bytes) noexcept override {
@@ -54,6 +54,11 @@ class LargePagesShared final : public os::SharedMemory {
       if (counted > begin) out->held += counted - begin;
       data = hole;
     }
+    return 0;
+  }
+  int held_past_end(int fd, std::size_t bytes, std::size_t* out) noexcept override {
+    const std::size_t in_last = bytes % kernel_page();
+    *out = in_last != 0 && ::lseek(fd, static_cast<off_t>(bytes - in_last), SEEK_DATA) >= 0 ? kernel_page() - in_last : 0;
     return 0;
   }
   void close(int fd) noexcept override { real_.close(fd); }

@@ -7,7 +7,9 @@
 #include "patience.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -223,6 +225,49 @@ TEST(SharedMemory, MappingLeavesNoAddressSpaceBehind) {
     EXPECT_EQ(count_mappings(), before) << bytes;
     real().close(fd);
   }
+}
+
+// Of a file that a transparent huge page ends, the kernel counts all of that page. In a /dev/shm of its own, which has such.
+TEST(SharedMemory, WhatAHugePageHasPastTheEndIsTold) {
+  enum End { k_right, k_wrong, k_no_place, k_no_huge_page };
+  constexpr std::size_t k_huge = std::size_t{2} << 20;
+  constexpr std::size_t k_bytes = k_huge + 12'288;
+  if (real().page_size() != 4096) GTEST_SKIP() << "huge pages of this kernel are larger";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    test::end_if_hung(20);
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("none", "/dev/shm", "tmpfs", 0, "huge=always") != 0) {
+      ::_exit(k_no_place);
+    }
+    int fd = -1;
+    void* base = nullptr;
+    if (real().create_named(k_bytes, &fd) != 0 || real().map(fd, k_bytes, 4096, true, &base) != 0) ::_exit(k_wrong);
+    const auto told = [&](std::size_t* held, std::size_t* past) {
+      SegmentFile file;
+      if (real().describe(fd, &file) != 0 || real().held_past_end(fd, k_bytes, past) != 0) ::_exit(k_wrong);
+      *held = file.held;
+    };
+    std::size_t held = 0;
+    std::size_t past = 0;
+    told(&held, &past);
+    if (held != 0 || past != 0) ::_exit(k_wrong);
+    // Memory that is set aside is not resident yet.
+    if (real().set_aside(fd, k_bytes) != 0) ::_exit(k_wrong);
+    static_cast<volatile char*>(base)[0] = 1;
+    static_cast<volatile char*>(base)[k_huge] = 1;
+    told(&held, &past);
+    if (past == 0) ::_exit(held == k_bytes ? k_no_huge_page : k_wrong);
+    std::size_t resident = 0;
+    if (real().resident(base, k_bytes, &resident) != 0) ::_exit(k_wrong);
+    ::_exit(resident == k_bytes && held - past == resident ? k_right : k_wrong);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  if (WEXITSTATUS(status) == k_no_place) GTEST_SKIP() << "a mount namespace takes root";
+  if (WEXITSTATUS(status) == k_no_huge_page) GTEST_SKIP() << "this kernel has no huge page for it";
+  EXPECT_EQ(WEXITSTATUS(status), k_right);
 }
 
 TEST(Liveness, SelfChildZombieAndGone) {

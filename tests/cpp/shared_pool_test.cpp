@@ -91,6 +91,7 @@ TEST(SharedPool, TrimGivesBackAndKeepsWhatIsAlive) {
     EXPECT_LE(before, pool->geometry().data_bytes);
     const std::size_t given = pool->trim();
     EXPECT_GE(given, std::size_t{3} << 20);
+    EXPECT_EQ(pool->stats().common.returned_bytes, given);
     EXPECT_LE(pool->stats().common.resident_bytes, before - given + 4 * test::kernel_page());
     EXPECT_TRUE(test::all_are(5, kept, 20'000));
     // Whoever locks all memory of the process leaves that alone.
@@ -145,6 +146,55 @@ TEST(SharedPool, WhatIsResidentIsWhatItsPagesSay) {
     pool->release(block);
     let_go(pool);
   }
+}
+
+// A kernel that has a transparent huge page at the end of the file, with so much past it.
+class HugeTail final : public test::LargePagesShared {
+ public:
+  std::size_t tail = 0;
+
+  int describe(int fd, os::SegmentFile* out) noexcept override {
+    const int error = LargePagesShared::describe(fd, out);
+    out->held += tail;
+    return error;
+  }
+  int held_past_end(int fd, std::size_t bytes, std::size_t* out) noexcept override {
+    const int error = refuses ? ENOMEM : LargePagesShared::held_past_end(fd, bytes, out);
+    *out += tail;
+    return error;
+  }
+  bool refuses = false;
+};
+
+TEST(SharedPool, WhatAHugePageHasPastTheEndIsNotResident) {
+  HugeTail os;
+  Options options;
+  options.size = (std::uint64_t{9} << 20) + 4096;
+  options.prefault = false;
+  SharedPool* const pool = SharedPool::create(options, os).pool;
+  ASSERT_NE(pool, nullptr);
+  const auto by_pages = [&] {
+    std::size_t bytes = 0;
+    EXPECT_EQ(os.resident(pool->data(), pool->geometry().data_bytes, &bytes), 0);
+    return bytes;
+  };
+  auto* const block = static_cast<char*>(pool->allocate(7 << 20));
+  ASSERT_NE(block, nullptr);
+  std::memset(block, 1, 7 << 20);
+  pool->data()[pool->geometry().data_bytes - 1] = 1;
+  os.tail = (std::size_t{2} << 20) - 8192;
+  for (const bool refuses : {false, true}) {
+    os.refuses = refuses;
+    EXPECT_LT(by_pages(), pool->geometry().data_bytes);
+    EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+  }
+  os.refuses = false;
+  std::memset(pool->data(), 1, pool->geometry().data_bytes);
+  EXPECT_EQ(pool->stats().common.resident_bytes, pool->geometry().data_bytes);
+  pool->release(block);
+  EXPECT_GE(pool->trim(), std::size_t{3} << 20);
+  EXPECT_EQ(pool->stats().common.resident_bytes, by_pages());
+  let_go(pool);
 }
 
 TEST(SharedPool, ThreadsAtOnce) {

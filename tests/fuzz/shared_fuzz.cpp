@@ -45,6 +45,9 @@ class Kernel final : public os::SharedMemory {
   int try_lock_file(int) noexcept override { return 0; }
   int duplicate(int fd, int* out) noexcept override { return refused() ? EMFILE : real().duplicate(fd, out); }
   int describe(int fd, os::SegmentFile* out) noexcept override { return refused() ? EBADF : real().describe(fd, out); }
+  int held_past_end(int fd, std::size_t bytes, std::size_t* out) noexcept override {
+    return refused() ? ENOMEM : real().held_past_end(fd, bytes, out);
+  }
   void close(int fd) noexcept override { real().close(fd); }
   int map(int fd, std::size_t bytes, std::size_t page, bool writable, void** out) noexcept override {
     if (bytes > (std::size_t{1} << 30)) return ENOMEM;
