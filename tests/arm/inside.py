@@ -1,7 +1,7 @@
 """Runs jobs in the emulated machine and tells of each in a line that begins with @@ on the console.
 
 A job is a program of GoogleTest, a file of pytest, or a command that has to end well. jobs.json beside this file
-lists them.
+lists them, and ../junit.py, put beside it as well, reads their reports.
 """
 
 from __future__ import annotations
@@ -17,28 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+import junit
 
 HERE = Path(__file__).resolve().parent
 
 
 def tell(what: dict[str, Any]) -> None:
     print("\n@@" + json.dumps(what), flush=True)
-
-
-def of_junit(report: Path) -> dict[str, Any]:
-    """Counts, the names of what failed, and what was skipped with the reasons, of pytest's or GoogleTest's report."""
-    passed, failed, skipped = 0, [], {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('classname')}::{case.get('name')}"
-        skip = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(name)
-        elif skip is not None:
-            skipped[name] = (skip.get("message") or "").splitlines()[-1].strip() if skip.get("message") else "skipped"
-        else:
-            passed += 1
-    return {"passed": passed, "failed": failed, "skipped": skipped}
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +52,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         process.wait()
     result = {"job": job["name"], "code": code, "seconds": round(time.monotonic() - begin)}
     if report.exists():
-        result |= of_junit(report)
+        result |= junit.read(report).row()
     if code != 0 or job["kind"] == "command":
         text = told.read_text(encoding="utf-8", errors="replace")[-20_000:]
         print(text, flush=True)

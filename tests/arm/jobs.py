@@ -140,7 +140,8 @@ def stage(folder: Path, work: Path) -> list[dict[str, Any]]:
             shutil.copy2(ROOT / name, work / name)
     meson("install", "-C", folder, "--quiet", "--no-rebuild", "--destdir", work)
     say_what_is_installed(work)
-    shutil.copy2(HERE / "inside.py", work / "inside.py")
+    for file in (HERE / "inside.py", HERE.parent / "junit.py"):
+        shutil.copy2(file, work / file.name)
 
     jobs: list[dict[str, Any]] = []
     told = subprocess.run(["meson", "introspect", "--tests", folder], cwd=ROOT, capture_output=True, check=True).stdout

@@ -22,10 +22,12 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interpreters"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import junit
 from debian_source import fetch
 
 HERE = Path(__file__).resolve().parent
@@ -59,29 +61,18 @@ def run_tests(python: Path, files: list[str]) -> dict[str, object]:
     report.unlink(missing_ok=True)
     command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
     subprocess.run([str(part) for part in command], cwd=ROOT, check=False)
-    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    failed = [
-        f"{case.get('classname')}::{case.get('name')}"
-        for case in cases
-        if case.find("failure") is not None or case.find("error") is not None
-    ]
-    skipped: dict[str, int] = {}
-    for case in cases:
-        if (reason := case.find("skipped")) is not None:
-            text = str(reason.get("message"))
-            skipped[text] = skipped.get(text, 0) + 1
-    passed = len(cases) - len(failed) - sum(skipped.values())
-    print(f"{passed} passed, {len(failed)} failed, {sum(skipped.values())} skipped", *failed, sep="\n  ")
+    cases = junit.read(report)
+    print(cases, *cases.failed, sep="\n  ")
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "python": versions[0],
         "numpy": versions[1],
         "files": files,
-        "passed": passed,
-        "failed": failed,
-        "skipped": sum(skipped.values()),
-        "skipped_why": skipped,
+        "passed": cases.passed,
+        "failed": cases.failed,
+        "skipped": len(cases.skipped),
+        "skipped_why": dict(Counter(reason for _, reason in cases.skipped)),
     }
 
 

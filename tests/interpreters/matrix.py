@@ -22,9 +22,10 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import junit
 from find import Impossible, Interpreter, find
 from systems import System, Unavailable, known
 
@@ -113,19 +114,16 @@ def test(environment: Environment, numpy: str, part: str) -> dict[str, Any]:
     environment.run(*pytest, f"--junitxml={report}", *files)
     if not report.exists():
         raise Impossible("pytest wrote no report")
-    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    failed = [f"{case.get('classname')}::{case.get('name')}" for case in cases
-              if case.find("failure") is not None or case.find("error") is not None]  # fmt: skip
-    skipped = sum(case.find("skipped") is not None for case in cases)
+    cases = junit.read(report)
     free_threaded = environment.interpreter.version.endswith("t")
     return {
         "python": answer[0] + ("t" if free_threaded else ""),
         "numpy": answer[1],
         "system": environment.interpreter.where,
         "part": part,
-        "passed": len(cases) - len(failed) - skipped,
-        "failed": failed,
-        "skipped": skipped,
+        "passed": cases.passed,
+        "failed": cases.failed,
+        "skipped": len(cases.skipped),
         "seconds": round(time.monotonic() - begin),
         "date": time.strftime("%Y-%m-%d"),
     }

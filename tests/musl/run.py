@@ -22,9 +22,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import junit
 from musl_python import LOADER, VERSION, build, compilers, interpreter, zig_of
 
 HERE = Path(__file__).resolve().parent
@@ -53,20 +54,6 @@ def tools() -> Path:
         must(sys.executable, "-m", "venv", folder)
         must(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *TOOLS)
     return python
-
-
-def of_junit(report: Path) -> dict[str, Any]:
-    passed, failed, skipped = 0, [], {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('classname')}::{case.get('name')}"
-        skip = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(name)
-        elif skip is not None or case.get("status") == "notrun":
-            skipped[name] = ((skip.get("message") if skip is not None else "") or "skipped").splitlines()[-1].strip()
-        else:
-            passed += 1
-    return {"passed": passed, "failed": failed, "skipped": skipped}
 
 
 def google_test(env: dict[str, str]) -> None:
@@ -109,14 +96,9 @@ def core(python: Path) -> list[dict[str, Any]]:
         line = [*test["cmd"], f"--gtest_output=xml:{report}"]
         with (WORK / "core.log").open("a", encoding="utf-8") as log:
             code = subprocess.run(line, cwd=ROOT, env=env | test["env"], stdout=log, stderr=log, check=False).returncode
-        row = {
-            "job": test["name"],
-            "code": code,
-            **(of_junit(report) if report.exists() else {"passed": 0, "failed": ["ended"], "skipped": {}}),
-        }
-        rows.append(row)
-        counts = f"{row['passed']} passed, {len(row['failed'])} failed, {len(row['skipped'])} skipped"
-        print(f"{row['job']}: {counts}", *row["failed"], sep="\n  ", flush=True)
+        cases = junit.read(report)
+        rows.append({"job": test["name"], "code": code, **cases.row()})
+        print(f"{test['name']}: {cases}", *cases.failed, sep="\n  ", flush=True)
     return rows
 
 
@@ -152,8 +134,7 @@ def test_file(python: Path, file: str, env: dict[str, str]) -> dict[str, Any]:
         code = subprocess.run(
             [*line, f"--junitxml={report}", file], cwd=ROOT, env=env, stdout=log, stderr=log, check=False
         ).returncode
-    found = of_junit(report) if report.exists() else {"passed": 0, "failed": ["ended"], "skipped": {}}
-    return {"file": file, "code": code, "seconds": round(time.monotonic() - begin), **found}
+    return {"file": file, "code": code, "seconds": round(time.monotonic() - begin), **junit.read(report).row()}
 
 
 def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str, Any]) -> Iterator[dict[str, Any]]:

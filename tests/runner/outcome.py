@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import junit
 
 
 class Skipped(Exception):
@@ -38,17 +39,8 @@ def read_junit(path: Path) -> Result:
     """Count the cases of a JUnit file; none is a failure of its own."""
     if not path.exists():
         raise Failed("no test report was written")
-    result = Result()
-    for case in ElementTree.parse(path).getroot().iter("testcase"):
-        name = f"{case.get('classname') or ''}::{case.get('name')}".removeprefix("::")
-        if case.find("failure") is not None or case.find("error") is not None:
-            result.failures.append(name)
-        elif (skipped := case.find("skipped")) is not None:
-            reason = skipped.get("message") or (skipped.text or "").strip() or "no reason given"
-            # GoogleTest puts the place on the first line and what was said on the next.
-            result.skips.append(f"{name}: {reason.splitlines()[-1]}")
-        else:
-            result.passed += 1
+    cases = junit.read(path)
+    result = Result(cases.passed, cases.failed, [f"{name}: {reason}" for name, reason in cases.skipped])
     if not (result.passed or result.failures or result.skips):
         raise Failed("the test report has no test in it")
     return result
