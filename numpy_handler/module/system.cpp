@@ -57,7 +57,7 @@ PyObject* free_huge_pages(PyObject*, PyObject* page) {
 // tune_malloc() -> True if libc's malloc took the settings, see os/libc_malloc.hpp
 PyObject* tune_malloc(PyObject*, PyObject*) {
   const bool tuned = os::tune_libc_malloc();
-  if (tuned) pool::scavenger_trims_libc();  // what libc keeps goes back when the process is quiet
+  if (tuned) pool::scavenger_trim_libc();  // what libc keeps goes back when the process is quiet
   return PyBool_FromLong(tuned);
 }
 

@@ -140,9 +140,12 @@ void PoolImpl::watch_again() noexcept {
   set_attention(blocks::k_resting, false);
 }
 
+// Of a small pool there is little to give back, and no thread is made for it, unless libc keeps its memory, too: how much that is
+// nobody sees, and only the pool tells of a program that works.
 bool PoolImpl::may_be_watched() const noexcept {
+  const std::size_t committed = store_.view().committed.load(std::memory_order_relaxed);
   return idle_ != 0 && frozen_.load(std::memory_order_relaxed) == Frozen::no &&
-         store_.view().committed.load(std::memory_order_relaxed) >= k_least_watched;
+         (committed >= k_least_watched || (committed != 0 && scavenger_trims_libc()));
 }
 
 bool PoolImpl::resume_watch() noexcept {

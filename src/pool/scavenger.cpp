@@ -47,7 +47,7 @@ Nanoseconds least(Nanoseconds a, Nanoseconds b) noexcept { return a == os::k_for
 
 Nanoseconds look_at_libc(Nanoseconds now, bool in_section) noexcept {
   LibcWatch& watch = g_libc;
-  if (!g_trims_libc.load(std::memory_order_relaxed) || !watch.worked || in_section) return os::k_for_ever;
+  if (!scavenger_trims_libc() || !watch.worked || in_section) return os::k_for_ever;
   const Nanoseconds every = least(k_hurried_look, watch.idle / 4 > k_shortest_look ? watch.idle / 4 : k_shortest_look);
   if (watch.looked == 0 || now - watch.looked >= every) {
     const Nanoseconds used = os::process_time();
@@ -158,12 +158,14 @@ void scavenger_frozen() noexcept {
 
 void scavenger_thawed() noexcept {
   const std::lock_guard guard(g_start_lock);
-  if (!g_trims_libc.load(std::memory_order_relaxed) || !g_thread.running()) return;
+  if (!scavenger_trims_libc() || !g_thread.running()) return;
   g_word.fetch_add(1, std::memory_order_release);
   pressure().wake(g_word);
 }
 
-void scavenger_trims_libc() noexcept { g_trims_libc.store(true, std::memory_order_relaxed); }
+void scavenger_trim_libc() noexcept { g_trims_libc.store(true, std::memory_order_relaxed); }
+
+bool scavenger_trims_libc() noexcept { return g_trims_libc.load(std::memory_order_relaxed); }
 
 bool scavenger_called_off() noexcept { return g_forking.load(std::memory_order_acquire); }
 

@@ -47,8 +47,9 @@ bool scavenger_called_off() noexcept;
 // A pool was frozen: no trim of libc's heap goes on or begins once this returns. Or thawed: what had to wait for that goes on.
 void scavenger_frozen() noexcept;
 void scavenger_thawed() noexcept;
-// libc's heap is to be trimmed when the process is quiet.
-void scavenger_trims_libc() noexcept;
+// libc's heap is to be trimmed when the process is quiet, from now on; and whether it is.
+void scavenger_trim_libc() noexcept;
+bool scavenger_trims_libc() noexcept;
 // For tests: in place of the kernel's, nullptr for that again. Between scavenger_before_fork and scavenger_after_fork.
 void scavenger_listen_to(os::MemoryPressure* pressure) noexcept;
 

@@ -140,6 +140,39 @@ def test_an_activated_program_gives_back_and_rests(run_python) -> None:
     assert done.stdout.strip() == "rests"
 
 
+@pytest.mark.slow
+@keeps_memory
+def test_libcs_heap_goes_back_where_the_pool_is_small(run_python) -> None:
+    """What a program keeps in libc's heap goes back although its arrays are few, each time it has been at work."""
+    run_python(
+        """
+        import os, time
+        import rtpool
+        pool = rtpool.activate(malloc="tune", objects="keep")
+        import numpy as np
+        def held():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+        np.ones(100)
+        before = held()
+        kept = []
+        for _ in range(2):
+            blocks = [bytes(100_000) for _ in range(1000)]
+            kept.append(bytes(200_000))  # above them
+            np.ones(100)
+            del blocks
+            assert held() > before + 80, held() - before
+            end = time.monotonic() + 60
+            while held() > before + 16 and time.monotonic() < end:
+                time.sleep(0.05)
+            assert held() <= before + 16, held() - before
+            time.sleep(1)  # at rest
+        assert pool.stats().capacity_bytes < 4 << 20, pool.stats()
+        """,
+        RTPOOL_IDLE="300 ms",
+    )
+
+
 def test_each_threads_own_pool_gives_back_while_its_thread_waits() -> None:
     pools: list[Pool] = []
     over = threading.Event()
