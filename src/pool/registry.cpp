@@ -75,6 +75,7 @@ std::uint32_t registry_enter(PoolImpl& pool) noexcept {
   for (std::uint32_t i = 0; i < k_slots; ++i) {
     Slot& slot = g_slots[i];
     if (slot.pool.load(std::memory_order_relaxed) != nullptr) continue;
+    std::atomic_thread_fence(std::memory_order_release);  // who sees what follows sees the id gone, which another thread has cleared
     slot.begin.store(reinterpret_cast<std::uintptr_t>(pool.store_.view().base), std::memory_order_relaxed);
     slot.bytes.store(pool.store_.reserved(), std::memory_order_relaxed);
     slot.pool.store(&pool, std::memory_order_relaxed);
