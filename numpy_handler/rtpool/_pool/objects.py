@@ -97,7 +97,9 @@ class Objects(NamedTuple):
             return f"not served: {self.reason}"
         lacking = f", {self.missing:,} of the plan missing" if self.missing else ""
         ready = (
-            f"{self.ready:,} arenas ready ({format_size(self.ready * self.size)})" if self.ready else "no arena ready"
+            f"{self.ready:,} arena{'s' * (self.ready != 1)} ready ({format_size(self.ready * self.size)})"
+            if self.ready
+            else "no arena ready"
         )
         return f"{ready}{lacking}, {self.misses:,} misses"
 
