@@ -6,6 +6,7 @@
 #include "numpy_handler/handler/register.hpp"
 #include "numpy_handler/pool/default_pool.hpp"
 #include "numpy_handler/pool/pool_type.hpp"
+#include "pool/refusal.hpp"
 
 namespace rtpool::binding {
 namespace {
@@ -85,6 +86,7 @@ PyObject* handler_enter(PyObject* object, PyObject*) {
     return nullptr;
   }
   self->entered.fetch_add(1, std::memory_order_relaxed);
+  (void)pool::take_refusal();  // what was refused before is not told of errors in here
   return target.pool.release();
 }
 

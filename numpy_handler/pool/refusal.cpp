@@ -7,11 +7,13 @@
 namespace rtpool::binding {
 namespace {
 
-// take_refusal() -> (pool's _key(), bytes) of this thread's last refused request, or None; once
+// take_refusal() -> (pool's _key(), bytes, errno of the kernel or 0, whether the fallback was asked as well) of this thread's
+// last refused request, or None; once
 PyObject* take_refusal(PyObject*, PyObject*) {
   const pool::Refusal last = pool::take_refusal();
   if (last.pool == nullptr) Py_RETURN_NONE;
-  return Py_BuildValue("(Nn)", PyLong_FromVoidPtr(const_cast<void*>(last.pool)), static_cast<Py_ssize_t>(last.size));
+  return Py_BuildValue("(NniN)", PyLong_FromVoidPtr(const_cast<void*>(last.pool)), static_cast<Py_ssize_t>(last.size), last.error,
+                       PyBool_FromLong(last.passed_on ? 1 : 0));
 }
 
 // _set_refusal_explainer(callable): called with each MemoryError that leaves a handler.

@@ -149,7 +149,7 @@ void* Pool::allocate_aligned(std::size_t size, std::size_t alignment) noexcept {
   }
   if (other != nullptr) fallback_.free(other);
   failures_.fetch_add(1, std::memory_order_relaxed);
-  note_refusal(static_cast<const Pool*>(this), size);
+  note_refusal({static_cast<const Pool*>(this), size});
   return nullptr;
 }
 
@@ -169,7 +169,7 @@ void* PoolImpl::allocate_as(std::size_t size, bool zeroed, unsigned how) noexcep
 void* PoolImpl::serve_request(std::size_t size, bool zeroed, Told* told) noexcept {
   const Served served = climb(size, zeroed, told);
   if (served.block == nullptr) {
-    void* const block = refuse(size, zeroed, size);
+    void* const block = refuse(size, zeroed, size, told->error);
     told->recording = recording_now();
     return block;
   }
@@ -181,8 +181,12 @@ void* PoolImpl::serve_request(std::size_t size, bool zeroed, Told* told) noexcep
 }
 
 PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noexcept {
-  Heap* const heap = size <= largest_request() ? thread_heap() : nullptr;
-  if (heap == nullptr) return {};
+  if (size > largest_request()) return {};
+  Heap* const heap = thread_heap();
+  if (heap == nullptr) {
+    told->error = frozen_.load(std::memory_order_relaxed) == Frozen::no ? ENOMEM : 0;
+    return {};
+  }
   Request request{size};
   // Asked for inside the heap: `freeze` waits for whoever is in there, so that nothing grows once it has returned.
   const auto enter = [&] {
@@ -197,7 +201,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     served = serve(*heap, &request);
   }
   const auto leave = [&] {
-    if (told != nullptr) told->recording = recording_now();
+    told->recording = recording_now();
     heap->lock.leave();
   };
   leave();
@@ -216,7 +220,8 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     request.others = Others::asked;
     once_more();
   }
-  if (told != nullptr) told->missed = heap->stats.misses.get() != misses;
+  told->missed = heap->stats.misses.get() != misses;
+  if (request.failure.step != pages::GrowthStep::limit) told->error = request.failure.error;
   return served;
 }
 
@@ -303,14 +308,14 @@ PoolImpl::Served PoolImpl::serve_small(Heap& heap, Request* request) noexcept {
   if (heap.refill(cls)) return heap.pop_small(size);
   if (request->others == Others::not_asked) heap.decay();
   heap.give_departing();
-  GrowthFailure failure;
-  bool added = heap.add_slab(cls, false, &failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, &failure)) ||
-               (use_kept_arenas(may_grow) && heap.add_slab(cls, false, &failure));
+  GrowthFailure* const failure = &request->failure;
+  bool added = heap.add_slab(cls, false, failure) || (reclaim_before_growth(heap, may_grow) && heap.add_slab(cls, false, failure)) ||
+               (use_kept_arenas(may_grow) && heap.add_slab(cls, false, failure));
   if (!added && may_grow) {
     const Allowance allowance = allowance_for(heap, std::size_t{blocks::slab_pages(cls)} * os::k_page_size);
-    added = allowance.gave && heap.add_slab(cls, false, &failure);
+    added = allowance.gave && heap.add_slab(cls, false, failure);
     if (!added && asks_others(allowance, request)) return {};
-    added = added || heap.add_slab(cls, true, &failure, allowance.most);
+    added = added || heap.add_slab(cls, true, failure, allowance.most);
   }
   if (added) {
     heap.stats.misses.add(1);
@@ -351,15 +356,14 @@ PoolImpl::Served PoolImpl::serve_large(Heap& heap, Request* request) noexcept {
     if (run.first == k_no_page && asks_others(allowance, request)) return {};
     if (allowance.held_back != 0) heap.weigh_growth(bytes, known, run.first != k_no_page, allowance.held_back);
     if (run.first == k_no_page && by_line) run = store_.take_line(true, allowance.most);
-    GrowthFailure failure;
-    if (run.first == k_no_page) run = store_.take_or_grow(count, &failure, allowance.most);
+    if (run.first == k_no_page) run = store_.take_or_grow(count, &request->failure, allowance.most);
   }
   if (run.first == k_no_page) return {};
   heap.stats.misses.add(1);
   return {heap.adopt_run(run, count, size, heap.find_bin(count)), run.zero, Heap::Pop::block};
 }
 
-void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept {
+void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted, int error) noexcept {
   heapless_misses_.fetch_add(1, std::memory_order_relaxed);
   const Frozen frozen = frozen_.load(std::memory_order_relaxed);
   if (frozen != Frozen::no) note_miss(wanted);
@@ -373,7 +377,7 @@ void* PoolImpl::refuse(std::size_t size, bool zeroed, std::size_t wanted) noexce
     if (block != nullptr) fallback_.free(block);
   }
   failures_.fetch_add(1, std::memory_order_relaxed);
-  note_refusal(static_cast<const Pool*>(this), wanted);
+  note_refusal({static_cast<const Pool*>(this), wanted, error, pass_on});
   return nullptr;
 }
 

@@ -80,22 +80,23 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
   Place place;
   find_place(&place);
   Shape shape;
+  PoolImpl::Told told;
   if (size <= pool_.largest_request()) {
     shape = shape_of(size);
-    PoolImpl::Served served = pool_.climb(shape.total, zeroed);
+    PoolImpl::Served served = pool_.climb(shape.total, zeroed, &told);
     if (served.block == nullptr) {
       empty_quarantine();
-      served = pool_.climb(shape.total, zeroed);
+      served = pool_.climb(shape.total, zeroed, &told);
     }
     if (served.block != nullptr) {
       shape.total = pool_.find_block(served.block).granted;
       return hand_out(static_cast<char*>(served.block), shape, size, served.zero, zeroed, false, place);
     }
   }
-  if (size > SIZE_MAX / 2) return pool_.refuse(size, zeroed, size);
+  if (size > SIZE_MAX / 2) return pool_.refuse(size, zeroed, size, 0);
   // The fallback aligns to less than a pool does.
   shape = {k_zone, k_zone + base::align_up(size, k_zone) + 2 * k_zone, false};
-  void* const raw = pool_.refuse(shape.total, false, size);
+  void* const raw = pool_.refuse(shape.total, false, size, told.error);
   if (raw == nullptr) return nullptr;
   shape.front += (k_zone - reinterpret_cast<std::uintptr_t>(raw) % k_zone) % k_zone;
   return hand_out(static_cast<char*>(raw), shape, size, false, zeroed, true, place);

@@ -99,10 +99,12 @@ struct PoolImpl : Pool {
   // --- allocate.cpp ---
   void* allocate_slow(std::size_t size, bool zeroed) noexcept;  // never inlined: hits would save registers for it
   void* allocate_as(std::size_t size, bool zeroed, unsigned how) noexcept;  // `how`: bits of trace/format.hpp
-  // What is told of a request: whether it missed, and the recording in which its block was had (0: none), asked inside the heap.
+  // What is told of a request: whether it missed, the recording in which its block was had (0: none), asked inside the heap, and
+  // what the kernel answered where there is no block and the pool might have grown.
   struct Told {
     bool missed = false;
     std::uint64_t recording = 0;
+    int error = 0;
   };
   void* serve_request(std::size_t size, bool zeroed, Told* told) noexcept;
   using Served = blocks::Heap::Popped;
@@ -120,6 +122,7 @@ struct PoolImpl : Pool {
     std::size_t size;
     bool may_grow = false;
     Others others = Others::not_asked;
+    pages::GrowthFailure failure{};  // of the last growth
   };
   Served serve(blocks::Heap& heap, Request* request) noexcept;
   Served serve_small(blocks::Heap& heap, Request* request) noexcept;
@@ -137,11 +140,11 @@ struct PoolImpl : Pool {
   bool asks_others(const Allowance& allowance, Request* request) noexcept;
   void ask_others(const blocks::Heap& own, bool unused) noexcept;
   // The ladder. No block: not even the kernel could help.
-  Served climb(std::size_t size, bool zeroed, Told* told = nullptr) noexcept;  // zeroed: may be kept from growing
+  Served climb(std::size_t size, bool zeroed, Told* told) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.
   bool use_kept_arenas(bool may_grow) noexcept { return may_grow && object_arenas_.give_kept_back(0) != 0; }
-  // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted.
-  void* refuse(std::size_t size, bool zeroed, std::size_t wanted) noexcept;
+  // The fallback's block or nullptr. `size` is what to ask the fallback for, `wanted` what the caller wanted, `error` as told.
+  void* refuse(std::size_t size, bool zeroed, std::size_t wanted, int error) noexcept;
   // Changes a block of the fallback for one that is aligned.
   void* realign(void* block, std::size_t size, std::size_t alignment) noexcept;
   std::size_t largest_request() const noexcept { return store_.options().limit; }

@@ -7,7 +7,7 @@ thread_local constinit Refusal t_refusal;
 
 }  // namespace
 
-void note_refusal(const void* pool, std::size_t size) noexcept { t_refusal = {pool, size}; }
+void note_refusal(const Refusal& refusal) noexcept { t_refusal = refusal; }
 
 Refusal take_refusal() noexcept {
   const Refusal last = t_refusal;

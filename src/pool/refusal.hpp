@@ -12,9 +12,11 @@ namespace rtpool::pool {
 struct Refusal {
   const void* pool = nullptr;  // to be compared, not followed: it may be gone
   std::size_t size = 0;        // bytes that were asked for
+  int error = 0;               // of the kernel, where the pool might have grown; 0: what is in use leaves no room for it
+  bool passed_on = false;      // the fallback was asked as well, and had no memory
 };
 
-void note_refusal(const void* pool, std::size_t size) noexcept;
+void note_refusal(const Refusal& refusal) noexcept;
 // The last one, once: nothing is left for the next call.
 Refusal take_refusal() noexcept;
 

@@ -131,7 +131,7 @@ void* SharedPool::fall_back(std::size_t size, bool zeroed) noexcept {
   }
   if (block != nullptr) fallback_.free(block);
   failures_.fetch_add(1, std::memory_order_relaxed);
-  pool::note_refusal(this, size);
+  pool::note_refusal({this, size, 0, options_.fall_back});
   return nullptr;
 }
 

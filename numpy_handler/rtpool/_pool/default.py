@@ -7,7 +7,7 @@ from .. import _core
 from .._support.durations import parse_duration
 from .._support.options import HUGE_PAGES, WHEN_FULL
 from .._support.sizes import parse_size
-from .pool import Pool
+from .pool import Pool, from_environment
 
 _SPARE_PART = 4
 _MOST_ZEROED_PART = 16
@@ -121,6 +121,7 @@ def _make() -> Pool:
         pool = Pool(options.pop("size"), **options)
     except ValueError as error:
         raise ValueError(f"the RTPOOL_ variables of the environment do not fit together: {error}") from None
+    from_environment.add(pool._key())
     if options["when_full"] == "fallback" and memory:
         pool._restrain(memory // _SPARE_PART, memory // _MOST_ZEROED_PART)
     return pool

@@ -14,6 +14,8 @@ from .._support.table import columns
 # As the core numbers them.
 STEPS = ("none", "size", "reserve", "commit", "prefault", "lock", "huge_pages", "metadata")
 
+_FREE_MEMORY = "free memory, or raise the memory limit of this process or container"
+
 Failure = tuple[int, int, int, int]  # step, errno, asked, got
 
 
@@ -111,13 +113,29 @@ def read_effective(asked: Mapping[str, Any], raw: "_core.RawEffective") -> Effec
     """Name what the core answers."""
     size, limit, prefault, lock, huge_pages, degradations = raw
     most = max(asked["size"], size)
-    described = tuple(describe(failure, most, asked["huge_pages"]) for failure in degradations)
+    decimal = comes_out_in_decimals(asked["limit"] or asked["size"])
+    described = tuple(describe(failure, most, asked["huge_pages"], decimal) for failure in degradations)
     return Effective(asked, size, limit, prefault, lock, HUGE_PAGES[huge_pages], described)
 
 
-def describe_refusal(name: str, size: int, stats: Any, limit: int, frozen: bool, asked: int | None = None) -> str:
-    """Say why a pool refused a request of `size` bytes, and what to do; in units as those of the limit `asked` for."""
-    held, free = stats.capacity_bytes, stats.largest_free_bytes
+def describe_refusal(
+    name: str,
+    size: int,
+    stats: Any,
+    limit: int,
+    asked: int | None,
+    more: str,
+    *,
+    error: int = 0,
+    passed_on: bool = False,
+    frozen: bool = False,
+    cut: bool = False,
+) -> str:
+    """Say why a pool refused a request of `size` bytes, and what to do; in units as those of the limit `asked` for.
+
+    `more`: how the pool is had with a higher limit. `error`: of the kernel, which gave the pool no more. `passed_on`:
+    NumPy's allocator was asked, too. `cut`: the limit is what the address space of the process left of that asked for.
+    """
     decimal = asked is not None and comes_out_in_decimals(asked)
 
     def shown(size: int) -> str:
@@ -125,42 +143,47 @@ def describe_refusal(name: str, size: int, stats: Any, limit: int, frozen: bool,
 
     blocks = "1 block" if stats.current_count == 1 else f"{stats.current_count:,} blocks"
     text = (
-        f"pool {name!r} has no {shown(size)}: it holds {shown(held)} of at most {shown(limit)},"
+        f"pool {name!r} has no {shown(size)}: it holds {shown(stats.capacity_bytes)} of at most {shown(limit)},"
         f" {shown(stats.current_bytes)} of that in {blocks} in use;"
-        f" its largest free piece is {shown(free)}."
+        f" its largest free piece is {shown(stats.largest_free_bytes)}."
     )
+    if passed_on:
+        return f"{text} NumPy's own allocator, which was asked instead, has none either: ask for less, or free memory"
     if frozen:
         return f"{text} It is frozen: let it learn what asks for this, or freeze it with on_miss='fallback'"
+    if error:
+        told = errno_text(error)
+        return f"{text} The kernel gave it no more ({told}): {_FREE_MEMORY}"
+    if cut:
+        return f"{text} The address space of this process leaves it no more: ulimit -v unlimited"
     if size > limit:
-        return f"{text} More than its limit never fits: raise limit=, or use when_full='fallback'"
-    if held + size > limit:
-        return f"{text} Drop arrays, raise limit=, or use when_full='fallback'"
-    return f"{text} The kernel gave it no more: free memory, or raise the memory limit of this process or container"
+        return f"{text} More than its limit never fits: {more}, or use when_full='fallback'"
+    return f"{text} Drop arrays, {more}, or use when_full='fallback'"
 
 
-def describe(failure: Failure, size: int, huge_pages: str | bool) -> Degradation:
+def describe(failure: Failure, size: int, huge_pages: str | bool, decimal: bool = False) -> Degradation:
     """Say what stood in the way of one step of a pool of `size` bytes, and what to do about it."""
     step, error, asked, got = failure
     setting = STEPS[step]
+
+    def shown(size: int) -> str:
+        return format_size(size, decimal)
+
     if setting == "lock":
-        reason, fix = _explain_lock(error, asked, got)
+        reason = f"{shown(asked)} to lock, RLIMIT_MEMLOCK is {shown(got)} ({errno_text(error)})"
+        fix = lift_memlock(asked)
     elif setting == "huge_pages":
         reason, fix = _explain_huge_pages(error, got, size, huge_pages)
     elif setting in ("commit", "prefault", "metadata"):
-        reason = f"the kernel gave no memory for {format_size(asked)} ({errno_text(error)})"
-        fix = "ask for less, free memory, or raise the memory limit of this process or container"
+        reason = f"the kernel gave no memory for {shown(asked)} ({errno_text(error)})"
+        fix = f"ask for less, {_FREE_MEMORY}"
     elif setting == "reserve":
-        reason = f"no address space for {format_size(asked)} ({errno_text(error)})"
+        reason = f"no address space for {shown(asked)} ({errno_text(error)})"
         fix = "raise or remove the limit on address space: ulimit -v unlimited"
     else:
-        reason = f"asked for {format_size(asked)}, possible are {format_size(got)} ({errno_text(error)})"
+        reason = f"asked for {shown(asked)}, possible are {shown(got)} ({errno_text(error)})"
         fix = "ask for less, or raise limit="
     return Degradation(setting, asked, got, error, reason, fix)
-
-
-def _explain_lock(error: int, asked: int, got: int) -> tuple[str, str]:
-    reason = f"{format_size(asked)} to lock, RLIMIT_MEMLOCK is {format_size(got)} ({errno_text(error)})"
-    return reason, lift_memlock(asked)
 
 
 def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool) -> tuple[str, str]:
@@ -177,7 +200,7 @@ def _explain_huge_pages(error: int, got: int, size: int, huge_pages: str | bool)
 
 def creation_error(failure: Failure, name: str, size: int, huge_pages: str | bool) -> Exception:
     """The exception for a pool that could not be made."""
-    told = describe(failure, size, huge_pages)
+    told = describe(failure, size, huge_pages, comes_out_in_decimals(size))
     text = f"pool {name!r} was not made; {told}"
     if told.setting == "size":
         return ValueError(text)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
-from .._support.sizes import ADDRESS_SPACE, format_size
+from .._support.sizes import ADDRESS_SPACE, comes_out_in_decimals, format_size
 from .._support.table import columns
 from .objects import ObjectArenas, make_room
 from .stats import Stats
@@ -307,10 +307,11 @@ def prepare(pool: _core.Pool, plan: Plan) -> None:
     if not isinstance(plan, Plan):
         raise TypeError(f"prepare needs a Plan, not {type(plan).__name__}; read files with Plan.load")
     _, limit, *_ = pool._effective()
+    decimal = comes_out_in_decimals(pool._options()[1])
     if plan._block_bytes > limit:
         raise MemoryError(
-            f"the plan needs {format_size(plan._block_bytes)}, pool {pool._name()!r} may hold {format_size(limit)};"
-            " raise limit="
+            f"the plan needs {format_size(plan._block_bytes, decimal)}, pool {pool._name()!r} may hold"
+            f" {format_size(limit, decimal)}; raise limit="
         )
     _core.make_program_resident()  # before the blocks, which are to be the last that passed through the caches
     _core.make_object_room()
@@ -321,8 +322,8 @@ def prepare(pool: _core.Pool, plan: Plan) -> None:
         worst = missing[-1]
         raise MemoryError(
             f"pool {pool._name()!r} could make ready {prepared} of the plan's {len(plan)} sizes, not"
-            f" {worst.most_alive} blocks of {format_size(worst.size)}; free memory, or raise limit= of the pool or of"
-            f" this process or container"
+            f" {worst.most_alive} blocks of {format_size(worst.size, decimal)}; free memory, or raise limit= of the"
+            " pool or of this process or container"
         )
 
 

@@ -23,6 +23,7 @@ OnMiss = Literal["fallback", "raise"]
 NAME_BYTES = 63  # as much as the core keeps
 
 _numbers = itertools.count(1)
+from_environment: set[int] = set()  # keys of pools whose options come from RTPOOL_ variables; these stay
 
 
 class Pool(_core.Pool):
@@ -157,9 +158,20 @@ class Pool(_core.Pool):
         objects = "pool" if _core.serves_objects(self) else "keep"
         return read_effective(self._asked(), self._effective())._replace(objects=objects)
 
-    def _refusal(self, size: int) -> str:
-        asked = self._asked()["limit"]
-        return describe_refusal(self.name, size, self.stats(), self.effective.limit, self.frozen, asked)
+    def _refusal(self, size: int, error: int, passed_on: bool) -> str:
+        asked, effective = self._asked()["limit"], self.effective
+        return describe_refusal(
+            self.name,
+            size,
+            self.stats(),
+            effective.limit,
+            asked,
+            "raise RTPOOL_LIMIT" if self._key() in from_environment else "raise limit=",
+            error=error,
+            passed_on=passed_on,
+            frozen=self.frozen,
+            cut=any(degradation.setting == "reserve" for degradation in effective.degradations),
+        )
 
     def stats(self) -> Stats:
         """Counters as they stand; see `Stats`.

@@ -14,7 +14,7 @@ from .._pool.stats import Stats
 from .._support import refusals
 from .._support.errors import CorruptionError, raise_if_broken
 from .._support.options import HUGE_PAGES, choice, flag
-from .._support.sizes import Size, format_size, parse_size
+from .._support.sizes import Size, comes_out_in_decimals, format_size, parse_size
 from .stats import SharedStats
 
 HugePages = Literal["auto", "2MiB", "1GiB", False]
@@ -163,7 +163,8 @@ class SharedPool(_core.SharedPool):
             )
         except _core.CreationFailure as failure:
             raise _creation_error(how, failure.args, label, asked) from None
-        pool._asked = asked | {"size": pool.size, "limit": pool.size}
+        given = asked["size"] or pool.size  # whose was rounded up to pages
+        pool._asked = asked | {"size": given, "limit": given}
         _objects[pool._address()[0]] = pool
         refusals.register(pool)
         return pool
@@ -178,10 +179,19 @@ class SharedPool(_core.SharedPool):
         """Bytes all processes together can have in the pool."""
         return self._geometry()[0]
 
-    def _refusal(self, size: int) -> str:
+    def _refusal(self, size: int, error: int, passed_on: bool) -> str:
         if self.closed:
             return f"shared pool {self.name!r} is closed"
-        return describe_refusal(self.name or "without a name", size, self.stats(), self.size, False, self.size)
+        return describe_refusal(
+            self.name or "without a name",
+            size,
+            self.stats(),
+            self.size,
+            self._asked["limit"],
+            "create it with a larger size",
+            error=error,
+            passed_on=passed_on,
+        )
 
     @property
     def closed(self) -> bool:
@@ -402,7 +412,7 @@ def _creation_error(how: int, failure: tuple[int, int, int, int], label: str, as
         )
     if error in (errno_names.EACCES, errno_names.EPERM) and how != _CREATE:
         return PermissionError(error, f"{what} belongs to another user, or others may write to it")
-    told = describe(failure, asked["size"], asked["huge_pages"])
+    told = describe(failure, asked["size"], asked["huge_pages"], comes_out_in_decimals(asked["size"]))
     text = f"{what} was not made; {told}"
     if told.setting == "size":
         return ValueError(text)

@@ -14,10 +14,14 @@ from .. import _core
 
 
 class Refusing(Protocol):
-    """A pool that can say why it refused a request of so many bytes."""
+    """A pool that can say why it refused a request of so many bytes.
+
+    `error` is what the kernel answered, 0 where what is in use leaves no room; `passed_on`: its fallback had no memory
+    either.
+    """
 
     def _key(self) -> int: ...
-    def _refusal(self, size: int) -> str: ...
+    def _refusal(self, size: int, error: int, passed_on: bool) -> str: ...
 
 
 _pools: "weakref.WeakValueDictionary[int, Refusing]" = weakref.WeakValueDictionary()
@@ -38,7 +42,7 @@ def explain(error: BaseException, size: int | None = None) -> None:
     pool = _pools.get(refused[0])
     if pool is None:
         return
-    text = pool._refusal(refused[1])
+    text = pool._refusal(*refused[1:])
     if sys.version_info >= (3, 11):
         error.add_note(text)
     else:

@@ -129,3 +129,84 @@ def test_sizes_come_back_as_they_were_given() -> None:
         rtpool.Pool("300 MB", limit="200 MB")
     with pytest.raises(ValueError, match=r"limit of 4,096 bytes is below the size of 1 GiB"):
         rtpool.Pool("1 GiB", limit=4096)
+
+
+def test_where_the_kernel_has_no_more_that_is_said() -> None:
+    memory = _core.physical_memory()
+    pool = rtpool.Pool(limit=2 * memory, when_full="raise")
+    with rtpool.handler(pool):
+        text = refused(lambda: np.empty(memory, np.uint8))
+    assert "The kernel gave it no more (ENOMEM" in text and "raise limit=" not in text, text
+
+
+def test_a_pool_that_passes_on_says_so() -> None:
+    with rtpool.handler(rtpool.Pool(limit="4 MiB", when_full="fallback")):
+        text = refused(lambda: np.empty(1 << 46, np.uint8))
+    assert "NumPy's own allocator, which was asked instead, has none either" in text, text
+    assert "when_full" not in text
+
+
+def test_a_limit_that_the_address_space_cut_is_named(run_python: Any) -> None:
+    done = run_python(
+        """
+        import resource
+        import numpy as np
+        import rtpool
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)
+        pool = rtpool.Pool(limit="2 GB", when_full="raise")
+        try:
+            with rtpool.handler(pool):
+                np.ones(3).resize(1_000_000_000 // 8, refcheck=False)
+        except MemoryError as error:
+            print(*getattr(error, "__notes__", [error.__cause__]))
+        print(*pool.effective.degradations)
+        """
+    )
+    assert "has no 1 GB" in done.stdout, done.stdout
+    assert "The address space of this process leaves it no more" in done.stdout, done.stdout
+    assert "raise limit=" not in done.stdout and "no address space for 2 GB" in done.stdout, done.stdout
+
+
+def test_shared_pools_have_a_size_and_no_limit() -> None:
+    with rtpool.SharedPool.create("5 MB") as pool, rtpool.handler(pool):
+        text = refused(lambda: np.ones(10_000_000, np.uint8))
+    assert "'without a name' has no 10 MB: it holds 5 MB of at most 5 MB" in text, text
+    assert "create it with a larger size" in text and "limit=" not in text
+
+
+def test_the_default_pools_limit_is_the_environments(run_python: Any) -> None:
+    done = run_python(
+        """
+        import numpy as np
+        import rtpool
+        rtpool.activate()
+        try:
+            np.ones(10_000_000, np.uint8)
+        except MemoryError as error:
+            print(*getattr(error, "__notes__", [error.__cause__]))
+        """,
+        RTPOOL_LIMIT="8 MB",
+        RTPOOL_WHEN_FULL="raise",
+    )
+    assert "pool 'default' has no 10 MB" in done.stdout and "of at most 8 MB" in done.stdout, done.stdout
+    assert "never fits: raise RTPOOL_LIMIT, or use" in done.stdout
+
+
+def test_plans_speak_in_units_of_the_limit() -> None:
+    plan = rtpool.Plan([rtpool.PlanEntry(1 << 20, 1 << 20, 100, 100, 0)])
+    with pytest.raises(MemoryError, match=r"the plan needs 104\.9 MB, pool 'small' may hold 20 MB"):
+        rtpool.Pool(limit="20 MB", name="small").prepare(plan)
+
+
+def test_what_a_handler_swallowed_is_not_told_of_a_later_error() -> None:
+    pool = rtpool.Pool(limit="4 MiB", when_full="raise", name="earlier")
+    previous = rtpool.set_handler(pool)
+    try:
+        with pytest.raises(MemoryError):
+            np.ones(3).resize(1 << 20, refcheck=False)
+    finally:
+        rtpool.set_handler(previous)
+    with pytest.raises(MemoryError) as caught, rtpool.handler(rtpool.Pool()):
+        raise MemoryError
+    assert "earlier" not in told(caught.value)
