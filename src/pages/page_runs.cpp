@@ -116,6 +116,20 @@ PageRuns::Taken PageRuns::take(std::uint32_t pages) noexcept {
   return first == k_no_page ? Taken{} : cut(first, pages);
 }
 
+PageRuns::Taken PageRuns::take_end(std::uint32_t pages) noexcept {
+  const PageIndex run = fitting_in(kinds_[0], pages);
+  if (run == k_no_page) return {};
+  const std::uint32_t head = descs_[run].head.load(std::memory_order_relaxed);
+  const std::uint32_t rest = descs_[run].pages - pages;
+  unlink(kinds_[0], run, rest + pages, owner_of(head));
+  descs_[run + rest + pages - 1].set(RunState::none);
+  if (rest != 0) link(kinds_[0], run, rest, head & k_zero_flag);
+  const PageIndex first = run + rest;
+  descs_[first].pages = pages;
+  descs_[first].set(RunState::taken);
+  return {first, (head & k_zero_flag) != 0};
+}
+
 void PageRuns::take_whole(PageIndex first) noexcept {
   remove(first);
   descs_[first].set(RunState::taken);

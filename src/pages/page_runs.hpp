@@ -50,6 +50,8 @@ class PageRuns {
   // A run of exactly `pages` pages with state `taken`; first == k_no_page if no resident run is long enough. May miss one
   // that is less than a sixteenth too long.
   Taken take(std::uint32_t pages) noexcept;
+  // The same from the end of the free run it is taken of.
+  Taken take_end(std::uint32_t pages) noexcept;
   // A run that is in no list comes (back) to the lists. `committed` bounds the look to the right.
   void give(PageIndex first, std::uint32_t pages, bool zero, PageIndex committed, bool absent = false) noexcept;
   // Lengthens a run in place if the free run to its right is resident and has the `more` pages; false leaves all as it was.
@@ -72,6 +74,8 @@ class PageRuns {
   Window tail(PageIndex committed) const noexcept;
   // The lowest absent run from page `from` on; 0 pages at `committed`: there is none. O(absent runs).
   Window first_absent(PageIndex from, PageIndex committed) const noexcept;
+  // Of the absent runs that are long enough one of the shortest; k_no_page: there is none.
+  PageIndex fitting_absent(std::uint32_t pages) const noexcept;
   // The free run, resident or absent, that `page` begins; 0 pages: none does.
   Window run_at(PageIndex page, PageIndex committed) const noexcept;
   // The free run that ends before `page`.
@@ -151,7 +155,6 @@ class PageRuns {
   void push(PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept;
   void remove(PageIndex first) noexcept;
   PageIndex fitting_in(const Lists& lists, std::uint32_t pages) const noexcept;
-  PageIndex fitting_absent(std::uint32_t pages) const noexcept;
   Taken cut(PageIndex first, std::uint32_t pages) noexcept;
   struct Row {
     PageIndex begin = 0;

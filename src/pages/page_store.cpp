@@ -11,6 +11,7 @@ namespace rtpool::pages {
 
 PageRuns::Taken PageStore::take_locked(std::uint32_t pages) noexcept {
   drain_pending_locked();
+  if (RTPOOL_UNLIKELY(pages >= k_frame_pages) && is_spread()) return runs_.take_end(pages);
   return runs_.take(pages);
 }
 

@@ -218,6 +218,8 @@ class PageStore {
   };
   PageRuns::Taken grow_for(const Request& request, GrowthFailure* failure) noexcept;
   bool choose(const Request& request, Piece* piece, GrowthFailure* failure) noexcept;
+  bool is_spread() const noexcept;
+  void spare_addresses(std::uint32_t pages, PageRuns::Window* window) const noexcept;
   void widen(Piece* piece, PageIndex holder, std::uint32_t surplus, std::size_t most) noexcept;
   void narrow(Piece* piece) noexcept;
   void mark_part(PageIndex first, std::uint32_t pages) noexcept;

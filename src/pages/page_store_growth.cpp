@@ -21,6 +21,7 @@ constexpr std::size_t k_largest_extra_step = std::size_t{16} << 20;
 constexpr std::size_t k_reserved_limits = 8;
 constexpr std::size_t k_reserved_beyond = std::size_t{64} << 30;
 constexpr std::size_t k_reserved_share = 16;
+constexpr std::size_t k_spread_part = 8;  // of the addresses beyond the limit: with so much of them in use they are spared
 
 constexpr std::size_t bytes_of_descs(std::size_t bytes) noexcept { return (k_descs_before + bytes / os::k_page_size) * sizeof(PageDesc); }
 
@@ -190,7 +191,7 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
     guard.unlock();
     std::uint32_t step = 0;
     *failure = commit(fresh, request.ahead, &step);
-    if (failure->error == 0 && request.ahead == Ahead::more && !wants_explicit()) surplus = step - fresh;
+    if (failure->error == 0 && request.ahead == Ahead::more && !wants_explicit() && !is_spread()) surplus = step - fresh;
     piece->untouched = failure->error == 0 && request.ahead == Ahead::none;
     guard.lock();
     // Once more: others took and gave meanwhile.
@@ -207,6 +208,7 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
     return false;
   }
   *failure = {};
+  if (request.ahead == Ahead::more && !wants_explicit() && is_spread()) spare_addresses(request.pages, &window);
   window.first = static_cast<PageIndex>(base::align_up(window.first, request.unit));
   window.pages = request.pages;
   for (PageRuns::Window run; run = runs_.run_at(window.holder, committed), run.first + run.pages <= window.first;) {
@@ -217,6 +219,32 @@ bool PageStore::choose(const Request& request, Piece* piece, GrowthFailure* fail
   if (!piece->untouched) widen(piece, window.holder, surplus, request.most);
   chosen_ = piece->absent;
   return true;
+}
+
+bool PageStore::is_spread() const noexcept {
+  const std::size_t limit = options_.limit;
+  return view_.committed.load(std::memory_order_relaxed) > limit + (reserved_ - limit) / k_spread_part;
+}
+
+// Where large blocks come and go, each a little longer than the last, and small ones that were made beside them stay, no hole would be
+// long enough for the next one, until there are no addresses left. So, once many are in use: a request ends where a frame ends, as what
+// is left of its last frame is what small blocks would be made of; and those are made in the shortest place between blocks. Run lock
+// held.
+void PageStore::spare_addresses(std::uint32_t pages, PageRuns::Window* window) const noexcept {
+  const PageIndex committed = committed_pages();
+  if (pages < k_frame_pages) {
+    const PageIndex shortest = window->absent >= pages ? runs_.fitting_absent(pages) : k_no_page;
+    const bool last = shortest != k_no_page && shortest + view_.descs[shortest].pages == committed;  // behind all blocks
+    if (shortest != k_no_page && !last) *window = {shortest, pages, pages, shortest};
+    return;
+  }
+  const auto end = static_cast<PageIndex>(base::align_up(window->first + pages, k_frame_pages));
+  for (PageIndex at = window->holder; at < end;) {
+    const PageRuns::Window part = runs_.run_at(at, committed);
+    if (part.pages == 0) return;
+    at += part.pages;
+  }
+  window->first = end - pages;
 }
 
 // Memory comes in whole frames where a frame has no page yet, so that it can be one huge page, and what was committed
@@ -374,6 +402,9 @@ bool PageStore::may_ever_fit(std::uint32_t pages) noexcept {
 
 PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failure) noexcept {
   for (unsigned attempt = 0;; ++attempt) {
+    // What is on its way to the kernel still counts as held: that none is says whoever has the lock.
+    std::unique_lock giving(giving_lock_, std::defer_lock);
+    if (attempt != 0) giving.lock();
     {
       const std::lock_guard grow(growth_lock_);
       *failure = {};
@@ -413,8 +444,6 @@ PageRuns::Taken PageStore::grow_for(const Request& request, GrowthFailure* failu
       }
     }
     if (failure->step != GrowthStep::limit || attempt != 0) return {};
-    // What is on its way to the kernel still counts as held.
-    const std::lock_guard giving(giving_lock_);
   }
 }
 

@@ -219,9 +219,23 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     flush_heaps();
     request.others = Others::asked;
     once_more();
+    if (served.block == nullptr && request.failure.step == pages::GrowthStep::limit) served = serve_alone(*heap, &request);
   }
   told->missed = heap->stats.misses.get() != misses;
   if (request.failure.step != pages::GrowthStep::limit) told->error = request.failure.error;
+  return served;
+}
+
+// What was given up for a request others may have taken meanwhile, while what they freed since lies in their heaps. So the last look
+// before a refusal is with all heaps stopped, the caller's own as well: nobody takes or keeps anything until it is over.
+PoolImpl::Served PoolImpl::serve_alone(Heap& heap, Request* request) noexcept {
+  if (heap_count_.load(std::memory_order_relaxed) == 1) return {};
+  const std::lock_guard guard(control_lock_);
+  stop_heaps();
+  for_each_heap([](Heap& each) { each.flush(); });
+  request->may_grow = request->may_grow && frozen_.load(std::memory_order_relaxed) == Frozen::no;
+  const Served served = serve(heap, request);
+  resume_heaps();
   return served;
 }
 

@@ -17,6 +17,7 @@ namespace {
 using LockGuard = std::lock_guard<os::PriorityLock>;
 
 constexpr std::size_t k_zone = 64;
+constexpr unsigned k_most_tries = 64;
 
 std::atomic<CallSite> g_call_site{nullptr};
 
@@ -84,9 +85,13 @@ void* DebugLayer::allocate(std::size_t size, bool zeroed) noexcept {
   if (size <= pool_.largest_request()) {
     shape = shape_of(size);
     PoolImpl::Served served = pool_.climb(shape.total, zeroed, &told);
-    if (served.block == nullptr) {
+    // Once more without a quarantine; others may fill it again meanwhile, and take what has left it.
+    bool filled = true;
+    for (unsigned tries = 0; served.block == nullptr && filled && tries != k_most_tries; ++tries) {
+      const std::uint64_t before = quarantined_.load(std::memory_order_acquire);
       empty_quarantine();
       served = pool_.climb(shape.total, zeroed, &told);
+      filled = quarantined_.load(std::memory_order_acquire) != before;
     }
     if (served.block != nullptr) {
       shape.total = pool_.find_block(served.block).granted;
@@ -244,8 +249,9 @@ void DebugLayer::finish_free(DebugBlock& record) noexcept {
     newest_ = &record;
     ++waiting_count_;
     waiting_bytes_ += record.total;
+    quarantined_.fetch_add(1, std::memory_order_release);
   }
-  while (DebugBlock* const leaving = take_oldest(false)) retire(*leaving);
+  while (DebugBlock* const leaving = take_oldest(false)) leave_quarantine(*leaving);
 }
 
 DebugBlock* DebugLayer::take_oldest(bool all) noexcept {
@@ -258,11 +264,23 @@ DebugBlock* DebugLayer::take_oldest(bool all) noexcept {
   --waiting_count_;
   waiting_bytes_ -= record->total;
   record->state = DebugState::freeing;
+  retiring_.fetch_add(1, std::memory_order_relaxed);
   return record;
 }
 
 void DebugLayer::empty_quarantine() noexcept {
-  while (DebugBlock* const leaving = take_oldest(true)) retire(*leaving);
+  constexpr os::Nanoseconds k_pause = 50'000;
+  constexpr unsigned k_most_waits = 10'000;
+  while (DebugBlock* const leaving = take_oldest(true)) leave_quarantine(*leaving);
+  // What other threads have taken out is free when they are done with it.
+  for (unsigned waits = 0; retiring_.load(std::memory_order_acquire) != 0 && waits != k_most_waits; ++waits) {
+    (void)os::clock().sleep_until(os::clock().now() + k_pause);
+  }
+}
+
+void DebugLayer::leave_quarantine(DebugBlock& record) noexcept {
+  retire(record);
+  retiring_.fetch_sub(1, std::memory_order_release);
 }
 
 void DebugLayer::retire(DebugBlock& record) noexcept {

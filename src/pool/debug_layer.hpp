@@ -68,11 +68,16 @@ class DebugLayer {
 
   // Looks at all red zones and all of the quarantine (DB-1, DB-2). What is found for the first time is reported as well.
   CheckResult verify() noexcept;
+  // Waits for other threads that are about it.
   void empty_quarantine() noexcept;
   // In a signal handler: what the touched address has to do with this pool.
   void explain_fault(const void* address) noexcept;
 
   os::PriorityLock& lock() noexcept { return lock_; }
+  void reset_after_fork() noexcept {
+    lock_.reset_after_fork();
+    retiring_.store(0, std::memory_order_relaxed);  // by threads that are not here
+  }
   static void set_call_site(CallSite call_site) noexcept;
 
  private:
@@ -107,6 +112,7 @@ class DebugLayer {
   // Lifts guard and closure; false where the kernel refuses: the memory stays out of use then.
   bool open(DebugBlock& record) noexcept;
   void retire(DebugBlock& record) noexcept;
+  void leave_quarantine(DebugBlock& record) noexcept;
   DebugBlock* take_oldest(bool all) noexcept;
   // Takes a block that is to be freed out of the live ones; nullptr after a report.
   DebugBlock* begin_free(void* block, const char* call, const Place& place) noexcept;
@@ -132,6 +138,8 @@ class DebugLayer {
   DebugBlock* newest_ = nullptr;
   std::size_t waiting_count_ = 0;
   std::size_t waiting_bytes_ = 0;
+  std::atomic<std::uint64_t> quarantined_{0};  // blocks, ever
+  std::atomic<std::uint32_t> retiring_{0};     // blocks that have left the quarantine and are not yet free
   std::atomic<bool> guards_refused_{false};
   // Of the caller's blocks, those of the fallback only in live_count_.
   std::atomic<std::size_t> live_count_{0};

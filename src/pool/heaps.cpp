@@ -132,7 +132,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
   }
   store_.reset_after_fork();
   object_arenas_.lock().reset_after_fork();
-  if (debug_ != nullptr) debug_->lock().reset_after_fork();
+  if (debug_ != nullptr) debug_->reset_after_fork();
   fallback_table_.lock().reset_after_fork();
   learning_lock_.reset_after_fork();
   // Only the forking thread exists here: every other heap is free to be adopted.

@@ -125,6 +125,7 @@ struct PoolImpl : Pool {
     pages::GrowthFailure failure{};  // of the last growth
   };
   Served serve(blocks::Heap& heap, Request* request) noexcept;
+  Served serve_alone(blocks::Heap& heap, Request* request) noexcept;  // takes control_lock_; the caller is outside of its heap
   Served serve_small(blocks::Heap& heap, Request* request) noexcept;
   Served serve_large(blocks::Heap& heap, Request* request) noexcept;
   // How much the pool may have ready when it grows by `bytes`, so that it holds at most a quarter (or what a heap may keep) more

@@ -55,6 +55,20 @@ TEST_F(PageRunsTest, TakesExactlyAndMergesBothSides) {
   EXPECT_FALSE(runs_.take(k_pages).zero);  // a run is known to be zero only if all of it is
 }
 
+TEST_F(PageRunsTest, TakesFromTheEnd) {
+  runs_.give(0, 100, true, k_pages);
+  const auto end = runs_.take_end(30);
+  EXPECT_EQ(end.first, 70U);
+  EXPECT_TRUE(end.zero);
+  expect_valid();
+  EXPECT_EQ(runs_.take_end(70).first, 0U);
+  EXPECT_EQ(runs_.take_end(1).first, k_no_page);
+  runs_.give(0, 70, false, k_pages);
+  runs_.give(70, 30, false, k_pages);
+  expect_valid();
+  EXPECT_EQ(runs_.largest(), 100U);
+}
+
 TEST_F(PageRunsTest, AbsentRunsAreOutOfReachUntilAWindowTakesThem) {
   runs_.give(0, 100, false, k_pages);
   runs_.give(100, 200, true, k_pages, true);
@@ -134,7 +148,8 @@ TEST_F(PageRunsTest, BehavesAsAMap) {
     for (int step = 0; step < 3000; ++step) {
       if (random() % 2 == 0 || taken.empty()) {
         const std::uint32_t pages = 1U << (random() % 11);
-        const auto run = runs_.take(pages + random() % pages);
+        const std::uint32_t wanted = pages + random() % pages;
+        const auto run = random() % 3 == 0 ? runs_.take_end(wanted) : runs_.take(wanted);
         if (run.first == k_no_page) continue;
         const std::uint32_t got = desc(run.first).pages;
         const auto after = taken.lower_bound(run.first);

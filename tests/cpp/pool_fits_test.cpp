@@ -166,6 +166,90 @@ TEST_F(PoolFitsTest, OverAnyHistory) {
   }
 }
 
+// The same by several threads at once, while memory goes back of its own and is trimmed: what all of them hold is added up before a
+// request and after a free, so that there is room for each at the moment it is made.
+TEST_F(PoolFitsTest, OverAnyHistoryOfSeveralThreads) {
+  constexpr unsigned k_threads = 4;
+  constexpr std::size_t k_limit = 48 * k_mib;
+  struct Kind {
+    const char* name;
+    os::Nanoseconds idle;
+    bool debug;
+    std::size_t more;  // that a block keeps from others
+  };
+  for (const Kind& kind : {Kind{"plain", 0, false, 0}, Kind{"idle", 10'000'000, false, 0}, Kind{"debug", 0, true, 2 * test::kernel_page()}}) {
+    Options options;
+    options.limit = k_limit;
+    options.when_full = WhenFull::raise;
+    options.idle = kind.idle;
+    options.debug = kind.debug;
+    Pool& pool = make(options);
+    std::atomic<std::size_t> held{0};
+    std::atomic<unsigned> refused{0};
+    std::atomic<unsigned> waited{0};
+    std::vector<std::thread> threads;
+    for (unsigned me = 0; me < k_threads; ++me) {
+      threads.emplace_back([&, me] {
+        std::mt19937_64 random(me);
+        std::vector<std::pair<void*, std::size_t>> live;
+        const auto drop = [&] {
+          std::swap(live[random() % live.size()], live.back());
+          pool.release(live.back().first);
+          held -= live.back().second;
+          live.pop_back();
+        };
+        for (int step = 0; step < 1500 && refused == 0; ++step) {
+          const std::size_t size = 8192 + random() % (std::size_t{1} << (13 + random() % 11));
+          const std::size_t needs = pinned(size) + kind.more;
+          if (held.fetch_add(needs) + needs <= k_limit) {
+            void* const block = pool.allocate(size);
+            if (block == nullptr) ++refused;
+            if (block != nullptr) live.emplace_back(block, needs);
+          } else {
+            held -= needs;
+            ++waited;
+            if (!live.empty()) drop();
+          }
+          if (random() % 64 == 0) pool.trim();
+          if (random() % 3 == 0 && !live.empty()) drop();
+        }
+        while (!live.empty()) drop();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(refused, 0U) << kind.name;
+    EXPECT_GT(waited, 100U) << kind.name << ": the limit was not reached";
+    expect_ok(pool);
+  }
+}
+
+// Data that grow, and with each of their sizes a small result that stays: made beside them, after them, or beside the next.
+TEST_F(PoolFitsTest, SmallBlocksThatStayDoNotKeepLargeOnesApart) {
+  enum Order { k_beside, k_after, k_beside_both };
+  for (const std::size_t small : {std::size_t{200}, std::size_t{5000}, std::size_t{16} * k_kib, std::size_t{100} * k_kib}) {
+    for (const Order order : {k_beside, k_after, k_beside_both}) {
+      Pool& pool = limited(256 * k_mib);
+      std::vector<void*> kept;
+      void* last = nullptr;
+      for (std::size_t size = 20 * k_mib; size < 110 * k_mib; size += 300'000) {
+        void* const large = pool.allocate(size);
+        ASSERT_NE(large, nullptr) << size << " bytes beside " << kept.size() << " blocks of " << small << ", order " << order << ", "
+                                  << impl(pool).store_.committed_pages() << " pages of addresses";
+        if (order == k_after) pool.release(large);
+        kept.push_back(pool.allocate(small));
+        ASSERT_NE(kept.back(), nullptr);
+        if (order == k_beside) pool.release(large);
+        if (order != k_beside_both) continue;
+        if (last != nullptr) pool.release(last);
+        last = large;
+      }
+      if (last != nullptr) pool.release(last);
+      expect_ok(pool);
+      for (void* const block : kept) pool.release(block);
+    }
+  }
+}
+
 // Sizes that wander: small and large, all of an order, ever larger.
 TEST_F(PoolFitsTest, WanderingSizesHoldAQuarterMoreThanTheirPeak) {
   struct Kind {
