@@ -12,7 +12,7 @@
 // Frugality: where growth would make the pool hold more than a quarter more than was ever alive in it, a heap first gives all of
 // its idle runs back. Only a loop whose sizes add up to more than that would miss for ever then, and is told from wandering
 // sizes by what it asks for: sizes that it has asked for before. Bytes of growth that was held back are weighed, those for known
-// sizes against twice those for new ones; when a peak's worth has come together the heap keeps what it uses.
+// sizes against twice those for new ones; when the heap's share of the peak has come together it keeps what it uses.
 //
 // Wandering: a free run in a bin is of use if its size comes again, and else only in the way: it cannot join its neighbours, and has
 // to be found when others need the memory. Pages of misses of new sizes are weighed against those of known ones (that have a bin), two
@@ -104,6 +104,7 @@ inline constexpr unsigned k_age_drains = 8;       // blocks taken back, in a ste
 inline constexpr unsigned k_most_drains = 8192;   // such steps in a pass
 inline constexpr unsigned k_most_restarts = 64;   // of bins and lists, in a pass
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
+inline constexpr std::size_t k_idle_kept_each = std::size_t{4} << 20;  // beside it, for each further heap of a pool
 inline constexpr std::uint64_t k_served_share = 4;  // of the peak, the most that counts of a request that idle runs served
 // Wandering: misses of new sizes against those of known ones, in pages; and up to how many pages times misses since the last one of
 // that size a run is worth a bin then.

@@ -1,9 +1,12 @@
 // Allocation: the hit path, the ladder of a miss, and the refusal.
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+#include <utility>
 
 #include "base/bits.hpp"
 #include "base/check.hpp"
+#include "base/relax.hpp"
 #include "blocks/heap_hit.hpp"
 #include "pool/debug_layer.hpp"
 #include "pool/pool_impl.hpp"
@@ -262,34 +265,64 @@ PoolImpl::Allowance PoolImpl::allowance_for(Heap& heap, std::size_t bytes) noexc
   const std::uint64_t live = bytes + object_arenas_.held() + live_in_heaps();
   if (live > peak) peak = live;
   peak_live_.store(peak, std::memory_order_relaxed);
-  const std::size_t most = peak + (peak / 4 > blocks::k_idle_kept ? peak / 4 : blocks::k_idle_kept);
+  // The sizes of a loop that is small, and of each thread's.
+  const std::uint32_t heaps = heap_count_.load(std::memory_order_relaxed);
+  const std::size_t small = blocks::k_idle_kept + (heaps - 1) * blocks::k_idle_kept_each;
+  const std::size_t most = peak + (peak / 4 > small ? peak / 4 : small);
   if (store_.capacity() + bytes <= most) return {most, false, 0};
-  if (heap.repeats(peak)) return {};
-  return {most, heap.give_idle(), peak};
+  // A thread's loop is told by the thread's share.
+  const std::uint64_t share = peak / heaps;
+  if (heap.repeats(share)) return {};
+  return {most, heap.give_idle(), share};
+}
+
+// Of these heaps those that can be stopped at once. How many are left, which `heaps` begins with then.
+std::uint32_t PoolImpl::ask_at_hand(Heap** heaps, std::uint32_t count, bool unused) noexcept {
+  const std::lock_guard guard(control_lock_);
+  std::uint32_t stopped = 0;  // they come first
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (heaps[i]->lock.try_begin_stop()) std::swap(heaps[stopped++], heaps[i]);
+  }
+  if (stopped == 0) return count;
+  pass_barrier();
+  std::uint32_t left = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Heap& heap = *heaps[i];
+    const bool had = i < stopped && heap.lock.try_await();
+    if (had) unused ? heap.give_unused() : heap.give_departing();
+    if (i < stopped) heap.lock.resume();
+    if (!had) heaps[left++] = &heap;
+  }
+  return left;
 }
 
 // What other heaps hold and do not use, or only what departs from them: before the pool grows. Where a heap's owner is
 // just in a slow path this waits for it, with no lock in its hand: an owner in the kernel is one whose growth this one's has to wait
-// for in any case. Of many heaps some are asked, others the next time.
+// for in any case. Of many heaps some are asked, others the next time. Several are stopped by one barrier.
 void PoolImpl::ask_others(const Heap& own, bool unused) noexcept {
   constexpr std::uint32_t k_most_asked = 64;
+  constexpr std::uint32_t k_at_once = 8;
+  constexpr unsigned k_glances = 4;
+  constexpr unsigned k_pauses = 16;
   constexpr unsigned k_most_tries = 10'000;
   constexpr os::Nanoseconds k_pause = 50'000;
   const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
   const std::uint32_t asked = count < k_most_asked ? count : k_most_asked;
   const std::uint32_t first = asked == count ? 0 : next_asked_.fetch_add(asked, std::memory_order_relaxed);
-  for (std::uint32_t i = 0; i < asked; ++i) {
-    Heap& heap = *heaps_[(first + i) % count].load(std::memory_order_relaxed);
-    if (&heap == &own || (!unused && !heap.has_departing())) continue;
-    unsigned tries = 0;
-    while (!try_stop(heap) && ++tries != k_most_tries) (void)os::clock().sleep_until(os::clock().now() + k_pause);
-    if (tries == k_most_tries) continue;
-    if (unused) {
-      heap.give_unused();
-    } else {
-      heap.give_departing();
+  std::uint32_t next = 0;
+  while (next < asked) {
+    Heap* waiting[k_at_once];
+    std::uint32_t left = 0;
+    for (; next < asked && left < k_at_once; ++next) {
+      Heap& heap = *heaps_[(first + next) % count].load(std::memory_order_relaxed);
+      if (&heap != &own && (unused || heap.has_departing())) waiting[left++] = &heap;
     }
-    resume(heap);
+    for (unsigned tries = 0; left != 0 && tries != k_most_tries; ++tries) {
+      // Most slow paths take less than a microsecond.
+      if (tries > k_glances) (void)os::clock().sleep_until(os::clock().now() + k_pause);
+      for (unsigned i = 0; tries != 0 && i < k_pauses; ++i) base::relax();
+      left = ask_at_hand(waiting, left, unused);
+    }
   }
 }
 

@@ -140,6 +140,7 @@ struct PoolImpl : Pool {
   Allowance allowance_for(blocks::Heap& heap, std::size_t bytes) noexcept;
   bool asks_others(const Allowance& allowance, Request* request) noexcept;
   void ask_others(const blocks::Heap& own, bool unused) noexcept;
+  std::uint32_t ask_at_hand(blocks::Heap** heaps, std::uint32_t count, bool unused) noexcept;
   // The ladder. No block: not even the kernel could help.
   Served climb(std::size_t size, bool zeroed, Told* told) noexcept;  // zeroed: may be kept from growing
   // Free memory that only waits for the next object arena goes before growth.

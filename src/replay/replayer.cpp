@@ -4,6 +4,7 @@
 #include <new>
 
 #include "base/bits.hpp"
+#include "base/relax.hpp"
 #include "os/helper_thread.hpp"
 #include "os/process_sample.hpp"
 
@@ -26,14 +27,6 @@ bool fits(const Script& script) noexcept {
     }
   }
   return true;
-}
-
-inline void pause() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
 }
 
 }  // namespace
@@ -218,7 +211,7 @@ template <class Condition>
 void Replayer::wait_until(Condition&& condition) noexcept {
   for (unsigned i = 0; i < k_spins; ++i) {
     if (condition()) return;
-    pause();
+    base::relax();
   }
   sleepers_.fetch_add(1);
   for (;;) {

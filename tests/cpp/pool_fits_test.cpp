@@ -439,5 +439,46 @@ TEST_F(PoolFitsTest, LoopsThatServeThemselvesSettle) {
   EXPECT_EQ(pool.stats().misses, misses);
 }
 
+// Small loops of many threads: what the pool may hold beside its peak counts for each of them, and what they repeat is told by
+// their share. Else each of sixteen threads has all others stopped, again and again, for the whole run. They take turns, so that it is
+// the same every time.
+TEST_F(PoolFitsTest, SmallLoopsOfManyThreadsSettle) {
+  constexpr unsigned k_threads = 16;
+  constexpr unsigned k_slices = 40;
+  constexpr int k_pairs = 1000;
+  memory_.physical = std::size_t{1} << 40;
+  Pool& pool = make();
+  std::atomic<unsigned> turn{0};
+  std::uint64_t calls = 0;
+  std::uint64_t misses = 0;
+  std::vector<std::thread> threads;
+  for (unsigned me = 0; me < k_threads; ++me) {
+    threads.emplace_back([&, me] {
+      std::mt19937_64 random(me);
+      std::vector<void*> live(16);
+      for (unsigned slice = 0; slice < k_slices; ++slice) {
+        for (unsigned now = turn; now != me + k_threads * slice; now = turn) turn.wait(now);
+        if (me == 0 && slice == k_slices / 2) {
+          calls = pool.stats().kernel_calls;
+          misses = pool.stats().misses;
+        }
+        for (int pair = 0; pair < k_pairs; ++pair) {
+          void*& slot = live[random() % live.size()];
+          pool.release(slot);
+          const std::size_t power = std::size_t{1} << (6 + random() % 10);
+          slot = pool.allocate(power + random() % power);
+        }
+        ++turn;
+        turn.notify_all();
+      }
+      for (void* const block : live) pool.release(block);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(pool.stats().kernel_calls - calls, 4 * k_threads);
+  EXPECT_LE(pool.stats().misses - misses, k_threads * k_slices / 2 * k_pairs / 500);
+  expect_ok(pool);
+}
+
 }  // namespace
 }  // namespace rtpool::pool

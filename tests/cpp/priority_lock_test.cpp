@@ -2,9 +2,11 @@
 #include "os/priority_lock.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -29,6 +31,48 @@ TEST(PriorityLock, OneHolderAtATime) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, 200000);
+}
+
+// Some hold it for so long that others go to sleep, and threads of real-time priority, where they may be had, take part.
+TEST(PriorityLock, WhoSleepsIsWoken) {
+  constexpr int k_threads = 8;
+  constexpr int k_turns = 3000;
+  PriorityLock lock;
+  long count = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < k_threads; ++t) {
+    threads.emplace_back([&, t] {
+      sched_param priority{};
+      priority.sched_priority = 1;
+      if (t < 2) (void)::sched_setscheduler(0, SCHED_FIFO, &priority);
+      for (int turn = 0; turn < k_turns; ++turn) {
+        lock.lock();
+        ++count;
+        if (turn % 100 == t) std::this_thread::sleep_for(std::chrono::microseconds(200));
+        lock.unlock();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(count, k_threads * k_turns);
+  EXPECT_FALSE(lock.wanted());
+}
+
+// While a holder can be told that others wait, whether they sleep already or not.
+TEST(PriorityLock, SaysThatItIsWanted) {
+  PriorityLock lock;
+  lock.lock();
+  EXPECT_FALSE(lock.wanted());
+  std::thread other([&] {
+    lock.lock();
+    lock.unlock();
+  });
+  while (!lock.wanted()) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(lock.wanted());
+  lock.unlock();
+  other.join();
+  EXPECT_FALSE(lock.wanted());
 }
 
 TEST(PriorityLock, TriesWithoutWaiting) {

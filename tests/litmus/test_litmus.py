@@ -339,3 +339,43 @@ def test_turns_follow_each_other() -> None:
 @pytest.mark.parametrize("order", ["locked", "unlocked"])
 def test_turns_need_each_of_their_orders(order: str) -> None:
     assert turns_break(**{order: False})
+
+
+def sleeper_missed(*, said: bool = True, looked: bool = True, unlocked: bool = True, seen: bool = True) -> bool:
+    """Whether a thread sleeps that nobody wakes: it says so and looks at the lock; who unlocks looks for it."""
+
+    def sleeps() -> Thread:
+        yield RMW("asleep", lambda count: count + 1, acquire=said, release=said)
+        return (yield R("word", acquire=looked))  # 1: taken, so that it sleeps
+
+    def unlocks() -> Thread:
+        yield RMW("word", lambda _: 0, acquire=unlocked, release=unlocked)
+        return (yield R("asleep", acquire=seen))
+
+    def locks() -> Thread:
+        yield W("word", 1)
+        yield fence("full")  # long ago
+        yield W("begun", 1)
+        return (yield from unlocks())
+
+    def after(thread: Program) -> Program:
+        def run() -> Thread:
+            if (yield R("begun", acquire=True)) != 1:
+                raise Waits
+            yield fence("full")
+            return (yield from thread())
+
+        return run
+
+    found = outcomes([after(sleeps), locks])
+    assert found
+    return any(outcome.answers == (1, 0) for outcome in found)
+
+
+def test_who_unlocks_sees_who_sleeps() -> None:
+    assert not sleeper_missed()
+
+
+@pytest.mark.parametrize("order", ["said", "looked", "unlocked", "seen"])
+def test_sleeping_needs_each_of_its_orders(order: str) -> None:
+    assert sleeper_missed(**{order: False})
