@@ -110,24 +110,27 @@ def test_children_inherit_it(answers: dict[str, dict[str, str]], how: str) -> No
     assert answers["0"].get(how, "False") == answers["not set"].get(how, "False") == "False"
 
 
+def info(*arguments: str, flags: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+    """Of a default pool that has all that it asks for, also where the kernel has no huge pages to give."""
+    return started(["-m", "rtpool", "info", *arguments], flags=flags, RTPOOL_HUGE_PAGES="off", **variables)
+
+
 def test_without_site_there_is_no_start_up_file(program: Path) -> None:
     done = started([str(program), "itself"], flags=("-S",), RTPOOL_ACTIVATE="1", PYTHONPATH=SITE)
     assert done.stdout == "False\n"
-    told = started(["-m", "rtpool", "info", "--json"], flags=("-S",), RTPOOL_ACTIVATE="1", PYTHONPATH=SITE, status=0)
+    told = info("--json", flags=("-S",), RTPOOL_ACTIVATE="1", PYTHONPATH=SITE)
     assert "-S" in json.loads(told.stdout)["start_up"]["why_not"]
 
 
 def test_info_and_doctor_say_whether_it_is_in_force(tmp_path: Path) -> None:
-    there = json.loads(started(["-m", "rtpool", "info", "--json"]).stdout)["start_up"]
+    there = json.loads(info("--json").stdout)["start_up"]
     assert there["in_force"] is True and Path(there["file"]).exists()
     findings = started(["-m", "rtpool", "doctor", "--seconds", "0"], RTPOOL_ACTIVATE="arrays", status=None).stdout
     assert "start-up file" in findings and "RTPOOL_ACTIVATE=arrays" in findings
     # As pip install --target leaves it: a folder that is no site-packages.
     for name in ("rtpool", "_rtpool_start.py", "rtpool.pth", "rtpool.start"):
         (tmp_path / name).symlink_to(Path(SITE) / name)
-    elsewhere = (
-        started(["-P", "-m", "rtpool", "info"], PYTHONPATH=str(tmp_path)) if sys.version_info >= (3, 11) else None
-    )
+    elsewhere = info(flags=("-P",), PYTHONPATH=str(tmp_path)) if sys.version_info >= (3, 11) else None
     assert elsewhere is None or "is no site-packages folder" in elsewhere.stdout
 
 
