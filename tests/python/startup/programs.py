@@ -85,13 +85,17 @@ SCRIPTS = {
     "executors": """
         import concurrent.futures, threading
         def square(x): return x * x
+        begun = threading.Event()
         def late():
             with concurrent.futures.ProcessPoolExecutor(1) as executor:
-                print("late", list(executor.map(square, [3])))
+                results = executor.map(square, [3])
+                begun.set()
+                print("late", list(results))
         if __name__ == "__main__":
             unclosed = concurrent.futures.ThreadPoolExecutor(2)
             print(unclosed.submit(square, 5).result())
             threading.Thread(target=late).start()
+            begun.wait()  # once the end has begun, Python takes no new executors: which is first is chance
     """,
     "processes": """
         import multiprocessing
