@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -116,7 +117,8 @@ def _fit(sizes: Iterable[SizeUse]) -> Fit:
     if pages * _PAGE <= _MOST_SQUEEZED:
         # Small runs may fit between the large ones.
         pages = _least(plan, plan.bytes // _PAGE, pages)
-    return Fit(pages * _PAGE, plan)
+    # A pool takes whole pages of the kernel.
+    return Fit(-(-pages * _PAGE // mmap.PAGESIZE) * mmap.PAGESIZE, plan)
 
 
 def _enough(plan: Plan) -> int:
