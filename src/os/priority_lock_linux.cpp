@@ -77,9 +77,10 @@ void PriorityLock::sleep() noexcept {
   // Who unlocks from here on sees that somebody sleeps.
   if (word_.load(std::memory_order_seq_cst) != 0) ::syscall(SYS_futex, &wakes_, FUTEX_WAIT_PRIVATE, wakes, nullptr, nullptr, 0);
   // Whoever was woken, it was perhaps us; a wake too many does no harm. None is lost: we go on to take the lock, and see when we
-  // unlock it who sleeps.
-  asleep_.fetch_and(~k_waking, std::memory_order_relaxed);
-  asleep_.fetch_sub(1, std::memory_order_relaxed);
+  // unlock it who sleeps. In one step: who is counted takes k_waking away.
+  std::uint32_t asleep = asleep_.load(std::memory_order_relaxed);
+  while (!asleep_.compare_exchange_weak(asleep, (asleep & ~k_waking) - 1, std::memory_order_relaxed)) {
+  }
 }
 
 void PriorityLock::unlock_slow() noexcept {
