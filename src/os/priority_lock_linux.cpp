@@ -86,11 +86,10 @@ void PriorityLock::sleep() noexcept {
 void PriorityLock::unlock_slow() noexcept {
   const int saved = errno;
   (void)word_.fetch_or(0, std::memory_order_release);
-  if (::syscall(SYS_futex, &word_, FUTEX_UNLOCK_PI_PRIVATE, 0, nullptr, nullptr, 0) != 0) {
-    word_.store(0, std::memory_order_seq_cst);
-    if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
-  }
+  if (::syscall(SYS_futex, &word_, FUTEX_UNLOCK_PI_PRIVATE, 0, nullptr, nullptr, 0) != 0) word_.store(0, std::memory_order_seq_cst);
   errno = saved;
+  // The kernel's mark is there also where nobody is left that it would hand the lock to.
+  if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
 }
 
 // One that sleeps, unless one is on its way: k_waking is there only with one that takes it away.

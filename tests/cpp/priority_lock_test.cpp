@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -56,6 +57,33 @@ TEST(PriorityLock, WhoSleepsIsWoken) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, k_threads * k_turns);
   EXPECT_FALSE(lock.wanted());
+}
+
+// The last one of real-time priority that it was handed over to wakes who sleeps beside it.
+TEST(PriorityLock, WhoSleepsIsWokenByWhoHadItHandedOver) {
+  for (int round = 0; round < 20; ++round) {
+    PriorityLock lock;
+    lock.lock();
+    std::atomic<bool> realtime{false};
+    std::thread favoured([&] {
+      sched_param priority{};
+      priority.sched_priority = 1;
+      (void)::sched_setscheduler(0, SCHED_FIFO, &priority);
+      realtime = true;
+      lock.lock();
+      lock.unlock();
+    });
+    std::thread other([&] {
+      lock.lock();
+      lock.unlock();
+    });
+    while (!realtime) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // both sleep by then; if not, nothing is shown
+    lock.unlock();
+    favoured.join();
+    other.join();
+    EXPECT_FALSE(lock.wanted());
+  }
 }
 
 // While a holder can be told that others wait, whether they sleep already or not.
