@@ -1,6 +1,6 @@
 """NumPy work in a pool of threads, as many as the machine has processors: does the throughput grow with them?
 
-    python bench/threads.py [--rounds 5] [--seconds 0.5] [--threads 1 2 4 8 16] [--dry]
+    python bench/threads.py [--rounds 5] [--seconds 0.5] [--threads 1 2 4 8 16] [--only ...] [--dry]
 
 Each thread has its own images and does to them, again and again, what people write: some ten operations, each with a
 temporary of the image's size. NumPy lets other threads run meanwhile, so that allocator and kernel are what they share:
@@ -185,6 +185,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--threads", type=int, nargs="+", help="1, 2, 4 and so on up to the processors there are")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="contestants")
     parser.add_argument("--dry", action="store_true", help="write no results")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="the folder")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
@@ -198,8 +199,8 @@ def main() -> int:
     processors = len(os.sched_getaffinity(0))
     arguments.threads = arguments.threads or [2**power for power in range(processors.bit_length())]
     known = {one.name: one for one in contestants.everyone()}
-    chosen = [known[name] for name in CONTESTANTS if not known[name].missing]
-    missing = [f"{name}: {known[name].missing}" for name in CONTESTANTS if known[name].missing]
+    chosen = [known[name] for name in arguments.only if not known[name].missing]
+    missing = [f"{name}: {known[name].missing}" for name in arguments.only if known[name].missing]
     rows = measure(chosen, arguments)
     machine = _machine.describe()
     command = f"python bench/threads.py --rounds {arguments.rounds} --seconds {arguments.seconds}"
