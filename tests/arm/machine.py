@@ -180,6 +180,7 @@ class Store:
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             tree = Path(place) / "tree"
             shutil.copytree(work, tree / "job", symlinks=True)
+            (tree / "job").chmod(0o755)  # also for who is not root there
             (tree / "job/.command").write_text(command + "\n")
             (tree / "init").write_text(INIT)
             (tree / "init").chmod(0o755)
