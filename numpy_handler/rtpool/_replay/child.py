@@ -22,6 +22,11 @@ def _resident(field: str) -> int:
     return 0
 
 
+def _of_files() -> int:
+    """Those of a file system in memory count as shared; nothing else here is."""
+    return _resident("RssFile") + _resident("RssShmem")
+
+
 def _begin_peak() -> bool:
     """Let the kernel's highest resident size begin anew."""
     try:
@@ -48,10 +53,10 @@ def main(arguments: list[str]) -> int:
         column[::64].sum()  # mapped here, not in the first pass
     what, slot, turn, order, begins = columns
     capsule = _core._replay_open(what, slot, turn, order, begins, asked["slots"])
-    begun, files = _resident("VmRSS"), _resident("RssFile")
+    begun, files = _resident("VmRSS"), _of_files()
     target = _target(asked)
     # Preparing a pool makes the program's own files resident as well: that is no memory of an allocator's.
-    begun += max(_resident("RssFile") - files, 0)
+    begun += max(_of_files() - files, 0)
     print(json.dumps({"ready": True, "begun": begun, "prepared": max(_resident("VmRSS") - begun, 0)}), flush=True)
     for _ in sys.stdin:
         stats = target.stats() if asked["kind"] == "pool" else None

@@ -250,7 +250,6 @@ def test_the_table_names_what_is_missing(path: Path, monkeypatch: pytest.MonkeyP
     assert peers.find("mimalloc").missing == "libnosuch.so not found (Debian: nosuch)"
 
 
-@pytest.mark.usefixtures("without_huge_pages")  # of what else the process has: with pages of 16 KiB one is 32 MiB
 def test_the_smallest_pool_has_no_miss(path: Path) -> None:
     figures = json.loads(replay(path, "--json", "--rounds", 1, "--pool", "fit", "--no-calls").stdout)
     fit = figures["contestants"]["pool fit"]
