@@ -127,10 +127,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def columns(rows: list[dict[str, Any]], who: Sequence[str], field: str, least: str, title: str) -> list[str]:
     """Lines of a table: cases down, contestants across, two fields in each cell."""
-    width = max([22, *(len(row["case"]) + 2 for row in rows)])
-    lines = [f"\n{title}", " " * width + "".join(f"{name:>17}" for name in who)]
+    cells = {(row["case"], row["contestant"]): f"{row[field]:.3g}, {row[least]:.3g}" for row in rows}
+    first = max([22, *(len(row["case"]) + 2 for row in rows)])
+    width = max([17, *(len(cell) + 2 for cell in cells.values())])
+    lines = [f"\n{title}", " " * first + "".join(f"{name:>{width}}" for name in who)]
     for label in dict.fromkeys(row["case"] for row in rows):
-        by_name = {row["contestant"]: row for row in rows if row["case"] == label}
-        cells = [f"{by_name[n][field]:.3g}, {by_name[n][least]:.3g}" if n in by_name else "-" for n in who]
-        lines.append(f"{label:<{width}}" + "".join(f"{cell:>17}" for cell in cells))
+        lines.append(f"{label:<{first}}" + "".join(f"{cells.get((label, name), '-'):>{width}}" for name in who))
     return lines
