@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -205,9 +206,11 @@ def test_repr(pool: Pool) -> None:
     assert handler(pool).pool is pool
 
 
-def test_other_threads_are_not_concerned(pool: Pool) -> None:
+def test_other_threads_are_not_concerned_unless_they_inherit_the_context(pool: Pool) -> None:
+    """As Python's threads do with `-X thread_inherit_context`: free-threaded builds from 3.14 on by themselves."""
+    inherited = pool if getattr(sys.flags, "thread_inherit_context", 0) else None
     with handler(pool), ThreadPoolExecutor(1) as workers:
-        assert workers.submit(made_in).result(LIMIT) is None
+        assert workers.submit(made_in).result(LIMIT) is inherited
         assert made_in() is pool
 
 
