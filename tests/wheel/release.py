@@ -325,9 +325,9 @@ def all_wheels(
                 except Impossible as reason:
                     report.hold(of, "builds", False, str(reason))
                     continue
-                report.hold(of, "builds", True)
                 finish(tools, raw, target)
                 wheel = repair(tools, raw, target, report)
+            report.hold(of, "builds", True)  # now or before: what an earlier run could not is no problem any more
             if wheel is None:
                 continue
             row = check(wheel, report)
