@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 COMMON = """
 import gc, importlib, sys, threading
 import numpy as np
@@ -252,6 +254,7 @@ tracemalloc.stop()
     )
 
 
+@pytest.mark.usefixtures("without_huge_pages")  # of blocks that libc maps by themselves
 def test_malloc_tune_ends_the_faults_of_libc(run_python) -> None:
     run_python(
         COMMON
