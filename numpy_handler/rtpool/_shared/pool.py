@@ -398,7 +398,7 @@ def _creation_error(how: int, failure: tuple[int, int, int, int], label: str, as
     what = f"shared pool {label!r}" if label else "a nameless shared pool"
     if error == errno_names.EEXIST:
         return FileExistsError(error, f"{what} is in use by a living process; attach() to it, or unlink() it first")
-    if error == errno_names.ENOENT:
+    if error == errno_names.ENOENT and how != _CREATE:
         hint = "no process has it open" if how == _BY_ADDRESS else "there is none of that name"
         return FileNotFoundError(error, f"{what} cannot be opened: {hint}")
     if error == errno_names.EBADMSG:
