@@ -70,7 +70,12 @@ struct FrameView {
     PyObject* const code = PyUnstable_InterpreterFrame_GetCode(reinterpret_cast<_PyInterpreterFrame*>(frame));
     if (code == nullptr) return nullptr;
     Py_DECREF(code);
-    return PyCode_Check(code) ? reinterpret_cast<PyCodeObject*>(code) : nullptr;
+    if (!PyCode_Check(code)) return nullptr;
+    auto* const found = reinterpret_cast<PyCodeObject*>(code);
+    // Between a function and who called it from C lies one of the interpreter's own in 3.12, and since 3.13 one between
+    // `__init__` and who made the object. They have code whose first instruction to be traced comes after all others.
+    if (found->_co_firsttraceable > 0 && instruction(frame) < 2 * found->_co_firsttraceable) return nullptr;
+    return found;
 #endif
   }
   // In bytes from the begin of the code, as `co_positions` counts them in pairs; below zero: the frame has not begun.

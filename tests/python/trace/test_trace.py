@@ -275,6 +275,18 @@ def test_the_working_set_is_held_against_the_caches(pool: rtpool.Pool) -> None:
     assert work_set.handed_out["level2"] == 59 * 100_000 and work_set.handed_out["new"] == 100_000
 
 
+def test_no_place_is_a_frame_of_the_interpreter_s_own(pool: rtpool.Pool) -> None:
+    """Such lie below functions of NumPy that were called from C, and below `__init__`, once it is called often."""
+    a = np.ones(4000)
+
+    def step() -> None:
+        a.sum()
+        np.poly1d([1.0, 2.0, 3.0], False, "x")
+
+    trace = traced(pool, step, turns=200)
+    assert {usage.file for usage in trace.by_line() if usage.calls >= 100} == {__file__}
+
+
 def test_diff_finds_what_changed(pool: rtpool.Pool) -> None:
     a = np.ones(4000)
 
