@@ -30,6 +30,10 @@
 //   HP-6  owned_bytes() is the sum of the heap's slabs and runs, handed out or not, departing or not
 //   HP-7  every departing run is owned by this heap and not live, and they are as many, and have as many pages, as is counted
 //
+// Outgoing: a small block of another heap that this thread has freed. Its state says so at once, so that a second free is seen, and it
+// counts as freed; its owner has it when k_outgoing_most of them are sent together, and before whatever needs it: the thread's next miss,
+// its end, freezing (after which each goes at once), a fork's child, a look for idle memory, growth beyond what is allowed, a refusal.
+//
 // Thread rule: the owner inside its HeapLock, or a stranger that has stopped the heap, unless said otherwise. Cost: hit
 // paths a few ns; everything else O(1) with the bounds below, unless said otherwise.
 #pragma once
@@ -96,6 +100,7 @@ inline constexpr unsigned k_departing_most = 8;
 inline constexpr unsigned k_departing_share = 4;
 inline constexpr unsigned k_departing_at_once = 2;  // that a miss gives: as many as one frees, and one more
 inline constexpr unsigned k_reclaim_runs = 64;
+inline constexpr unsigned k_outgoing_most = 8;
 // Of a step of `age`, which keeps the owner waiting: a look is a cache line, at the worst one from memory after the other, and
 // what is given back is some ten of them. 64 and 4 took 22 us with cold caches, these 12 (`run.py --suite idle`).
 inline constexpr unsigned k_age_looks = 32;
@@ -179,6 +184,14 @@ class alignas(64) Heap {
   }
   bool free_remote(Slab& slab, unsigned size_class, unsigned unit, std::size_t* requested) noexcept;
   bool free_remote(pages::PageIndex first, std::size_t* requested) noexcept;
+  // The same for a small block, called by the freeing thread inside its own heap, for blocks of any others: the block is no longer alive
+  // from now on, and its owner is told when k_outgoing_most of them have come together. Then the waits for their states' lines, which
+  // the owner's processor has, are one wait. True: `send_outgoing` is due.
+  bool free_later(Heap& owner, Slab& slab, State& state, unsigned unit, std::size_t granted, std::size_t requested) noexcept;
+  // Tells the owners. Of two threads that free a block at the same time one is told here that the other did: this returns the block,
+  // has taken it out of what is counted as given, and is to be called again; else nullptr. O(k_outgoing_most).
+  const void* send_outgoing() noexcept;
+  bool has_outgoing() const noexcept { return outgoing_count_.get() != 0; }  // any thread
   // Called by the freeing thread inside its own heap: it has freed a block of another's.
   void count_given(std::size_t granted, std::size_t requested) noexcept {
     stats.given_bytes.add(granted);
@@ -299,6 +312,7 @@ class alignas(64) Heap {
   bool drain_some_runs(unsigned most) noexcept;
   unsigned drain_slab(Slab& slab) noexcept;
   void drain_run(pages::PageIndex first) noexcept;
+  static std::uint64_t add_remote(Slab& slab, std::atomic<Slab*>& list, std::uint64_t blocks) noexcept;
   void begin_move() noexcept {
     moves_.add(1);
     std::atomic_thread_fence(std::memory_order_release);
@@ -364,6 +378,16 @@ class alignas(64) Heap {
   alignas(64) std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
   static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];
+  // Blocks of other heaps that this thread has freed, and whose owners do not know yet.
+  struct Outgoing {
+    State* state;
+    Slab* slab;
+    std::atomic<Slab*>* list;  // the owner's, for slabs of that class
+    std::uint16_t requested;
+    std::uint8_t block;
+  };
+  alignas(64) Outgoing outgoing_[k_outgoing_most];
+  base::Counter outgoing_count_;
 };
 
 }  // namespace rtpool::blocks

@@ -276,6 +276,12 @@ const char* Heap::validate() noexcept {
   }
   if (departing_count != departing_count_.get() || departing_pages != departing_pages_) return "HP-7";
   if (bin_pages_[k_no_bin] != 0 || bin_heads_[k_no_bin] != k_no_page) return "HP-3";
+  if (outgoing_count_.get() >= k_outgoing_most) return "SL-2";
+  for (unsigned i = 0; i < outgoing_count_.get(); ++i) {
+    const Outgoing& one = outgoing_[i];
+    const bool own = one.list >= remote_slabs_ && one.list < remote_slabs_ + k_classes;
+    if (own || (one.state->load() & k_live) != 0 || (one.slab->free >> one.block & 1) != 0) return "SL-2";
+  }
   for (unsigned cls = 1; cls < k_classes; ++cls) {
     for (const Item* item = magazines_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
       const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);

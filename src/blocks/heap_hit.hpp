@@ -68,6 +68,19 @@ namespace rtpool::blocks {
   return true;
 }
 
+// Plain loads and stores, so that nothing here waits for the line: what does is in `send_outgoing`. `state` was live a moment ago.
+[[gnu::always_inline]] inline bool Heap::free_later(Heap& owner, Slab& slab, State& state, unsigned unit, std::size_t granted,
+                                                    std::size_t requested) noexcept {
+  state.store(k_outgoing, std::memory_order_relaxed);
+  count_given(granted, requested);
+  const std::uint64_t count = outgoing_count_.get();
+  const unsigned size_class = class_of(granted);
+  outgoing_[count] = {&state, &slab, &owner.remote_slabs_[size_class], static_cast<std::uint16_t>(requested),
+                      static_cast<std::uint8_t>(block_at_unit(size_class, unit))};
+  outgoing_count_.set(count + 1);
+  return count + 1 == k_outgoing_most || store_->prompt();
+}
+
 [[gnu::always_inline]] inline bool Heap::push_run_and_leave(std::uint64_t page, pages::PageDesc& desc) noexcept {
   const std::uint32_t pages = desc.pages;
   std::size_t bin = desc.run.use.bin;

@@ -20,14 +20,59 @@ bool Heap::free_remote(Slab& slab, unsigned size_class, unsigned unit, std::size
     if ((was & k_live) == 0) return false;
   } while (!state.compare_exchange_weak(was, k_free, std::memory_order_relaxed));
   *requested = was & k_small_size_mask;
-  if (slab.remote.fetch_or(std::uint64_t{1} << block_at_unit(size_class, unit), std::memory_order_acq_rel) != 0) return true;
+  add_remote(slab, remote_slabs_[size_class], std::uint64_t{1} << block_at_unit(size_class, unit));
+  return true;
+}
+
+// What the slab's word was before.
+std::uint64_t Heap::add_remote(Slab& slab, std::atomic<Slab*>& list, std::uint64_t blocks) noexcept {
+  const std::uint64_t before = slab.remote.fetch_or(blocks, std::memory_order_acq_rel);
+  if (before != 0) return before;
   // First of its slab: only this thread may put the slab on the list, until the owner has taken it off again.
-  std::atomic<Slab*>& list = remote_slabs_[size_class];
   Slab* first = list.load(std::memory_order_relaxed);
   do {
     slab.next_remote = first;
   } while (!list.compare_exchange_weak(first, &slab, std::memory_order_release, std::memory_order_relaxed));
-  return true;
+  return before;
+}
+
+// Blocks of one slab in a row are one operation on its word. Who has freed one of them at the same time has told the owner already,
+// or is just telling.
+const void* Heap::send_outgoing() noexcept {
+  const auto count = static_cast<unsigned>(outgoing_count_.get());
+  const void* twice = nullptr;
+  const auto lose = [&](const Outgoing& one) {
+    const std::size_t granted = class_bytes(one.slab->size_class);
+    twice = one.slab->base + one.block * granted;
+    stats.given_bytes.sub(granted);
+    stats.given_count.sub(1);
+    stats.given_requested.sub(one.requested);
+  };
+  unsigned next = 0;
+  while (next != count && twice == nullptr) {
+    const unsigned begin = next;
+    Slab& slab = *outgoing_[begin].slab;
+    std::uint64_t blocks = 0;
+    do {
+      const Outgoing& one = outgoing_[next];
+      const bool mine = one.state->load(std::memory_order_relaxed) == k_outgoing;
+      if (RTPOOL_LIKELY(mine)) {
+        one.state->store(k_free, std::memory_order_relaxed);
+        blocks |= std::uint64_t{1} << one.block;
+      } else {
+        lose(one);
+      }
+    } while (++next != count && outgoing_[next].slab == &slab && twice == nullptr);
+    if (blocks == 0) continue;
+    if (const std::uint64_t told = add_remote(slab, *outgoing_[begin].list, blocks) & blocks; RTPOOL_UNLIKELY(told != 0)) {
+      for (unsigned i = begin; i != next; ++i) {
+        if ((told >> outgoing_[i].block & 1) != 0) lose(outgoing_[i]);
+      }
+    }
+  }
+  for (unsigned i = next; i != count; ++i) outgoing_[i - next] = outgoing_[i];
+  outgoing_count_.set(count - next);
+  return twice;
 }
 
 bool Heap::free_remote(PageIndex first, std::size_t* requested) noexcept {

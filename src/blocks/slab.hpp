@@ -6,10 +6,12 @@
 // blocks, whose lines the other processor has.
 //
 //   SL-1  state[u] != 0 only where a block starts; block b starts at unit b * size_class
-//   SL-2  a block that is in `free` is neither live nor in `remote`; one in `remote` is not live; no other bits are set
+//   SL-2  a block that is in `free` is neither live nor in `remote`; one in `remote` is not live; no other bits are set; one whose state
+//         is k_outgoing is in neither, and in the list of outgoing blocks of one heap that is not the slab's
 //   SL-3  a slab with all blocks in `free` is in its owner's list `empty`, one with some in `partial`
 //
-// Thread rule: everything but `remote`, `next_remote` and the transition live -> free belongs to the owning heap.
+// Thread rule: everything but `remote`, `next_remote` and the transitions live -> free and live -> outgoing -> free belongs to the owning
+// heap.
 #pragma once
 
 #include <atomic>
@@ -28,6 +30,7 @@ using State = std::atomic<std::uint16_t>;
 
 inline constexpr std::uint16_t k_live = 0x8000;  // low twelve bits: the size that was asked for
 inline constexpr std::uint16_t k_free = 0x4000;  // was alive once: at hand, in its slab, or freed by another thread
+inline constexpr std::uint16_t k_outgoing = 0x2000;  // freed by another thread, which has yet to tell the owner
 inline constexpr std::uint16_t k_small_size_mask = 0xFFF;
 static_assert(k_largest_small <= k_small_size_mask);
 

@@ -197,6 +197,7 @@ PoolImpl::Served PoolImpl::climb(std::size_t size, bool zeroed, Told* told) noex
     request.may_grow = may_grow_for(size, zeroed);
   };
   enter();
+  send_outgoing(*heap);
   const std::uint64_t misses = heap->stats.misses.get();
   Served served = serve(*heap, &request);
   if (served.block == nullptr && !request.may_grow) {
@@ -235,6 +236,7 @@ PoolImpl::Served PoolImpl::serve_alone(Heap& heap, Request* request) noexcept {
   if (heap_count_.load(std::memory_order_relaxed) == 1) return {};
   const std::lock_guard guard(control_lock_);
   stop_heaps();
+  for_each_heap([this](Heap& each) { send_outgoing(each); });
   for_each_heap([](Heap& each) { each.flush(); });
   request->may_grow = request->may_grow && frozen_.load(std::memory_order_relaxed) == Frozen::no;
   const Served served = serve(heap, request);
@@ -289,6 +291,7 @@ std::uint32_t PoolImpl::ask_at_hand(Heap** heaps, std::uint32_t count, bool unus
   for (std::uint32_t i = 0; i < count; ++i) {
     Heap& heap = *heaps[i];
     const bool had = i < stopped && heap.lock.try_await();
+    if (had && unused) send_outgoing(heap);
     if (had) unused ? heap.give_unused() : heap.give_departing();
     if (i < stopped) heap.lock.resume();
     if (!had) heaps[left++] = &heap;

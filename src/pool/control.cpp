@@ -98,6 +98,7 @@ void Pool::reset_peak() noexcept {
   PoolImpl& self = impl(*this);
   const std::lock_guard guard(self.control_lock_);
   self.stop_heaps();
+  self.for_each_heap([&](Heap& heap) { self.send_outgoing(heap); });
   self.for_each_heap([](Heap& heap) {
     while (heap.drain(blocks::k_drain_blocks)) {
     }
@@ -157,7 +158,10 @@ void Pool::freeze(OnMiss on_miss) noexcept {
   {
     const std::lock_guard guard(self.control_lock_);
     self.stop_heaps();
-    self.for_each_heap([](Heap& heap) { heap.give_departing(); });
+    self.for_each_heap([&](Heap& heap) {
+      self.send_outgoing(heap);
+      heap.give_departing();
+    });
     self.resume_heaps();
   }
   // A frame may just be on its way to the kernel; it is the last one.

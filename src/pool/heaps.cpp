@@ -43,6 +43,7 @@ void PoolImpl::give_heap_to_stranger() noexcept {
 
 void PoolImpl::abandon(Heap& heap) noexcept {
   heap.lock.enter();
+  send_outgoing(heap);
   heap.give_departing();
   heap.lock.leave();
   store_.share();
@@ -88,6 +89,7 @@ void PoolImpl::let_pages_go() noexcept {
 void PoolImpl::flush_heaps() noexcept {
   const std::lock_guard guard(control_lock_);
   stop_heaps();
+  for_each_heap([this](Heap& heap) { send_outgoing(heap); });  // to others, so all of them before any takes back
   for_each_heap([](Heap& heap) { heap.flush(); });
   resume_heaps();
 }
@@ -140,6 +142,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
   orphan_count_ = 0;
   for_each_heap([&](Heap& heap) {
     heap.lock.reset_after_fork();
+    send_outgoing(heap);
     if (&heap != own) orphans_[orphan_count_++] = static_cast<std::uint16_t>(heap.index());
   });
   forget_recording();

@@ -80,6 +80,17 @@ std::size_t PoolImpl::give_idle_back(Nanoseconds older_than, bool* left) noexcep
   (void)memory_->process_barrier();
   const Epoch before = begin_epoch(older_than);
   const std::uint32_t count = heap_count_.load(std::memory_order_acquire);
+  // To others, so all of them before any takes back.
+  for (std::uint32_t i = 0; i < count && !cut_short(); ++i) {
+    Heap& heap = *heaps_[i].load(std::memory_order_relaxed);
+    if (!heap.has_outgoing()) continue;
+    if (!try_stop(heap)) {
+      *left = true;
+      continue;
+    }
+    send_outgoing(heap);
+    resume(heap);
+  }
   for (std::uint32_t i = 0; i < count; ++i) {
     if (age_heap(*heaps_[i].load(std::memory_order_relaxed), before)) *left = true;
   }

@@ -177,8 +177,13 @@ struct PoolImpl : Pool {
   bool release_recorded(void* block, blocks::Heap& heap) noexcept;
   void release_run(void* block, blocks::Heap& heap, std::uint64_t first) noexcept;
   void release_of_other(void* block, blocks::Heap& heap) noexcept;
+  void release_run_of_other(void* block, blocks::Heap& heap) noexcept;
+  void send_and_leave(blocks::Heap& heap) noexcept;
   // A live block of another heap; false: somebody else has freed it meanwhile.
   bool free_remote(const Found& found, std::size_t* requested) noexcept;
+  // The same inside this thread's own heap.
+  bool free_of_other(const Found& found, blocks::Heap& own) noexcept;
+  void send_outgoing(blocks::Heap& heap) noexcept;  // by its owner inside of it, or with the heap stopped
   void give_back(void* block, unsigned how = 0) noexcept;  // release without the debug layer
   void* resize_block(void* block, std::size_t size) noexcept;
   void* resize_debug_block(void* block, std::size_t size) noexcept;

@@ -100,25 +100,33 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
     const std::uint32_t head = desc.head.load(std::memory_order_acquire);
     if (RTPOOL_LIKELY(pages::state_of(head) == RunState::slab && pages::owner_of(head) != heap.index())) {
       Slab* const slab = blocks::slab_of_page(desc, page);
-      base::prefetch_to_write(blocks::state_of_unit(desc, unit));
+      blocks::State& state = *blocks::state_of_unit(desc, unit);
+      base::prefetch_to_write(&state);
       base::prefetch_to_write(slab);
-      const std::size_t granted = desc.in_slab.magazine;
       const auto at = static_cast<unsigned>(unit - std::uint64_t{page - desc.in_slab.page} * blocks::k_page_units);
       Heap& owner = *heaps_[pages::owner_of(head)].load(std::memory_order_acquire);
-      if (std::size_t requested = 0; owner.free_remote(*slab, blocks::class_of(granted), at, &requested)) {
-        heap.count_given(granted, requested);
-        heap.lock.leave_fast();
-        return;
-      }
-      return leave_and_release(block, heap);
-    }
-  }
-  if (const Found found = find_block<true>(block); found.place == Place::live && found.owner != &heap) {
-    if (std::size_t requested = 0; free_remote(found, &requested)) {
-      heap.count_given(found.granted, requested);
+      const std::uint16_t was = state.load(std::memory_order_relaxed);
+      if (RTPOOL_UNLIKELY((was & blocks::k_live) == 0)) return leave_and_release(block, heap);
+      if (heap.free_later(owner, *slab, state, at, desc.in_slab.magazine, was & blocks::k_small_size_mask)) return send_and_leave(heap);
       heap.lock.leave_fast();
       return;
     }
+  }
+  release_run_of_other(block, heap);
+}
+
+// By a call of its own: what is above saves no registers for it.
+[[gnu::noinline]] void PoolImpl::send_and_leave(Heap& heap) noexcept {
+  const void* const twice = heap.send_outgoing();  // what is left after such a one goes with the next
+  heap.lock.leave_fast();
+  if (RTPOOL_UNLIKELY(twice != nullptr)) misuse(twice, Place::not_live, "free");
+}
+
+[[gnu::noinline]] void PoolImpl::release_run_of_other(void* block, Heap& heap) noexcept {
+  if (const Found found = find_block<true>(block);
+      found.place == Place::live && found.owner != &heap && free_of_other(found, heap)) {
+    heap.lock.leave_fast();
+    return;
   }
   leave_and_release(block, heap);
 }
@@ -126,6 +134,25 @@ inline bool PoolImpl::release_recorded(void* block, Heap& heap) noexcept {
 bool PoolImpl::free_remote(const Found& found, std::size_t* requested) noexcept {
   return found.slab != nullptr ? found.owner->free_remote(*found.slab, found.unit, requested)
                                : found.owner->free_remote(found.first, requested);
+}
+
+// What lies under the debug layer goes at once: it tells of a double free itself.
+bool PoolImpl::free_of_other(const Found& found, Heap& own) noexcept {
+  if (found.slab == nullptr || debug_ != nullptr) {
+    std::size_t requested = 0;
+    if (!free_remote(found, &requested)) return false;
+    own.count_given(found.granted, requested);
+    return true;
+  }
+  blocks::State& state = found.slab->states()[found.unit];
+  const std::uint16_t was = state.load(std::memory_order_relaxed);
+  if ((was & blocks::k_live) == 0) return false;
+  if (own.free_later(*found.owner, *found.slab, state, found.unit, found.granted, was & blocks::k_small_size_mask)) send_outgoing(own);
+  return true;
+}
+
+void PoolImpl::send_outgoing(Heap& heap) noexcept {
+  while (const void* const twice = heap.send_outgoing()) misuse(twice, Place::not_live, "free");
 }
 
 // A run of the heap whose bin is not the one that hits look at.
@@ -242,18 +269,17 @@ void PoolImpl::give_back(void* block, unsigned how) noexcept {
     own->lock.leave();
     return;
   }
-  std::size_t requested = 0;
   bool freed = false;
   bool many = false;
   // A fork waits for whoever is in a heap, or passes the gate: a block freed by half would be lost to the child, and with it what
   // others free of its slab from then on.
   if (own != nullptr) {
     own->lock.enter();
-    freed = free_remote(found, &requested);
-    if (freed) own->count_given(found.granted, requested);
+    freed = free_of_other(found, *own);
     own->lock.leave();
   } else {
     const os::Gate::Inside inside(gate_);
+    std::size_t requested = 0;
     freed = free_remote(found, &requested);
     many = freed && stranger_frees_.add(found.granted, requested);
   }

@@ -53,7 +53,8 @@ struct StoreState {
 class HeapSchedules : public testing::Test {
  protected:
   // `threads` get the state; `end` is run after them.
-  static Outcome run(std::function<void(StoreState&)> prepare, std::vector<std::function<void(StoreState&)>> threads, Limits limits) {
+  static Outcome run(std::function<void(StoreState&)> prepare, std::vector<std::function<void(StoreState&)>> threads, Limits limits,
+                     std::function<void()> end = [] {}) {
     static std::unique_ptr<StoreState> state;
     Scenario scenario;
     scenario.begin = [prepare] {
@@ -61,7 +62,10 @@ class HeapSchedules : public testing::Test {
       prepare(*state);
     };
     for (auto& thread : threads) scenario.threads.push_back([thread] { thread(*state); });
-    scenario.end = [] { state->expect_whole(); };
+    scenario.end = [end] {
+      state->expect_whole();
+      end();
+    };
     scenario.clean_up = [] { state.reset(); };
     return explore(scenario, limits);
   }
@@ -155,6 +159,76 @@ TEST_F(HeapSchedules, ADoubleFreeOfASmallBlockByTwoThreadsIsSeenByOne) {
   };
   const auto drain = [](StoreState& state) { state.heap->drain_class(slab->size_class, 64); };
   expect_all("double free of a small block", run(prepare, {free, free, drain}, {}));
+}
+
+// Threads with heaps of their own tell the owner later, in the end of all.
+struct Outgoing {
+  blocks::Slab* slab;
+  unsigned units[3];
+  blocks::Heap* heaps[2];
+  int freed;
+
+  void prepare(StoreState& state) {
+    pages::GrowthFailure failure;
+    const unsigned cls = blocks::class_of(4000);
+    expect(state.heap->add_slab(cls, true, &failure) && state.heap->refill(cls), "there is a slab");
+    for (unsigned& unit : units) {
+      auto* const block = static_cast<char*>(state.heap->pop_small(4000).block);
+      state.heap->raise_peak();
+      const auto page = static_cast<pages::PageIndex>(static_cast<std::size_t>(block - state.store.view().base) / os::k_page_size);
+      slab = blocks::slab_of_page(state.store.view().descs[page], page);
+      unit = static_cast<unsigned>(static_cast<std::size_t>(block - slab->base) / blocks::k_unit);
+    }
+    for (unsigned i = 0; i < 2; ++i) {
+      heaps[i] = new (state.store.take_record(sizeof(blocks::Heap), true)) blocks::Heap(state.store, i + 1, false, 0);
+    }
+    freed = 0;
+  }
+  // As PoolImpl::release_of_other.
+  void free(StoreState& state, unsigned heap, unsigned which) {
+    blocks::State& block = slab->states()[units[which]];
+    const std::uint16_t was = block.load(std::memory_order_relaxed);
+    if ((was & blocks::k_live) == 0) return;
+    static_cast<void>(heaps[heap]->free_later(*state.heap, *slab, block, units[which], blocks::class_bytes(slab->size_class), 4000));
+    ++freed;
+  }
+  void send(unsigned heap) {
+    while (heaps[heap]->send_outgoing() != nullptr) --freed;
+  }
+};
+
+TEST_F(HeapSchedules, OutgoingBlocksComeBackOnce) {
+  static Outgoing outgoing;
+  const auto frees = [](unsigned heap, std::initializer_list<unsigned> which) {
+    return [heap, which = std::vector(which)](StoreState& state) {
+      for (const unsigned one : which) outgoing.free(state, heap, one);
+      outgoing.send(heap);
+    };
+  };
+  const auto drain = [](StoreState& state) {
+    state.heap->drain_class(outgoing.slab->size_class, 1);
+    state.heap->drain_class(outgoing.slab->size_class, 64);
+  };
+  const auto all = [] { expect(outgoing.freed == 3, "each is freed"); };
+  expect_all("outgoing blocks", run([](StoreState& state) { outgoing.prepare(state); }, {frees(0, {0, 1}), frees(1, {2}), drain}, {2}, all));
+}
+
+TEST_F(HeapSchedules, ADoubleFreeOfAnOutgoingBlockIsToldToOne) {
+  static Outgoing outgoing;
+  const auto free = [](unsigned heap) {
+    return [heap](StoreState& state) {
+      outgoing.free(state, heap, 0);
+      outgoing.send(heap);
+    };
+  };
+  const auto prepare = [](StoreState& state) {
+    outgoing.prepare(state);
+    for (unsigned which = 1; which < 3; ++which) outgoing.free(state, 0, which);
+    outgoing.send(0);
+    outgoing.freed = 0;
+  };
+  expect_all("double free of an outgoing block",
+             run(prepare, {free(0), free(1)}, {}, [] { expect(outgoing.freed == 1, "one of the two is a free"); }));
 }
 
 // What is taken back is handed out again, while others go on freeing blocks of the slab.
