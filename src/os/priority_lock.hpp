@@ -18,7 +18,6 @@
 #include <atomic>
 #include <cstdint>
 
-#include "base/bits.hpp"
 #include "base/thread_local.hpp"
 
 namespace rtpool::os {
@@ -34,10 +33,8 @@ class PriorityLock {
     return word_.compare_exchange_strong(free, thread(), std::memory_order_acquire, std::memory_order_relaxed);
   }
   void unlock() noexcept {
-    std::uint32_t mine = thread();
-    // Before the look at who sleeps: a thread says that it will, and only then finds the lock taken for good (`sleep`).
-    if (!word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst, std::memory_order_relaxed)) return unlock_slow();
-    if (RTPOOL_UNLIKELY(asleep_.load(std::memory_order_seq_cst) != 0)) wake();
+    std::uint32_t mine = thread_;  // known since it locked
+    if (!word_.compare_exchange_strong(mine, 0, std::memory_order_release, std::memory_order_relaxed)) unlock_slow();
   }
   // Whether another thread waits for the lock: for a holder that can make it shorter.
   bool wanted() const noexcept {
@@ -57,7 +54,7 @@ class PriorityLock {
 
  private:
   static std::uint32_t ask_thread() noexcept;
-  static constexpr std::uint32_t k_waiters = 0x80000000U;  // the kernel's mark (FUTEX_WAITERS)
+  static constexpr std::uint32_t k_waiters = 0x80000000U;  // the kernel's mark and ours: who unlocks has to enter the kernel (FUTEX_WAITERS)
   static constexpr std::uint32_t k_waking = 0x80000000U;   // in asleep_: one was woken that has not yet run
 
   void lock_slow() noexcept;

@@ -55,6 +55,8 @@ void PriorityLock::lock_by_kernel() noexcept {
 
 void PriorityLock::lock_by_luck() noexcept {
   while (!spin()) sleep();
+  // They have marked the word for who had the lock before us.
+  if (asleep_.load(std::memory_order_relaxed) != 0) word_.fetch_or(k_waiters, std::memory_order_relaxed);
 }
 
 // Some 10 us: a holder that runs leaves within one, and as many as there are processors may come before us. Looks become rarer, so
@@ -70,14 +72,17 @@ bool PriorityLock::spin() noexcept {
   return false;
 }
 
-// Until somebody unlocks, or for no reason.
+// Until somebody unlocks, or for no reason. With a mark in the word: who has the lock sees it when it unlocks.
 void PriorityLock::sleep() noexcept {
   const std::uint32_t wakes = wakes_.load(std::memory_order_acquire);
-  asleep_.fetch_add(1, std::memory_order_seq_cst);
-  // Who unlocks from here on sees that somebody sleeps.
-  if (word_.load(std::memory_order_seq_cst) != 0) ::syscall(SYS_futex, &wakes_, FUTEX_WAIT_PRIVATE, wakes, nullptr, nullptr, 0);
-  // Whoever was woken, it was perhaps us; a wake too many does no harm. None is lost: we go on to take the lock, and see when we
-  // unlock it who sleeps. In one step: who is counted takes k_waking away.
+  asleep_.fetch_add(1, std::memory_order_relaxed);
+  std::uint32_t word = word_.load(std::memory_order_relaxed);
+  // The count before the mark.
+  while (word != 0 && !word_.compare_exchange_weak(word, word | k_waiters, std::memory_order_release, std::memory_order_relaxed)) {
+  }
+  if (word != 0) ::syscall(SYS_futex, &wakes_, FUTEX_WAIT_PRIVATE, wakes, nullptr, nullptr, 0);
+  // Whoever was woken, it was perhaps us; a wake too many does no harm. None is lost: we go on to take the lock, or to sleep
+  // again, and leave a mark for who sleeps. In one step: who is counted takes k_waking away.
   std::uint32_t asleep = asleep_.load(std::memory_order_relaxed);
   while (!asleep_.compare_exchange_weak(asleep, (asleep & ~k_waking) - 1, std::memory_order_relaxed)) {
   }
@@ -85,11 +90,11 @@ void PriorityLock::sleep() noexcept {
 
 void PriorityLock::unlock_slow() noexcept {
   const int saved = errno;
-  (void)word_.fetch_or(0, std::memory_order_release);
-  if (::syscall(SYS_futex, &word_, FUTEX_UNLOCK_PI_PRIVATE, 0, nullptr, nullptr, 0) != 0) word_.store(0, std::memory_order_seq_cst);
+  (void)word_.fetch_or(0, std::memory_order_acq_rel);  // after the mark the count
+  if (::syscall(SYS_futex, &word_, FUTEX_UNLOCK_PI_PRIVATE, 0, nullptr, nullptr, 0) != 0) word_.store(0, std::memory_order_release);
   errno = saved;
-  // The kernel's mark is there also where nobody is left that it would hand the lock to.
-  if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
+  // Also where the kernel has handed the lock over: it leaves its mark with whoever has it.
+  wake();
 }
 
 // One that sleeps, unless one is on its way: k_waking is there only with one that takes it away.

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
+FREE, HELD, MARKED = range(3)
+
 
 class State(NamedTuple):
     """The lock's words, and of each thread what it does next, the number of wakes that it knows, and turns to do."""
 
-    held: bool = False
+    word: int = FREE
     asleep: int = 0
     waking: bool = False
     wakes: int = 0
@@ -31,32 +33,34 @@ def steps(state: State, me: int, order: str) -> Iterator[State]:
         return state._replace(threads=threads, **words)
 
     if step == "lock" and turns > 0:
-        yield then("unlock", held=True) if not state.held else then("count")
+        yield then("unlock", word=HELD) if state.word == FREE else then("spin")
+    elif step == "spin":
+        yield then("look for sleepers", word=HELD) if state.word == FREE else then("count")
+    elif step == "look for sleepers":
+        yield then("unlock", word=MARKED) if state.asleep and order != "no mark for others" else then("unlock")
     elif step == "count":
         yield then("say", known=state.wakes)
     elif step == "say":
-        yield then("look", asleep=state.asleep + 1)
-    elif step == "look":
-        yield then("wait" if state.held else "leave")
+        yield then("mark", asleep=state.asleep + 1)
+    elif step == "mark":
+        yield then("leave") if state.word == FREE else then("wait", word=MARKED)
     elif step == "wait":
         yield then("leave" if state.wakes != known else "sleep")
-    elif step == "leave" and order == "at once":
-        yield then("lock", asleep=state.asleep - 1, waking=False)
     elif step == "leave" and order == "first the mark":
         yield then("uncount", waking=False)
+    elif step == "leave":
+        yield then("spin", asleep=state.asleep - 1, waking=False)
     elif step == "uncount":
-        yield then("lock", asleep=state.asleep - 1)
+        yield then("spin", asleep=state.asleep - 1)
     elif step == "unlock":
-        yield then("look for sleepers", held=False)
-    elif step == "look for sleepers":
-        yield then("mark", turns=turns) if state.asleep or state.waking else then("lock", turns=turns - 1)
-    elif step == "mark":
+        yield then("lock", turns=turns - 1, word=FREE) if state.word == HELD else then("wake", word=FREE)
+    elif step == "wake":
         # One compare-and-swap.
         if state.asleep == 0 or state.waking:
             yield then("lock", turns=turns - 1)
         else:
-            yield then("wake", waking=True)
-    elif step == "wake":
+            yield then("tell", waking=True)
+    elif step == "tell":
         yield then("call", wakes=state.wakes + 1)
     elif step == "call":
         woken = then("lock", turns=turns - 1)
@@ -90,6 +94,7 @@ def test_nobody_sleeps_for_ever(turns: tuple[int, ...]) -> None:
     assert not stuck(turns, "at once")
 
 
-def test_the_mark_goes_with_the_count() -> None:
-    """Else one can be set in between, and nobody is left to take it away."""
-    assert stuck((2, 2, 1), "first the mark")
+@pytest.mark.parametrize("order", ["first the mark", "no mark for others"])
+def test_each_step_is_needed(order: str) -> None:
+    """That k_waking goes with the count, as one can be set in between; and that who has slept marks the word for others."""
+    assert stuck((2, 2, 1), order)
