@@ -96,5 +96,5 @@ def test_nobody_sleeps_for_ever(turns: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("order", ["first the mark", "no mark for others"])
 def test_each_step_is_needed(order: str) -> None:
-    """That k_waking goes with the count, as one can be set in between; and that who has slept marks the word for others."""
+    """That k_waking goes with the count: one can be set in between. That who has slept marks the word for others."""
     assert stuck((2, 2, 1), order)
