@@ -203,7 +203,7 @@ def main() -> int:
     missing = [f"{name}: {known[name].missing}" for name in arguments.only if known[name].missing]
     rows = measure(chosen, arguments)
     machine = _machine.describe()
-    command = f"python bench/threads.py --rounds {arguments.rounds} --seconds {arguments.seconds}"
+    command = " ".join(["python bench/threads.py", *sys.argv[1:]])
     if not arguments.dry:
         arguments.results.mkdir(parents=True, exist_ok=True)
         report = {"machine": machine, "command": command, "rows": rows, "missing": missing}
