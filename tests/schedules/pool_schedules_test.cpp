@@ -146,6 +146,7 @@ void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
     self.stop_for_fork();
     const std::uint64_t alive = made->usable_size(block) != 0 ? 1 : 0;
     expect(made->live_blocks() == alive, "what is freed is counted");
+    self.for_each_heap([&](blocks::Heap& each) { self.send_outgoing(each); });  // as the child does
     blocks::Heap& heap = *pool::find_heap(self);
     while (heap.drain(1)) {
     }

@@ -24,6 +24,27 @@ def core_threads(data: Data) -> Table:
     return _core(data, "threads", "blocks", lambda row: f"{row['scaling']:.2f}")
 
 
+def core_scaling(data: Data) -> Table:
+    """One to sixteen threads, each with its own blocks: ns a pair."""
+    return _core(data, "own_blocks", "blocks, threads", lambda row: digits(row["median"]))
+
+
+def core_scaling_pairs(data: Data) -> Table:
+    """One to eight pairs of threads, of which one allocates and the other frees: ns a block."""
+    return _core(data, "handed_over", "blocks, pairs of threads", lambda row: digits(row["median"]))
+
+
+def core_idle(data: Data) -> Table:
+    """How long a step of giving idle memory back takes."""
+    return columns(
+        rows(data, suite="step"),
+        ("a step of", lambda row: str(row["case"])),
+        ("steps", lambda row: f"{row['count']:,.0f}"),
+        *((figure, lambda row, figure=figure: seconds(row[figure] / 1e9)) for figure in ("p50", "p99")),
+        ("longer than 20 us", lambda row: f"{row['above_20_us']:,.0f}"),
+    )
+
+
 def _core(data: Data, suite: str, corner: str, text: Callable[[dict[str, Any]], str]) -> Table:
     found = rows(data, suite=suite)
     who = in_order(row["contestant"] for row in found)

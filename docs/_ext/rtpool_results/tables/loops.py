@@ -20,6 +20,15 @@ def memory(data: Data) -> Table:
     return grid("MiB at once / rested", cases, who, cell)
 
 
+def threads(data: Data) -> Table:
+    """NumPy work in several threads, times the throughput by hand with out=."""
+    found = data["rows"]
+    cases = {f"{row['size']}, {row['threads']}": f"{row['size']}, {row['threads']}" for row in found}
+    by = {(f"{row['size']}, {row['threads']}", row["contestant"]): row for row in found}
+    who = in_order(row["contestant"] for row in found if row["contestant"] != "out")
+    return grid("an image, threads", cases, who, lambda case, name: f"{by[case, name]['of_out']:.2f}")
+
+
 def startup(data: Data) -> Table:
     """What a short script pays."""
     return columns(
