@@ -111,7 +111,10 @@ def test_commands(name: str, way: str, folder: Path) -> None:
     expect_the_same(WAYS[way], COMMANDS[name], folder, GIVEN.get(name, ""))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("test.test_runpy") is None, reason="this Python came without its tests")
+@pytest.mark.skipif(
+    importlib.util.find_spec("test") is None or importlib.util.find_spec("test.test_runpy") is None,
+    reason="this Python came without its tests",
+)
 def test_pythons_own_tests_of_running_programs_pass(tmp_path: Path) -> None:
     arguments = ["-m", "test", "test_runpy"]
     ends = [outcome([], arguments, tmp_path, "", run=run) for run in (False, True)]
