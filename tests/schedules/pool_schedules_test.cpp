@@ -15,6 +15,13 @@
 namespace rtpool::schedules {
 namespace {
 
+pool::ThreadCache g_caches[4];  // thread-local storage of each thread; the last: outside
+
+void switch_caches(unsigned from, unsigned to) {
+  g_caches[from == k_outside ? 3 : from] = pool::t_cache;
+  pool::t_cache = g_caches[to == k_outside ? 3 : to];
+}
+
 // --- heaps that change hands ------------------------------------------------------------------------------------------
 
 // A thread's end, as the destructor of its pthread key does it; freed blocks that go on afterwards find no heap.
@@ -26,14 +33,13 @@ void end_thread(pool::PoolImpl& pool, blocks::Heap& heap) {
 TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
   static BarrierMemory memory;
   static pool::Pool* made;
-  static pool::ThreadCache caches[4];  // thread-local storage of each thread; the last: outside
   static blocks::Heap* heaps[3];
   static blocks::Heap* left;
   static void* block;
   Scenario scenario;
   scenario.begin = [] {
     pool::t_cache = {};
-    for (pool::ThreadCache& cache : caches) cache = {};
+    for (pool::ThreadCache& cache : g_caches) cache = {};
     pool::Options options;
     options.prefault = false;
     made = pool::Pool::create(options, memory).pool;
@@ -65,10 +71,7 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
     pool::t_cache = {};
     made->drop_reference();
   };
-  scenario.switched = [](unsigned from, unsigned to) {
-    caches[from == k_outside ? 3 : from] = pool::t_cache;
-    pool::t_cache = caches[to == k_outside ? 3 : to];
-  };
+  scenario.switched = switch_caches;
   expect_all("heap adoption", explore(scenario, {1}));
 }
 
@@ -77,18 +80,17 @@ TEST(PoolSchedules, AHeapHasOneOwnerWhileThreadsEndAndBegin) {
 TEST(PoolSchedules, NothingGrowsOnceFreezeHasReturned) {
   static BarrierMemory memory;
   static pool::Pool* made;
-  static pool::ThreadCache caches[3];
   static std::size_t frozen_at;
   Scenario scenario;
   scenario.begin = [] {
     pool::t_cache = {};
-    for (pool::ThreadCache& cache : caches) cache = {};
+    for (pool::ThreadCache& cache : g_caches) cache = {};
     pool::Options options;
     options.prefault = false;
     options.limit = std::size_t{64} << 20;
     made = pool::Pool::create(options, memory).pool;
     made->release(made->allocate(200));
-    caches[0] = pool::t_cache;  // the first thread has a heap, and of it nothing that serves what it asks for
+    g_caches[0] = pool::t_cache;  // the first thread has a heap, and of it nothing that serves what it asks for
     pool::t_cache = {};
   };
   scenario.threads.push_back([] {
@@ -104,10 +106,7 @@ TEST(PoolSchedules, NothingGrowsOnceFreezeHasReturned) {
     made->unfreeze();
     made->drop_reference();
   };
-  scenario.switched = [](unsigned from, unsigned to) {
-    caches[from == k_outside ? 2 : from] = pool::t_cache;
-    pool::t_cache = caches[to == k_outside ? 2 : to];
-  };
+  scenario.switched = switch_caches;
   expect_all("freezing", explore(scenario, {1}));
 }
 
@@ -117,7 +116,6 @@ TEST(PoolSchedules, NothingGrowsOnceFreezeHasReturned) {
 void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
   static BarrierMemory memory;
   static pool::Pool* made;
-  static pool::ThreadCache caches[3];
   static void* block;
   static bool other_has_heap;
   static std::size_t bytes;
@@ -125,7 +123,7 @@ void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
   bytes = size;
   Scenario scenario;
   scenario.begin = [] {
-    for (pool::ThreadCache& cache : caches) cache = {};
+    for (pool::ThreadCache& cache : g_caches) cache = {};
     pool::t_cache = {};
     pool::Options options;
     options.prefault = false;
@@ -133,11 +131,11 @@ void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
     made = pool::Pool::create(options, memory).pool;
     if (other_has_heap) {
       made->release(made->allocate(bytes));
-      caches[0] = pool::t_cache;
+      g_caches[0] = pool::t_cache;
       pool::t_cache = {};
     }
     block = made->allocate(bytes);
-    caches[1] = pool::t_cache;
+    g_caches[1] = pool::t_cache;
     pool::t_cache = {};
   };
   scenario.threads.push_back([] { made->release(block); });
@@ -158,10 +156,7 @@ void free_during_a_fork(const char* name, bool with_heap, std::size_t size) {
     pool::t_cache = {};
     made->drop_reference();
   };
-  scenario.switched = [](unsigned from, unsigned to) {
-    caches[from == k_outside ? 2 : from] = pool::t_cache;
-    pool::t_cache = caches[to == k_outside ? 2 : to];
-  };
+  scenario.switched = switch_caches;
   expect_all(name, explore(scenario, {2}));
 }
 
