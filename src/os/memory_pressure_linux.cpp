@@ -27,7 +27,6 @@ namespace {
 
 constexpr char k_machine[] = "/proc/pressure/memory";
 constexpr double k_stalled_percent = 1.0;
-constexpr std::size_t k_room_part = 8;
 // 50 ms of waiting in 2 s. An unprivileged process may ask for windows that are multiples of 2 s only.
 constexpr char k_trigger[] = "some 50000 2000000";
 
@@ -36,6 +35,23 @@ bool stalled(const char* path) noexcept {
   if (!read_text_file(path, text, sizeof text)) return false;
   const char* const average = std::strstr(text, "some avg10=");
   return average != nullptr && std::strtod(average + 11, nullptr) >= k_stalled_percent;
+}
+
+// Bytes of a line of /proc/meminfo; 0: there is none.
+std::size_t bytes_of(const char* text, const char* name) noexcept {
+  const char* const line = std::strstr(text, name);
+  return line == nullptr ? 0 : static_cast<std::size_t>(std::strtoull(line + std::strlen(name), nullptr, 10)) << 10;
+}
+
+MemorySigns of_the_machine(bool stalls) noexcept {
+  MemorySigns signs;
+  signs.machine_stalls = stalls;
+  char text[2048];
+  if (read_text_file("/proc/meminfo", text, sizeof text)) {
+    signs.machine = bytes_of(text, "MemTotal:");
+    signs.machine_available = bytes_of(text, "MemAvailable:");
+  }
+  return signs;
 }
 
 // Where the pressure of the process' own cgroup (version 2) stands: as most systems have it, or beside version 1.
@@ -113,10 +129,11 @@ class LinuxMemoryPressure final : public MemoryPressure {
  public:
   bool now() noexcept override {
     const KeepErrno keep;
-    if (stalled(k_machine) || stalled(CgroupFile().path())) return true;
-    const std::size_t all = memory().physical_memory();
-    const std::size_t available = memory().available_memory();
-    return available != 0 && available < all / k_room_part;
+    MemorySigns signs = of_the_machine(stalled(k_machine));
+    signs.group_stalls = stalled(CgroupFile().path());
+    signs.own = memory().physical_memory();
+    signs.own_available = memory().available_memory();
+    return memory_is_short(signs);
   }
 
   int watch() noexcept override {
@@ -149,8 +166,12 @@ class LinuxMemoryPressure final : public MemoryPressure {
     if (::ppoll(files, 3, most == k_for_ever ? nullptr : &span, nullptr) <= 0) return false;
     bool ours = files[0].revents == 0 || waker_.set(0);
     for (const pollfd& file : files) ours = ours && (file.revents & (POLLERR | POLLNVAL | POLLHUP)) == 0;
-    if (!ours) unwatch();
-    return ours && ((files[1].revents | files[2].revents) & POLLPRI) != 0;
+    if (!ours) {
+      unwatch();
+      return false;
+    }
+    if ((files[2].revents & POLLPRI) != 0) return true;
+    return (files[1].revents & POLLPRI) != 0 && memory_is_short(of_the_machine(true));
   }
 
   void wake(const std::atomic<std::uint32_t>& word) noexcept override {

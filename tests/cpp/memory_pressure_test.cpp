@@ -113,6 +113,26 @@ TEST_F(MemoryPressureTest, WhatWasPutInPlaceOfItsDescriptorsIsLeftAlone) {
   ASSERT_EQ(memory_pressure().watch(), 0);
 }
 
+constexpr std::size_t k_gib = std::size_t{1} << 30;
+
+TEST(MemoryIsShort, WhereTheOwnGroupStalls) { EXPECT_TRUE(memory_is_short({true, false, 24 * k_gib, 23 * k_gib, k_gib, k_gib / 2})); }
+
+TEST(MemoryIsShort, WhereTheMachineStallsForWantOfMemory) {
+  EXPECT_TRUE(memory_is_short({false, true, 24 * k_gib, 11 * k_gib, 24 * k_gib, 11 * k_gib}));
+  EXPECT_TRUE(memory_is_short({false, true, 24 * k_gib, k_gib, k_gib, k_gib / 2})) << "a roomy group in a full machine";
+  EXPECT_TRUE(memory_is_short({false, true, 0, 0, 0, 0})) << "what the kernel does not tell";
+}
+
+TEST(MemoryIsShort, NotForAGroupOfOthersThatIsAtItsLimit) {
+  EXPECT_FALSE(memory_is_short({false, true, 24 * k_gib, 23 * k_gib, 24 * k_gib, 23 * k_gib}));
+  EXPECT_FALSE(memory_is_short({false, true, 24 * k_gib, 12 * k_gib, k_gib, k_gib / 2}));
+}
+
+TEST(MemoryIsShort, WhereAnEighthIsLeft) {
+  EXPECT_TRUE(memory_is_short({false, false, 24 * k_gib, 20 * k_gib, 8 * k_gib, k_gib - 1}));
+  EXPECT_FALSE(memory_is_short({false, false, 24 * k_gib, 20 * k_gib, 8 * k_gib, k_gib}));
+}
+
 // The kernel allows an ordinary user triggers whose windows are multiples of two seconds (Linux 6.4).
 TEST(MemoryPressureUserTest, AnOrdinaryUserHasATriggerToo) {
   if (::geteuid() != 0) GTEST_SKIP() << "is an ordinary user";
