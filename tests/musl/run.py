@@ -143,6 +143,9 @@ def python_tests(tools: Path, places: list[str], missing: bool, known: dict[str,
     compiling = compilers(zig_of(tools), "x86_64")
     # Meson builds for the Python that it is of.
     programs = f"{python.parent}:{Path(compiling['CC']).parent}:{os.environ.get('PATH', os.defpath)}"
+    # Programs that tests make run on the musl of that Python: zig's run-time library wants functions newer than this
+    # system's may be.
+    compiling |= {name: f"{compiling[name]} -Wl,--dynamic-linker={LOADER}" for name in ("CC", "CXX")}
     env = os.environ | compiling | {"PATH": programs, "PYTHONDONTWRITEBYTECODE": "1"}
     code = "import sys, numpy; print(sys.version.split()[0], numpy.__version__)"
     told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -109,14 +109,19 @@ int main(void) {
 
 
 def need(flags: list[str], folder: Path) -> None:
-    """Skips the test where the compiler makes no program with these, as those for musl have no sanitizers."""
+    """Skips the test where the compiler makes no program with these: zig's has no address sanitizer."""
     source = folder / "empty.c"
     source.write_text("int main(void) { return 0; }\n", encoding="utf-8")
     if compile_with(compiler(), *flags, source, "-o", folder / "empty").returncode != 0:
         pytest.skip(f"this compiler makes no program with {' '.join(flags)}")
 
 
-@pytest.mark.parametrize("flags", [[], ["-fsanitize=address,undefined"]], ids=["plain", "sanitized"])
+# One at a time: zig takes both together, and leaves the one out of which it has no library.
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["-fsanitize=address"], ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]],
+    ids=["plain", "address", "undefined"],
+)
 def test_a_program_without_python_and_rtpool_uses_malloc(flags: list[str], tmp_path: Path) -> None:
     need(flags, tmp_path)
     source = tmp_path / "program.c"
