@@ -88,8 +88,8 @@ def environment(interpreter: Interpreter, folder: Path, *packages: str) -> Path:
 
 
 def source_archive(tools: Path, report: Report, keep: bool) -> Path:
-    """The archive, in DIST; and what it holds, unpacked in WORK/source. With `keep`, what was made of the same sources
-    before stays in DIST."""
+    """The archive, in DIST; and what it holds, unpacked in WORK/source. With `keep`, wheels that were made of the same
+    sources before stay in DIST, also where the archive has newer tests and documents beside these."""
     place = WORK / "archive"
     shutil.rmtree(place, ignore_errors=True)
     made = tool(tools, "build", "--no-isolation", "--sdist", "--outdir", place)
@@ -99,10 +99,10 @@ def source_archive(tools: Path, report: Report, keep: bool) -> Path:
     for what, true, seen in of_archive(archives[0]):
         report.hold(archives[0].name, what, true, seen)
     final = DIST / archives[0].name
-    if not (keep and final.exists() and contents(final) == contents(archives[0])):
+    if not (keep and final.exists() and digest_of_sources(final) == digest_of_sources(archives[0])):
         shutil.rmtree(DIST, ignore_errors=True)
         DIST.mkdir(parents=True)
-        shutil.move(archives[0], final)
+    shutil.move(archives[0], final)
     for folder in ("source", "unpacked-source"):
         shutil.rmtree(WORK / folder, ignore_errors=True)
     shutil.unpack_archive(final, WORK / "unpacked-source", filter="data")
@@ -118,8 +118,8 @@ def contents(archive: Path) -> dict[str, str]:
         return {name: hashlib.sha256(file.read()).hexdigest() for name, file in files.items() if file is not None}
 
 
-# What a wheel is compiled and packed of; tests and documents are in the archive beside it.
-MADE_OF = ("src", "numpy_handler", "meson.build", "meson.options", "pyproject.toml")
+# What a wheel is compiled and packed of, its description among it; tests and documents are in the archive beside it.
+MADE_OF = ("src", "numpy_handler", "meson.build", "meson.options", "pyproject.toml", "README.md", "LICENSE")
 
 
 def digest_of_sources(archive: Path) -> str:

@@ -149,20 +149,54 @@ def test_headers_of_a_debian_are_found_for_each_processor(monkeypatch: pytest.Mo
     assert build_one.headers_elsewhere(target, tmp_path / "other") == []
 
 
+def archive_with(place: Path, **files: str) -> Path:
+    """A source archive of rtpool 1 with a file in each of these folders."""
+    with tarfile.open(place, "w:gz") as opened:
+        for name, text in files.items():
+            file = place.parent / name
+            file.write_text(text, encoding="utf-8")
+            opened.add(file, f"rtpool-1/{name}/file")
+    return place
+
+
 def test_digests_of_sources_leave_out_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     release = module(monkeypatch, "release")
 
     def digest(**files: str) -> str:
-        archive = tmp_path / "rtpool-1.tar.gz"
-        with tarfile.open(archive, "w:gz") as opened:
-            for name, text in files.items():
-                place = tmp_path / name
-                place.write_text(text, encoding="utf-8")
-                opened.add(place, f"rtpool-1/{name}/file")
-        found: str = release.digest_of_sources(archive)
+        found: str = release.digest_of_sources(archive_with(tmp_path / "rtpool-1.tar.gz", **files))
         return found
 
     before = digest(src="int x;", docs="old")
     assert digest(src="int x;", docs="new") == before
     assert digest(src="int y;", docs="old") != before
     assert digest(numpy_handler="int x;", docs="old") != before
+
+
+def test_wheels_stay_as_long_as_their_sources_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Beside the newest archive, which is what is uploaded with them."""
+    release = module(monkeypatch, "release")
+    monkeypatch.setattr(release, "WORK", tmp_path)
+    monkeypatch.setattr(release, "DIST", tmp_path / "dist")
+    report = release.Report()
+
+    def stays(keep: bool, **files: str) -> bool:
+        """Whether the wheel of an earlier run lies there after one with this archive, which does."""
+        (tmp_path / "files").mkdir(exist_ok=True)
+        made = archive_with(tmp_path / "files" / "rtpool-1.tar.gz", **files).read_bytes()
+
+        def tool(*_: object) -> None:
+            (tmp_path / "archive").mkdir()
+            (tmp_path / "archive" / "rtpool-1.tar.gz").write_bytes(made)
+
+        monkeypatch.setattr(release, "tool", tool)
+        final = release.source_archive(Path("python"), report, keep)
+        assert final.read_bytes() == made
+        wheel = final.with_name("rtpool-1-cp313.whl")
+        there: bool = wheel.exists()
+        wheel.touch()
+        return there
+
+    assert not stays(keep=True, src="int x;", tests="old")
+    assert stays(keep=True, src="int x;", tests="new")
+    assert not stays(keep=True, src="int y;", tests="new")
+    assert not stays(keep=False, src="int y;", tests="new")
