@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cases
 from contestants import Contestant
 
 _SUITES = ("pairs", "batches", "mixed", "threads", "handoff", "producer_consumer", "waste")
@@ -22,7 +23,7 @@ def run(
     arguments: argparse.Namespace, chosen: Sequence[Contestant], make_progress: Callable[[int], Any]
 ) -> tuple[dict[str, Any], str]:
     """Run every suite with every contestant, `rounds` times in turns; medians of the rounds' medians."""
-    suites = [s for s in _SUITES if not arguments.cases or any(part in s for part in arguments.cases)]
+    suites = cases.matching(_SUITES, arguments.cases)
     report = in_turns(arguments, suites, chosen, make_progress)
     report["rows"] = sorted(_kept(arguments, suites) + report["rows"], key=lambda row: _SUITES.index(row["suite"]))
     return report, _table(report["rows"])

@@ -129,9 +129,7 @@ def run(
     ways = {cases.PLAIN, *cases.ways(arguments.suite)}
     chosen = [c for c in chosen if _way_of(c) in ways]
     taking_part = [c for c in chosen if not c.missing]
-    names = cases.names(arguments.suite)
-    if arguments.cases:
-        names = [name for name in names if any(part in name for part in arguments.cases)]
+    names = cases.matching(cases.names(arguments.suite), arguments.cases)
     progress = make_progress(len(names))
     rows: list[dict[str, Any]] = []
     problems: list[str] = []

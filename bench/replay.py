@@ -80,9 +80,8 @@ def run(
     """Replay every trace with every contestant."""
     from rtpool._replay import watch
 
-    names = [path.name.removesuffix(".trace.gz") for path in sorted(TRACES.glob("*.trace.gz"))]
-    if arguments.cases:
-        names = [name for name in names if any(part in name for part in arguments.cases)]
+    traces = [path.name.removesuffix(".trace.gz") for path in sorted(TRACES.glob("*.trace.gz"))]
+    names = cases.matching(traces, arguments.cases)
     taking_part = [one for one in chosen if one.name in TAKING_PART and not one.missing]
     against = [("glibc" if one.name == "numpy" else one.name) for one in taking_part if one.name != "rtpool"]
     by = watch.tracer()

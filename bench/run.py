@@ -56,6 +56,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1 or not arguments.batch > 0:
         parser.error("--rounds must be at least 1 and --batch above 0")
+    if arguments.cases and arguments.suite in ("scaling", "idle", "startup"):
+        parser.error(f"the suite {arguments.suite} has no cases to choose from")
     if arguments.suite in ("core", "scaling", "idle") and not arguments.build:
         parser.error("this suite needs --build: meson setup build/bench -Dpython=false -Dcore_bench=true, then ninja")
     return arguments

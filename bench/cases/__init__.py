@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 SUITES = ("convert", "empty", "chains", "programs", "compiled")
@@ -14,6 +15,15 @@ def names(suite: str) -> list[str]:
     """Return the names of a suite's cases, without importing what they need."""
     found: list[str] = importlib.import_module(f"cases.{suite}").NAMES
     return [f"{suite}:{name}" for name in found]
+
+
+def matching(names: Sequence[str], parts: Sequence[str] | None) -> list[str]:
+    """Those that contain one of the parts, or all without any. Ends the program where none does: nothing is written."""
+    found = [name for name in names if not parts or any(part in name for part in parts)]
+    if not found:
+        print(f"no case has {' or '.join(parts or ())} in its name; there are: {', '.join(names)}", file=sys.stderr)
+        raise SystemExit(2)
+    return found
 
 
 def inner_iterations(case: str) -> int:

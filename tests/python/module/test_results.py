@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -85,3 +87,20 @@ def test_results_of_wheels(report: ModuleType, tmp_path: Path, capsys: pytest.Ca
 )
 def test_committed_results(place: Path) -> None:
     assert not PLACES.findall(place.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("suite", "told"),
+    [
+        ("convert", "no case has nothing-of-the-kind in its name; there are: convert:"),
+        ("core", "no case has nothing-of-the-kind in its name; there are: pairs, "),
+        ("replay", "no case has nothing-of-the-kind in its name; there are: "),
+        ("startup", "the suite startup has no cases to choose from"),
+    ],
+)
+def test_a_benchmark_of_no_case_ends_with_a_word_and_writes_nothing(suite: str, told: str, tmp_path: Path) -> None:
+    line = [sys.executable, ROOT / "bench" / "run.py", "--suite", suite, "--cases", "nothing-of-the-kind"]
+    line += ["--build", tmp_path, "--results", tmp_path / "results"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+    assert not (tmp_path / "results").exists()
