@@ -211,7 +211,12 @@ DebugBlock* DebugLayer::begin_free(void* block, const char* call, const Place& p
 void DebugLayer::release(void* block) noexcept {
   Place place;
   find_place(&place);
-  DebugBlock* const record = begin_free(block, "free", place);
+  free_block(block, "free", place);
+}
+
+void DebugLayer::free_block(void* block, const char* call, const Place& place) noexcept {
+  const os::Gate::Inside inside(gate_);
+  DebugBlock* const record = begin_free(block, call, place);
   if (record != nullptr) finish_free(*record);
 }
 
@@ -271,7 +276,12 @@ DebugBlock* DebugLayer::take_oldest(bool all) noexcept {
 void DebugLayer::empty_quarantine() noexcept {
   constexpr os::Nanoseconds k_pause = 50'000;
   constexpr unsigned k_most_waits = 10'000;
-  while (DebugBlock* const leaving = take_oldest(true)) leave_quarantine(*leaving);
+  for (bool some = true; some;) {
+    const os::Gate::Inside inside(gate_);
+    DebugBlock* const leaving = take_oldest(true);
+    some = leaving != nullptr;
+    if (some) leave_quarantine(*leaving);
+  }
   // What other threads have taken out is free when they are done with it.
   for (unsigned waits = 0; retiring_.load(std::memory_order_acquire) != 0 && waits != k_most_waits; ++waits) {
     (void)os::clock().sleep_until(os::clock().now() + k_pause);
@@ -360,8 +370,7 @@ void* DebugLayer::resize(void* block, std::size_t size) noexcept {
   void* const moved = allocate(size, false);
   if (moved == nullptr) return nullptr;
   std::memcpy(moved, block, std::min(old, size));
-  DebugBlock* const record = begin_free(block, "realloc", place);
-  if (record != nullptr) finish_free(*record);
+  free_block(block, "realloc", place);
   return moved;
 }
 

@@ -31,6 +31,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "os/gate.hpp"
 #include "os/priority_lock.hpp"
 #include "pool/call_sites.hpp"
 #include "pool/debug_blocks.hpp"
@@ -74,10 +75,8 @@ class DebugLayer {
   void explain_fault(const void* address) noexcept;
 
   os::PriorityLock& lock() noexcept { return lock_; }
-  void reset_after_fork() noexcept {
-    lock_.reset_after_fork();
-    retiring_.store(0, std::memory_order_relaxed);  // by threads that are not here
-  }
+  // A fork waits for whoever frees a block, before it stops anything else: one freed by half would be lost to the child.
+  os::Gate& gate() noexcept { return gate_; }
   static void set_call_site(CallSite call_site) noexcept;
 
  private:
@@ -114,6 +113,7 @@ class DebugLayer {
   void retire(DebugBlock& record) noexcept;
   void leave_quarantine(DebugBlock& record) noexcept;
   DebugBlock* take_oldest(bool all) noexcept;
+  void free_block(void* block, const char* call, const Place& place) noexcept;
   // Takes a block that is to be freed out of the live ones; nullptr after a report.
   DebugBlock* begin_free(void* block, const char* call, const Place& place) noexcept;
   void finish_free(DebugBlock& record) noexcept;
@@ -131,6 +131,7 @@ class DebugLayer {
   const std::size_t page_;  // of the kernel
   const unsigned char freed_byte_;
   const std::size_t quarantine_bytes_;
+  os::Gate gate_;  // passed by what is being freed
   os::PriorityLock lock_;
   CallSites sites_;
   DebugBlocks blocks_;

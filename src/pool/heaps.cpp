@@ -105,6 +105,7 @@ void PoolImpl::set_attention(std::uint32_t bit, bool on) noexcept {
 }
 
 void PoolImpl::stop_for_fork() noexcept {
+  if (debug_ != nullptr) debug_->gate().close();  // who is in there passes the other one as well
   gate_.close();
   idle_lock_.lock();
   control_lock_.lock();
@@ -130,11 +131,12 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
     control_lock_.unlock();
     idle_lock_.unlock();
     gate_.open();
+    if (debug_ != nullptr) debug_->gate().open();
     return;
   }
   store_.reset_after_fork();
   object_arenas_.lock().reset_after_fork();
-  if (debug_ != nullptr) debug_->reset_after_fork();
+  if (debug_ != nullptr) debug_->lock().reset_after_fork();
   fallback_table_.lock().reset_after_fork();
   learning_lock_.reset_after_fork();
   // Only the forking thread exists here: every other heap is free to be adopted.
@@ -149,6 +151,7 @@ void PoolImpl::resume_after_fork(bool child) noexcept {
   control_lock_.reset_after_fork();
   idle_lock_.reset_after_fork();
   gate_.reset_after_fork();
+  if (debug_ != nullptr) debug_->gate().reset_after_fork();
 }
 
 }  // namespace rtpool::pool

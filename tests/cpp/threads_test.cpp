@@ -16,6 +16,7 @@
 #include "base/sanitizers.hpp"
 #include "fake_memory.hpp"
 #include "pages/page_desc.hpp"
+#include "pool/debug_layer.hpp"
 #include "pool/pool.hpp"
 #include "pool/pool_impl.hpp"
 
@@ -396,6 +397,7 @@ void free_while_forking(Pool& pool, bool with_heap) {
         pool.release(block);
       }
       if (pool.live_blocks() != 0 || pool.stats().misuses != 0) ::_exit(1);
+      if (impl(pool).debug_ != nullptr) impl(pool).debug_->empty_quarantine();
       impl(pool).flush_heaps();
       std::uint64_t left = 0;
       impl(pool).for_each_heap([&](const blocks::Heap& heap) { left += heap.live_count(); });
@@ -419,16 +421,26 @@ void free_while_forking(Pool& pool, bool with_heap) {
 
 TEST_F(ThreadsTest, WhatAThreadWithoutAHeapFreesDuringAForkIsNotLostToTheChild) { free_while_forking(*pool_, false); }
 
-TEST(ThreadsClearing, WhatAnotherThreadFreesDuringAForkIsNotLostToTheChild) {
-  Options options;
+void free_in_a_pool_of_its_own_while_forking(Options options) {
   options.limit = std::size_t{64} << 20;
   options.prefault = false;
-  options.zero_on_free = true;
   Pool* const pool = Pool::create(options, test::machine_memory()).pool;
   ASSERT_NE(pool, nullptr);
   free_while_forking(*pool, true);
   EXPECT_EQ(pool->live_blocks(), 0U);
   pool->drop_reference();
+}
+
+TEST(ThreadsClearing, WhatAnotherThreadFreesDuringAForkIsNotLostToTheChild) {
+  Options options;
+  options.zero_on_free = true;
+  free_in_a_pool_of_its_own_while_forking(options);
+}
+
+TEST(ThreadsDebugging, WhatAnotherThreadFreesDuringAForkIsNotLostToTheChild) {
+  Options options;
+  options.debug = true;
+  free_in_a_pool_of_its_own_while_forking(options);
 }
 #endif
 
