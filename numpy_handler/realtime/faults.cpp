@@ -194,7 +194,7 @@ bool is_new_pool(std::uintptr_t address) noexcept {
 }
 
 // A piece of the frames' stack has a mapping of its own, and three words at its begin.
-bool is_new_piece_of_frames(std::uintptr_t address) noexcept { return address % 4096 < 3 * sizeof(void*); }
+bool is_new_piece_of_frames(std::uintptr_t address) noexcept { return address % os::memory().page_size() < 3 * sizeof(void*); }
 
 void explain_by_function(const os::Function& function, const Allocators& allocators, std::uintptr_t address,
                          Origin* origin) noexcept {
@@ -220,7 +220,8 @@ void explain_by_function(const os::Function& function, const Allocators& allocat
     return;
   }
   // A block with a mapping of its own begins with the allocator writing its size, in a function that libc has no name for.
-  if ((function.name[0] == '\0' && (address % 4096 == 0 || address % 4096 == 8)) ||
+  const std::uintptr_t in_page = address % os::memory().page_size();
+  if ((function.name[0] == '\0' && (in_page == 0 || in_page == 8)) ||
       starts_with_any(function.name, {"malloc", "calloc", "realloc", "_int_malloc", "sysmalloc", "_int_realloc"})) {
     say(origin, Kind::libc, "block with a mapping of its own, gone since");
   }

@@ -280,7 +280,7 @@ std::uint32_t whole_stack(PyThreadState* thread) noexcept {
 
 template <class T>
 constexpr std::size_t table_bytes() noexcept {
-  return base::align_up(sizeof(T), os::k_page_size);
+  return base::align_up(sizeof(T), os::k_largest_kernel_page);
 }
 
 template <class T>

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import mmap
 import os
 import signal
+import struct
 import sys
 import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from c_modules import compile_with, compiler
 from libcs import MALLOC, keeps_memory
 
 import rtpool
@@ -412,3 +417,39 @@ def test_locking_all_memory_makes_objects_resident_and_not_what_python_has_reser
     )
     if done.stdout.strip() == "refused":
         pytest.skip("all memory of the process cannot be locked here")
+
+
+def with_relocated_end_inside_a_page(library: Path) -> None:
+    """As of a library that was patched, or linked for smaller pages: what the loader closes ends 64 bytes into one."""
+    image = bytearray(library.read_bytes())
+    (at,) = struct.unpack_from("<Q", image, 32)
+    size, count = struct.unpack_from("<HH", image, 54)
+    for header in range(at, at + size * count, size):
+        if struct.unpack_from("<I", image, header)[0] == 0x6474E552:  # PT_GNU_RELRO
+            (address,) = struct.unpack_from("<Q", image, header + 16)
+            (length,) = struct.unpack_from("<Q", image, header + 40)
+            begin_of_page = -(-(address + length) // mmap.PAGESIZE) * mmap.PAGESIZE
+            struct.pack_into("<Q", image, header + 40, begin_of_page + 64 - address)
+            library.write_bytes(image)
+            return
+    raise AssertionError("the linker has closed nothing")
+
+
+def test_a_page_that_the_loader_closes_in_part_only_is_the_process_s_own(tmp_path: Path) -> None:
+    source, library = tmp_path / "patched.c", tmp_path / "patched.so"
+    source.write_text(
+        "extern char table[];\nchar *const pointer = table;\n"
+        f"__attribute__((aligned({mmap.PAGESIZE}))) char table[4 * {mmap.PAGESIZE}] = {{1}};\n"
+    )
+    done = compile_with(compiler(), "-shared", "-fPIC", "-nostdlib", "-Wl,-z,now,-z,relro", source, "-o", library)
+    assert done.returncode == 0, done.stderr
+    with_relocated_end_inside_a_page(library)
+    loaded = ctypes.CDLL(str(library))
+    table = ctypes.addressof(ctypes.c_char.in_dll(loaded, "table"))
+    _, error = _core.make_program_resident()
+    assert error == 0
+    with open("/proc/self/pagemap", "rb") as pages:
+        pages.seek(table // mmap.PAGESIZE * 8)
+        entries = struct.unpack("<4Q", pages.read(32))
+    present, of_the_file = 1 << 63, 1 << 61
+    assert [entry & (present | of_the_file) for entry in entries] == [present] * 4
