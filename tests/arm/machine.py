@@ -63,6 +63,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "root"
+        self.ready = folder / "root.ready"
         for program, package in NEEDED.items():
             if shutil.which(program) is None:
                 raise Unavailable(f"no {program}: apt-get install {package}")
@@ -98,11 +99,10 @@ class Store:
 
     def system(self) -> Path:
         """The root folder of a system with Python, its headers, NumPy and pytest."""
-        ready = self.folder / "root.ready"
         wanted = " ".join((*PACKAGES, *WHEELS, *APPLETS.split())) + "\n"
-        if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
+        if self.ready.exists() and self.ready.read_text(encoding="utf-8") == wanted:
             return self.root
-        ready.unlink(missing_ok=True)
+        self.ready.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         for part in ("usr/bin", "usr/sbin", "usr/lib", "job"):
             (self.root / part).mkdir(parents=True)
@@ -130,7 +130,7 @@ class Store:
         pip += [f"--platform={tag}_aarch64" for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux2014")]
         subprocess.run([*pip, *WHEELS], check=True)
         self.compile(version)
-        ready.write_text(wanted, encoding="utf-8")
+        self.ready.write_text(wanted, encoding="utf-8")
         return self.root
 
     def compile(self, version: str) -> None:
@@ -176,7 +176,10 @@ class Store:
         however slow the emulation is; a wait takes no time at all, and its processors take turns.
         """
         kernel = self.kernel(pages)
-        packed = pack(self.system(), self.folder / "root.cpio")
+        root, packed = self.system(), self.folder / "root.cpio"
+        # By the file that says it is complete: the folder itself has the date that a package gave it.
+        if not packed.exists() or packed.stat().st_mtime < self.ready.stat().st_mtime:
+            pack(root, packed)
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             tree = Path(place) / "tree"
             shutil.copytree(work, tree / "job", symlinks=True)
@@ -218,9 +221,7 @@ def lines_of(command: list[str], silence: float) -> Iterator[str]:
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """A folder as the archive that a kernel unpacks; made again only where the folder is newer."""
-    if archive.exists() and archive.stat().st_mtime > folder.stat().st_mtime:
-        return archive
+    """A folder as the archive that a kernel unpacks."""
     with tempfile.NamedTemporaryFile(dir=archive.parent, delete=False) as file:
         names = subprocess.Popen(["find", ".", "-print0"], cwd=folder, stdout=subprocess.PIPE)
         subprocess.run(
