@@ -151,12 +151,12 @@ void PoolImpl::watch_again() noexcept {
   set_attention(blocks::k_resting, false);
 }
 
-// Of a small pool there is little to give back, and no thread is made for it, unless libc keeps its memory, too: how much that is
-// nobody sees, and only the pool tells of a program that works.
+// A small pool that leaves room for others, which no program asked for, has little to give back: no thread is made for it, unless
+// libc keeps its memory, too: how much that is nobody sees, and only the pool tells of a program that works.
 bool PoolImpl::may_be_watched() const noexcept {
-  const std::size_t committed = store_.view().committed.load(std::memory_order_relaxed);
+  const std::size_t least = store_.spare() == 0 || scavenger_trims_libc() ? 1 : k_least_watched;
   return idle_ != 0 && frozen_.load(std::memory_order_relaxed) == Frozen::no &&
-         (committed >= k_least_watched || (committed != 0 && scavenger_trims_libc()));
+         store_.view().committed.load(std::memory_order_relaxed) >= least;
 }
 
 bool PoolImpl::resume_watch() noexcept {

@@ -64,6 +64,15 @@ TEST_F(IdleTest, WhatIsFreeGoesBackAlthoughTheProgramNeverAllocatesAgain) {
   expect_ok(pool);
 }
 
+TEST_F(IdleTest, ASingleFrameGoesBackToo) {
+  Pool& pool = idle_after(50 * k_ms);
+  wave(pool, 10, 1000);
+  EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes == 0; })) << pool.stats().capacity_bytes;
+  wave(pool, 1, k_mib);
+  EXPECT_TRUE(comes_true([&] { return pool.stats().capacity_bytes == 0; })) << pool.stats().capacity_bytes;
+  expect_ok(pool);
+}
+
 // At rest nothing looks at a pool; that a block it has long held is freed is noticed nevertheless.
 TEST_F(IdleTest, AFreeAfterARestIsNoticed) {
   Pool& pool = idle_after(50 * k_ms);
