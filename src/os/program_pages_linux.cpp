@@ -63,8 +63,8 @@ int collect_segments(dl_phdr_info* object, std::size_t size, void* out) noexcept
     const bool writable = (header.p_flags & PF_W) != 0;
     const std::uintptr_t begin = base::align_down(object->dlpi_addr + header.p_vaddr, page_size());
     const std::uintptr_t end = base::align_up(object->dlpi_addr + header.p_vaddr + header.p_memsz, page_size());
-    // Relocations have touched what they made read-only but for the pages that needed none. A page of which that is a part stays
-    // writable: patched libraries have such an end, and with larger pages those that were linked for 4 KiB.
+    // Relocations have touched what they made read-only but for the pages that needed none. A page of which that is a part
+    // stays writable: so it ends in libraries that were linked for smaller pages than the kernel's.
     const std::uintptr_t read_only = writable ? std::clamp(base::align_down(relocated, page_size()), begin, end) : end;
     add(segments, begin, read_only, false);
     add(segments, read_only, end, true);

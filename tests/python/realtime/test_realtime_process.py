@@ -420,7 +420,7 @@ def test_locking_all_memory_makes_objects_resident_and_not_what_python_has_reser
 
 
 def with_relocated_end_inside_a_page(library: Path) -> None:
-    """As of a library that was patched, or linked for smaller pages: what the loader closes ends 64 bytes into one."""
+    """As of a library that was linked for smaller pages: what the loader closes ends 64 bytes into one."""
     image = bytearray(library.read_bytes())
     (at,) = struct.unpack_from("<Q", image, 32)
     size, count = struct.unpack_from("<HH", image, 54)
