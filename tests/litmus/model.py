@@ -78,8 +78,8 @@ class Path:
     answer: Any
 
 
-def paths(program: Program, values: dict[str, set[int]]) -> Iterator[Path]:
-    """Every way through a thread if its loads read any of `values`."""
+def paths(program: Program, values: dict[str, set[int]], waiting: bool = False) -> Iterator[Path]:
+    """Every way through a thread if its loads read any of `values`; with `waiting` also those that end in a wait."""
 
     def follow(reads: tuple[int, ...]) -> Iterator[Path]:
         thread = program()
@@ -106,7 +106,8 @@ def paths(program: Program, values: dict[str, set[int]]) -> Iterator[Path]:
         except StopIteration as end:
             yield Path(events, end.value)
         except Waits:
-            return
+            if waiting:
+                yield Path(events, None)
 
     return follow(())
 
@@ -121,7 +122,7 @@ def possible_values(programs: list[Program], initial: dict[str, int]) -> dict[st
     values.update({place: {value} for place, value in initial.items()})
     for _ in range(1 + len(programs)):
         for program in programs:
-            for path in list(paths(program, values)):
+            for path in list(paths(program, values, waiting=True)):  # what it waits for may follow from what it wrote
                 for event in path.events:
                     if event.kind == "W":
                         values[event.place] = values[event.place] | {event.value}

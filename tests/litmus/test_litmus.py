@@ -276,6 +276,99 @@ def test_small_remote_frees_need_each_of_their_orders(order: str) -> None:
     assert slab_breaks(**{order: False})
 
 
+def outgoing_breaks(*, told: bool = True, taken: bool = True) -> bool:
+    """A block that waits in the heap of who freed it: its state is written plainly, twice, before the owner is told."""
+    live, outgoing, free = 1, 2, 3
+
+    def frees() -> Thread:  # Heap::free_later, send_outgoing
+        yield W("block", 7)
+        if (yield R("state")) != live:
+            raise Waits
+        yield W("state", outgoing)
+        if (yield R("state")) != outgoing:
+            return 1
+        yield W("state", free)
+        yield RMW("remote", lambda blocks: blocks | 1, acquire=True, release=told)
+        return 0
+
+    def owner() -> Thread:  # drain_slab, and the block is handed out again
+        if (yield RMW("remote", lambda _: 0, acquire=taken, release=True)) != 1:
+            raise Waits
+        yield W("state", live)
+        return (yield R("block")) != 7
+
+    found = outcomes([frees, owner], {"state": live})
+    assert found
+    return any(any(outcome.answers) or outcome["state"] != live for outcome in found)
+
+
+def test_a_block_that_waited_to_be_told_is_the_owner_s_alone() -> None:
+    assert not outgoing_breaks()
+
+
+@pytest.mark.parametrize("order", ["told", "taken"])
+def test_telling_needs_each_of_its_orders(order: str) -> None:
+    assert outgoing_breaks(**{order: False})
+
+
+# os/gate.hpp: a thread frees a block of a heap that it does not own, and another one forks.
+CLOSED = 64
+
+
+def half_freed(*, left: bool = True, awaited: bool = True) -> bool:
+    def frees() -> Thread:
+        if (yield RMW("state", lambda word: word + 1, acquire=True)) & CLOSED:
+            raise Waits
+        yield W("state of the block", 1)
+        yield W("list", 1)
+        yield RMW("state", lambda word: word - 1, release=left)
+        return 0
+
+    def forks() -> Thread:
+        yield RMW("state", lambda word: word | CLOSED)
+        if (yield R("state", acquire=awaited)) != CLOSED:
+            raise Waits
+        return (yield R("state of the block")) - (yield R("list"))
+
+    found = outcomes([frees, forks])
+    assert found
+    return any(outcome.answers[1] for outcome in found)
+
+
+def test_no_block_is_freed_by_half_where_a_process_forks() -> None:
+    assert not half_freed()
+
+
+@pytest.mark.parametrize("order", ["left", "awaited"])
+def test_closing_the_gate_needs_each_of_its_orders(order: str) -> None:
+    assert half_freed(**{order: False})
+
+
+def gate_leaks(*, opened: bool = True, entered: bool = True) -> bool:
+    def forked() -> Thread:
+        yield W("data", 1)
+        yield RMW("state", lambda word: word & ~CLOSED, release=opened)
+        return 0
+
+    def frees() -> Thread:
+        if (yield RMW("state", lambda word: word + 1, acquire=entered)) & CLOSED:
+            raise Waits
+        return (yield R("data"))
+
+    found = outcomes([forked, frees], {"state": CLOSED})
+    assert found
+    return any(outcome.answers[1] != 1 for outcome in found)
+
+
+def test_who_finds_the_gate_open_sees_what_was_done_behind_it() -> None:
+    assert not gate_leaks()
+
+
+@pytest.mark.parametrize("order", ["opened", "entered"])
+def test_opening_the_gate_needs_each_of_its_orders(order: str) -> None:
+    assert gate_leaks(**{order: False})
+
+
 # pool/idle.cpp: a pool goes to rest. Its owner's use is seen by the one who looks, or sees that it has to tell.
 
 
