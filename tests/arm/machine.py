@@ -22,11 +22,13 @@ SUITE = "trixie"
 KERNELS = {"4k": ("linux-image-arm64", "cortex-a72"), "16k": ("linux-image-arm64-16k", "cortex-a76")}
 PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "dash", "busybox-static", "procps")
 PACKAGES += ("util-linux", "mount", "libcap2-bin")  # for tests that take rights and file systems away
-WHEELS = ("numpy>=2", "pytest>=7", "hypothesis")
+PACKAGES += ("g++", "pkgconf")  # for clients of the C interface
+WHEELS = ("numpy>=2", "pytest>=7", "hypothesis", "ipython", "jsonschema")
 APPLETS = (
     "ls cat mkdir rmdir sleep poweroff env uname grep sed awk head tail wc id timeout sort tr find ln rm cp mv touch"
     " test chmod dirname basename readlink df free nproc seq stat true false"
 )
+LINKS = {"cc": "gcc", "c++": "g++"}  # which packages make as they are installed
 # An instruction takes 2 ns there.
 OWN_TIME = ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
 NEEDED = {"qemu-system-aarch64": "qemu-system-arm", "cpio": "cpio", "dpkg": "dpkg"}
@@ -72,18 +74,20 @@ class Store:
         """Debian's package client, with a state of its own for the other architecture."""
         state = self.folder / "apt"
         settings = state / "apt.conf"
-        if not settings.exists():
+        wanted = (
+            f'Dir::State "{state}";\nDir::State::lists "{state}/lists";\nDir::State::status "{state}/status";\n'
+            f'Dir::Cache "{state}/cache";\n'
+            f'Dir::Etc::sourcelist "{state}/sources.list";\nDir::Etc::sourceparts "-";\n'
+            'APT::Architecture "arm64";\nAPT::Architectures "arm64";\nAPT::Install-Recommends "false";\n'
+            'APT::Sandbox::User "root";\n'
+        )
+        # There are none, or they are of a folder that was moved.
+        if not settings.exists() or settings.read_text(encoding="utf-8") != wanted:
             for part in ("lists/partial", "cache/archives/partial"):
                 (state / part).mkdir(parents=True, exist_ok=True)
             (state / "status").touch()
             (state / "sources.list").write_text(f"deb [trusted=yes arch=arm64] {debian_mirror()} {SUITE} main\n")
-            settings.write_text(
-                f'Dir::State "{state}";\nDir::State::lists "{state}/lists";\nDir::State::status "{state}/status";\n'
-                f'Dir::Cache "{state}/cache";\n'
-                f'Dir::Etc::sourcelist "{state}/sources.list";\nDir::Etc::sourceparts "-";\n'
-                'APT::Architecture "arm64";\nAPT::Architectures "arm64";\nAPT::Install-Recommends "false";\n'
-                'APT::Sandbox::User "root";\n'
-            )
+            settings.write_text(wanted, encoding="utf-8")
             self._apt("apt-get", "-qq", "update")
         done = subprocess.run(
             arguments,
@@ -113,6 +117,11 @@ class Store:
             subprocess.run(["dpkg", "-x", package, self.root], check=True)
         for unused in ("doc", "man", "locale", "info"):
             shutil.rmtree(self.root / "usr/share" / unused, ignore_errors=True)
+        for large in ("bin/*lto-dump*", "libexec/gcc/*/*/lto1", "lib/python3*/config-*/*.a"):
+            for file in self.root.glob(f"usr/{large}"):
+                file.unlink()
+        for name, program in LINKS.items():
+            (self.root / "usr/bin" / name).symlink_to(program)
         for applet in APPLETS.split():
             if not any((self.root / "usr" / folder / applet).exists() for folder in ("bin", "sbin")):
                 (self.root / "usr/bin" / applet).symlink_to("busybox")
