@@ -22,7 +22,7 @@ SUITE = "trixie"
 KERNELS = {"4k": ("linux-image-arm64", "cortex-a72"), "16k": ("linux-image-arm64-16k", "cortex-a76")}
 PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "dash", "busybox-static", "procps")
 PACKAGES += ("util-linux", "mount", "libcap2-bin")  # for tests that take rights and file systems away
-PACKAGES += ("g++", "pkgconf")  # for clients of the C interface
+PACKAGES += ("g++", "pkgconf", "strace")  # for clients of the C interface, and for what a loop asks of the kernel
 WHEELS = ("numpy>=2", "pytest>=7", "hypothesis", "ipython", "jsonschema")
 APPLETS = (
     "ls cat mkdir rmdir sleep poweroff env uname grep sed awk head tail wc id timeout sort tr find ln rm cp mv touch"
