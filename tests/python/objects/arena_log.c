@@ -65,11 +65,13 @@ static PyObject* look(PyObject* module, PyObject* none) {
   return Py_BuildValue("nnn", (Py_ssize_t)bytes_now, (Py_ssize_t)most_bytes, (Py_ssize_t)resident);
 }
 
-// nameless() -> bytes in memory of all that is no file's, no stack's and not libc's heap
+// nameless() -> bytes in memory of all that is no file's, no stack's and not libc's heap, and those of them in huge pages
+// that nobody asked for: where they are `always`, the kernel makes them of what happens to lie there
 static PyObject* nameless(PyObject* module, PyObject* none) {
   FILE* const file = fopen("/proc/self/smaps", "re");
   char line[512];
-  size_t bytes = 0;
+  size_t bytes = 0, unasked = 0;
+  unsigned long huge = 0;
   int counts = 0;
   (void)module, (void)none;
   if (file == NULL) return PyErr_SetFromErrno(PyExc_OSError);
@@ -80,10 +82,14 @@ static PyObject* nameless(PyObject* module, PyObject* none) {
       counts = line[name] == '\0' || strncmp(line + name, "[anon", 5) == 0;
     } else if (counts && sscanf(line, "Anonymous: %lu kB", &kib) == 1) {
       bytes += kib << 10;
+    } else if (sscanf(line, "AnonHugePages: %lu kB", &kib) == 1) {
+      huge = kib;
+    } else if (counts && strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " hg") == NULL) {
+      unasked += huge << 10;
     }
   }
   fclose(file);
-  return PyLong_FromSize_t(bytes);
+  return Py_BuildValue("nn", (Py_ssize_t)bytes, (Py_ssize_t)unasked);
 }
 
 static PyMethodDef functions[] = {
