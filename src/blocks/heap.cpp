@@ -28,9 +28,9 @@ Heap::Heap(pages::PageStore& store, unsigned index, bool symmetric, std::uint32_
   for (unsigned cls = 0; cls < k_classes; ++cls) {
     const unsigned capacity = cls == 0 ? 0 : magazine_capacity(cls);
     *next = {nullptr, nullptr};
-    magazines_[cls].bottom = next;
-    magazines_[cls].top = next;
-    magazines_[cls].last = next + capacity;
+    magazines_[cls].bottom = place_of(*next);
+    magazines_[cls].last = place_of(next[capacity]);
+    magazines_[cls].word.set(place_of(*next));
     next += capacity + 1;
   }
   RTPOOL_CHECK(next == items_ + k_items);
@@ -71,7 +71,8 @@ void Heap::put_back(Slab& slab, std::uint64_t blocks) noexcept {
 bool Heap::refill(unsigned size_class) noexcept {
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
-  const auto room = static_cast<unsigned>(magazine.last - magazine.top);
+  const unsigned room = magazine.room();
+  Item* const top = item_at(magazine.top());
   const unsigned half = magazine_capacity(size_class) / 2;
   const unsigned wanted = room < half ? room : half;
   unsigned got = 0;
@@ -84,14 +85,14 @@ bool Heap::refill(unsigned size_class) noexcept {
       State& state = slab->states()[unit];
       base::prefetch_to_write(&state);  // handing the block out writes it, and who freed it may have been on another processor
       // From above, so that blocks come out in the order in which the slab has them.
-      magazine.top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
+      top[wanted - got] = {slab->base + std::size_t{unit} * k_unit, &state};
       ++got;
     }
     link(*slab);
   }
-  for (unsigned i = 1; got < wanted && i <= got; ++i) magazine.top[i] = magazine.top[wanted - got + i];
-  magazine.top += got;
-  return magazine.top != magazine.bottom;
+  for (unsigned i = 1; got < wanted && i <= got; ++i) top[i] = top[wanted - got + i];
+  magazine.word.add(got * Magazine::k_push);
+  return magazine.held() != 0;
 }
 
 bool Heap::add_slab(unsigned size_class, bool may_grow, pages::GrowthFailure* failure, std::size_t most) noexcept {
@@ -132,8 +133,8 @@ void Heap::release_slab(Slab& slab, pages::Epoch used) noexcept {
 
 void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
   Magazine& magazine = magazines_[size_class];
-  Item* const bottom = magazine.bottom;
-  const auto held = static_cast<unsigned>(magazine.top - bottom);
+  Item* const bottom = item_at(magazine.bottom);
+  const unsigned held = magazine.held();
   if (blocks > held) blocks = held;
   for (unsigned i = 1; i <= blocks; ++i) {  // the coldest first
     auto* const block = static_cast<char*>(bottom[i].block);
@@ -142,16 +143,17 @@ void Heap::spill(unsigned size_class, unsigned blocks) noexcept {
     put_back(slab, slab.bit_of(static_cast<unsigned>(static_cast<std::size_t>(block - slab.base) / k_unit)));
   }
   for (unsigned i = 1; i + blocks <= held; ++i) bottom[i] = bottom[i + blocks];
-  magazine.top -= blocks;
+  magazine.word.sub(blocks * Magazine::k_push);
 }
 
 void Heap::free_small(Slab& slab, unsigned unit) noexcept {
   Magazine& magazine = magazines_[slab.size_class];
-  if (magazine.top == magazine.last) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
+  if (magazine.room() == 0) spill(slab.size_class, magazine_capacity(slab.size_class) / 2);
   State& state = slab.states()[unit];
   const std::uint32_t was = state.load(std::memory_order_relaxed);
   state.store(k_free, std::memory_order_relaxed);
-  *++magazine.top = {slab.base + std::size_t{unit} * k_unit, &state};
+  item_at(magazine.top())[1] = {slab.base + std::size_t{unit} * k_unit, &state};
+  magazine.word.add(Magazine::k_push);
   unaccount(class_bytes(slab.size_class), was & k_small_size_mask);
 }
 
@@ -183,7 +185,7 @@ void Heap::totals(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
     blocks = stats.other_count.get();
     sum = stats.other_bytes.get();
     for (unsigned cls = 1; cls < k_classes; ++cls) {
-      const std::uint64_t pops = magazines_[cls].pops.get();
+      const std::uint64_t pops = magazines_[cls].pops();
       blocks += pops;
       sum += pops * class_bytes(cls);
     }

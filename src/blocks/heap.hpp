@@ -58,17 +58,30 @@ struct Item {
 
 // As long as a unit, so that a class's bytes are also where its magazine lies. What hits write stands where no line of another
 // magazine's, of the heap or of the pool has what they read (src/README.md: the last 12 bits).
+//
+// The top and how many blocks were handed out are one word, so that a hit loads and stores it once for both. Places count in bytes
+// from the heap's first item.
 struct alignas(64) Magazine {
-  Item* bottom;             // the sentinel below the first place, which holds nullptr
   std::uint64_t seen;       // pops when the clock hand last passed
   std::uint64_t aged_pops;  // pops when `age` last passed
   std::uint64_t unused_pops;  // pops when `give_unused` last passed
-  std::uint64_t unused;
-  Item* last;               // the topmost place
-  Item* top;                // the block to hand out next
-  base::Counter pops;       // blocks handed out, ever
+  std::uint64_t unused[2];
+  std::uint16_t bottom;     // the sentinel below the first place, which holds nullptr
+  std::uint16_t last;       // the topmost place
+  base::Counter word;       // the place of the block to hand out next; above it blocks handed out, ever
+
+  static constexpr unsigned k_place_bits = 16;
+  static constexpr std::uint64_t k_pop = (std::uint64_t{1} << k_place_bits) - sizeof(Item);  // one more handed out, one place down
+  static constexpr std::uint64_t k_push = sizeof(Item);
+
+  static std::uint16_t place_in(std::uint64_t word) noexcept { return static_cast<std::uint16_t>(word); }
+  std::uint16_t top() const noexcept { return place_in(word.get()); }
+  // Any thread. Of 48 bits: one size alone, without pause, fills them in 19 days.
+  std::uint64_t pops() const noexcept { return word.get() >> k_place_bits; }
+  unsigned held() const noexcept { return static_cast<unsigned>(top() - bottom) / sizeof(Item); }
+  unsigned room() const noexcept { return static_cast<unsigned>(last - top()) / sizeof(Item); }
 };
-static_assert(sizeof(Magazine) == k_unit);
+static_assert(sizeof(Magazine) == k_unit && offsetof(Magazine, word) == 48);
 
 // What hits do not need of a bin; the rest lies in arrays of their own, where one instruction reaches it by the bin's number.
 struct BinUse {
@@ -302,6 +315,10 @@ class alignas(64) Heap {
   Magazine& magazine_at(std::size_t bytes) noexcept {
     return *reinterpret_cast<Magazine*>(reinterpret_cast<char*>(magazines_) + bytes);
   }
+  Item* item_at(std::uint16_t place) noexcept { return reinterpret_cast<Item*>(reinterpret_cast<char*>(items_) + place); }
+  std::uint16_t place_of(const Item& item) const noexcept {
+    return static_cast<std::uint16_t>(reinterpret_cast<const char*>(&item) - reinterpret_cast<const char*>(items_));
+  }
   std::uint32_t head_of(pages::RunState state) const noexcept { return pages::run_head(state, index_); }
   Slab*& list_of(const Slab& slab) noexcept;
   void unlink(Slab& slab) noexcept;
@@ -378,6 +395,7 @@ class alignas(64) Heap {
   alignas(64) std::atomic<pages::PageIndex> remote_runs_{pages::k_no_page};
   static constexpr unsigned k_items = 1 + 16 * 65 + 16 * 33 + 31 * 17;  // each class with its sentinel
   alignas(64) Item items_[k_items];
+  static_assert(sizeof items_ <= std::size_t{1} << Magazine::k_place_bits);
   // Blocks of other heaps that this thread has freed, and whose owners do not know yet.
   struct Outgoing {
     State* state;

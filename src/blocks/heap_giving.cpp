@@ -49,8 +49,8 @@ void Heap::decay() noexcept {
   class_hand_ = (class_hand_ + 1) % k_classes;
   Magazine& magazine = magazines_[class_hand_];
   ClassState& cls = classes_[class_hand_];
-  if (magazine.pops.get() == magazine.seen && cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
-  magazine.seen = magazine.pops.get();
+  if (magazine.pops() == magazine.seen && cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
+  magazine.seen = magazine.pops();
 }
 
 unsigned Heap::reclaim(unsigned runs) noexcept {
@@ -82,7 +82,7 @@ void Heap::give_unused() noexcept {
   for (unsigned size_class = 1; size_class < k_classes; ++size_class) {
     ClassState& cls = classes_[size_class];
     Magazine& magazine = magazines_[size_class];
-    const std::uint64_t pops = magazine.pops.get();
+    const std::uint64_t pops = magazine.pops();
     if (magazine.unused_pops == pops) {
       spill(size_class, ~0U);
       while (cls.empty != nullptr) release_slab(*cls.empty, store_->epoch());
@@ -163,13 +163,13 @@ bool Heap::age_class(unsigned size_class, const AgeStep& step, Aging* at) noexce
   constexpr unsigned k_spilled = 8;
   ClassState& cls = classes_[size_class];
   Magazine& magazine = magazines_[size_class];
-  const std::uint64_t pops = magazine.pops.get();
+  const std::uint64_t pops = magazine.pops();
   if (!at->begun) at->used = false;
   at->begun = true;
   at->used = at->used || pops != magazine.aged_pops;
   magazine.aged_pops = pops;
   // Blocks at hand that nobody took for a while keep whole slabs from being empty.
-  while (!at->used && magazine.top != magazine.bottom) {
+  while (!at->used && magazine.held() != 0) {
     if (!step.look(2 * k_spilled)) return false;
     spill(size_class, k_spilled);
   }
@@ -187,7 +187,7 @@ bool Heap::age_class(unsigned size_class, const AgeStep& step, Aging* at) noexce
     }
   }
   at->begun = at->walking = false;
-  at->left = at->left || magazine.top != magazine.bottom || cls.empty != nullptr;
+  at->left = at->left || magazine.held() != 0 || cls.empty != nullptr;
   return true;
 }
 
@@ -234,7 +234,7 @@ void Heap::flush() noexcept {
 
 void Heap::count_at_hand(std::uint64_t* count, std::uint64_t* bytes) const noexcept {
   for (unsigned cls = 1; cls < k_classes; ++cls) {
-    const auto held = static_cast<std::uint64_t>(magazines_[cls].top - magazines_[cls].bottom);
+    const std::uint64_t held = magazines_[cls].held();
     *count += held;
     *bytes += held * class_bytes(cls);
   }
@@ -283,7 +283,7 @@ const char* Heap::validate() noexcept {
     if (own || (one.state->load() & k_live) != 0 || (one.slab->free >> one.block & 1) != 0) return "SL-2";
   }
   for (unsigned cls = 1; cls < k_classes; ++cls) {
-    for (const Item* item = magazines_[cls].bottom + 1; item <= magazines_[cls].top; ++item) {
+    for (const Item* item = item_at(magazines_[cls].top()); item != item_at(magazines_[cls].bottom); --item) {
       const auto offset = static_cast<std::size_t>(static_cast<char*>(item->block) - base_);
       if (offset >= std::size_t{committed} * os::k_page_size) return "HP-1";
       const auto page = static_cast<PageIndex>(offset / os::k_page_size);

@@ -24,12 +24,12 @@ namespace rtpool::blocks {
 [[gnu::always_inline]] inline Heap::Popped Heap::pop_small(std::size_t size) noexcept {
   const std::size_t granted = magazine_of(size);
   Magazine& magazine = magazine_at(granted);
-  Item* const top = magazine.top;
-  void* const block = top->block;
+  const std::uint64_t word = magazine.word.get();
+  const Item& top = *item_at(Magazine::place_in(word));
+  void* const block = top.block;
   if (RTPOOL_UNLIKELY(block == nullptr)) return {};
-  State& state = *top->state;
-  magazine.top = top - 1;
-  magazine.pops.add(1);
+  State& state = *top.state;
+  magazine.word.set(word + Magazine::k_pop);
   state.store(static_cast<std::uint16_t>(k_live + size), std::memory_order_relaxed);
   return {block, false, account(granted, size)};
 }
@@ -57,12 +57,12 @@ namespace rtpool::blocks {
   std::uint64_t requested = state.load(std::memory_order_relaxed) - std::uint64_t{k_live};
   if (RTPOOL_UNLIKELY(static_cast<std::int64_t>(requested) < 0)) return false;
   Magazine& magazine = magazine_at(granted);
-  Item* const top = magazine.top;
-  if (RTPOOL_UNLIKELY(top == magazine.last)) return false;
+  const std::uint64_t word = magazine.word.get();
+  if (RTPOOL_UNLIKELY(Magazine::place_in(word) == magazine.last)) return false;
   RTPOOL_OPAQUE(requested);  // Clang takes the state and k_live from the sum apart
   state.store(k_free, std::memory_order_relaxed);
-  top[1] = {block, &state};
-  magazine.top = top + 1;
+  item_at(Magazine::place_in(word))[1] = {block, &state};
+  magazine.word.set(word + Magazine::k_push);
   unaccount(granted, requested);
   lock.leave_fast();
   return true;

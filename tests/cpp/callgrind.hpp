@@ -1,4 +1,4 @@
-// Instructions and branches of some functions, counted by Callgrind: the same on every run, whatever else the machine does.
+// Instructions, branches and accesses to memory of some functions, counted by Callgrind: the same on every run, whatever else the machine does.
 //
 // The test program runs itself inside Callgrind with a piece of work and its turns in its environment; what `act_as_child`
 // is given does the work there, instead of the tests.
@@ -42,6 +42,12 @@ struct Counted {
   double mispredicted = -1;
 };
 
+// Instructions that access data. One that changes what lies in memory is one of them.
+struct Accesses {
+  double reads = -1;
+  double writes = -1;
+};
+
 class Callgrind {
  public:
   // Counts inside of these functions alone, whose names are as Callgrind writes them. `subject`: of `act_as_child`.
@@ -50,19 +56,29 @@ class Callgrind {
 
   // Of one of `more` turns, after `first` turns.
   Counted count(const std::string& work, unsigned long first, unsigned long more) const {
-    const std::vector<double> all = run(work, std::to_string(first) + " " + std::to_string(more));
-    if (all.empty()) return {};
-    // Zeros at the end are not printed.
-    const auto turn = [&](std::size_t i) { return i < all.size() ? all[i] / static_cast<double>(more) : 0; };
-    return {turn(0), turn(1), turn(2)};
+    const std::vector<double> turn = a_turn("--branch-sim=yes", work, first, more);
+    return turn.empty() ? Counted{} : Counted{turn[0], turn[1], turn[2]};
+  }
+  Accesses count_accesses(const std::string& work, unsigned long first, unsigned long more) const {
+    const std::vector<double> turn = a_turn("--cache-sim=yes", work, first, more);
+    return turn.empty() ? Accesses{} : Accesses{turn[1], turn[2]};
   }
 
  private:
-  std::vector<double> run(const std::string& work, const std::string& turns) const {
+  // The first three counts.
+  std::vector<double> a_turn(const std::string& what, const std::string& work, unsigned long first, unsigned long more) const {
+    std::vector<double> all = run(what, work, std::to_string(first) + " " + std::to_string(more));
+    if (all.empty()) return all;
+    all.resize(3);  // zeros at the end are not printed
+    for (double& count : all) count /= static_cast<double>(more);
+    return all;
+  }
+
+  std::vector<double> run(const std::string& what, const std::string& work, const std::string& turns) const {
     char self[4096] = {};
     if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return {};
     std::string command = "RTPOOL_COUNTED='" + subject_ + " " + work + "' RTPOOL_TURNS='" + turns +
-                          "' valgrind --tool=callgrind --branch-sim=yes --callgrind-out-file=/dev/null";
+                          "' valgrind --tool=callgrind " + what + " --callgrind-out-file=/dev/null";
     for (const std::string& function : functions_) command += " '--toggle-collect=" + function + "'";
     command += " '" + std::string(self) + "' 2>&1";
     FILE* const pipe = ::popen(command.c_str(), "r");

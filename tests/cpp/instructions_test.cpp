@@ -1,4 +1,4 @@
-// How many instructions the public functions take.
+// How many instructions the public functions take, and how many of them access memory.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -56,9 +56,11 @@ void count_work(const std::string& work, const test::Turns& turns) {
 
 class Instructions : public test::CallgrindTest {
  protected:
+  static test::Callgrind hits() {
+    return {"pool", {"rtpool::pool::Pool::allocate(unsigned long)", "rtpool::pool::Pool::release(void*)"}};
+  }
   static test::Counted count(const std::string& work, unsigned long first, unsigned long more) {
-    const test::Callgrind callgrind("pool", {"rtpool::pool::Pool::allocate(unsigned long)", "rtpool::pool::Pool::release(void*)"});
-    return callgrind.count(work, first, more);
+    return hits().count(work, first, more);
   }
 };
 
@@ -69,6 +71,20 @@ TEST_F(Instructions, OfAPairAreAtMostThoseOfTheLeanestAllocator) {
     ASSERT_GT(pair, 0) << size;
     RecordProperty(std::string("pair_of_") + size, std::to_string(pair));
     EXPECT_LE(pair, 76) << size << " bytes";
+  }
+}
+
+// What bounds a pair: a processor makes two or three accesses a cycle.
+TEST_F(Instructions, OfAPairThatAccessMemoryAreFew) {
+  struct Bound {
+    const char* size;
+    double accesses;
+  };
+  for (const auto& [size, bound] : {Bound{"64", 40}, Bound{"65536", 42}}) {
+    const test::Accesses pair = hits().count_accesses(size, 100, 1000);
+    ASSERT_GT(pair.reads, 0) << size;
+    RecordProperty(std::string("accesses_of_") + size, std::to_string(pair.reads + pair.writes));
+    EXPECT_LE(pair.reads + pair.writes, bound) << size << " bytes: " << pair.reads << " reads, " << pair.writes << " writes";
   }
 }
 
