@@ -244,6 +244,7 @@ class PageStore {
   Found find_frames_locked(Epoch before, std::uint32_t at_once, Trimming* at, PageIndex* start, PageIndex* end) noexcept;
   void out_of_lists(PageIndex first, PageIndex start, PageIndex end) noexcept;
   bool discard(PageIndex start, PageIndex end) noexcept;
+  int describe(std::size_t bytes, unsigned* calls) noexcept;
   GrowthFailure commit(std::uint32_t need, Ahead ahead, std::uint32_t* step_pages) noexcept;
   std::size_t step_for(std::size_t need, std::size_t committed, Ahead ahead) const noexcept;
   bool has_room_for(std::size_t needed) noexcept;
