@@ -186,15 +186,28 @@ PageIndex PageRuns::topmost() const noexcept {
   return list == k_lists ? k_no_page : first_in(list);
 }
 
+PageRuns::Units PageRuns::units_of(PageIndex run, std::uint32_t pages, std::uint32_t unit, std::uint32_t most) noexcept {
+  const auto begin = static_cast<PageIndex>(base::align_up(run, unit));
+  const auto end = static_cast<PageIndex>(base::align_down(run + pages, unit));
+  if (begin >= end) return {};
+  const auto wanted = static_cast<PageIndex>(base::align_up(most, unit));
+  return {run, wanted < end - begin ? end - wanted : begin, end};
+}
+
 PageRuns::Units PageRuns::whole_units(std::uint32_t unit, std::uint32_t most, unsigned looks) const noexcept {
   Units found;
   look_at_longest(Residency::resident, unit, looks, [&](PageIndex run, std::uint32_t pages) {
-    const auto begin = static_cast<PageIndex>(base::align_up(run, unit));
-    const auto end = static_cast<PageIndex>(base::align_down(run + pages, unit));
-    if (begin >= end) return false;
-    const auto wanted = static_cast<PageIndex>(base::align_up(most, unit));
-    found = {run, wanted < end - begin ? end - wanted : begin, end};
-    return true;
+    found = units_of(run, pages, unit, most);
+    return found.run != k_no_page;
+  });
+  return found;
+}
+
+PageRuns::Units PageRuns::highest_units(std::uint32_t unit, std::uint32_t most, unsigned looks) const noexcept {
+  Units found;
+  look_at_longest(Residency::resident, unit, looks, [&](PageIndex run, std::uint32_t pages) {
+    if (const Units units = units_of(run, pages, unit, most); units.end > found.end) found = units;
+    return false;
   });
   return found;
 }

@@ -118,6 +118,11 @@ class PageRuns {
     PageIndex end = 0;
   };
   Units whole_units(std::uint32_t unit, std::uint32_t most, unsigned looks) const noexcept;
+  // The same of the one of them that has units at the highest addresses.
+  Units highest_units(std::uint32_t unit, std::uint32_t most, unsigned looks) const noexcept;
+  // A resident part, `most` pages at most, of a free frame that is partly absent already, beside what is: of the longest absent runs,
+  // `looks` of them at most, the first that has such a neighbour worth a call of the kernel. Whole multiples of `grain` pages.
+  Units rest_of_frame(std::uint32_t grain, std::uint32_t most, unsigned looks, PageIndex committed) const noexcept;
 
   // Walks all lists; nullptr if PR-1..PR-4 and PD-1..PD-3 hold, else the id of the broken one. O(pages).
   const char* validate(PageIndex committed) const noexcept;
@@ -127,6 +132,7 @@ class PageRuns {
   static constexpr unsigned list_of(std::uint32_t pages) noexcept { return list_in(spread_of(pages), pages); }
   static constexpr unsigned list_above(std::uint32_t pages) noexcept { return list_of(pages + (1U << spread_of(pages)) - 1); }
   static constexpr unsigned k_looks = 16;  // runs of each residency that find_window begins from, the longest first
+  static constexpr std::uint32_t k_rest_share = 8;  // of what is wanted, the least that a rest of a frame must have
   static constexpr unsigned k_parts = 16;  // runs that a window is looked for in, to either side
 
  private:
@@ -152,6 +158,7 @@ class PageRuns {
   Lists& lists_of(std::uint32_t flags) noexcept { return kinds_[(flags & k_absent_flag) != 0 ? 1 : 0]; }
   void link(Lists& lists, PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept;
   void unlink(Lists& lists, PageIndex first, std::uint32_t pages, unsigned list) noexcept;
+  static Units units_of(PageIndex run, std::uint32_t pages, std::uint32_t unit, std::uint32_t most) noexcept;
   void push(PageIndex first, std::uint32_t pages, std::uint32_t flags) noexcept;
   void remove(PageIndex first) noexcept;
   PageIndex fitting_in(const Lists& lists, std::uint32_t pages) const noexcept;

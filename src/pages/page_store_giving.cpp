@@ -11,6 +11,7 @@ namespace rtpool::pages {
 namespace {
 
 constexpr unsigned k_most_restarts = 64;  // of a list that others change
+constexpr unsigned k_frame_looks = 64;       // runs that may hold a whole frame, or a part of one to be given
 constexpr unsigned k_explicit_looks = 1024;  // runs that may hold a whole explicit huge page, on the way to the kernel only
 
 // A process may have 65,530 mappings (vm.max_map_count): all moves of all of its pools together add at most so many.
@@ -46,8 +47,8 @@ bool PageStore::discard(PageIndex start, PageIndex end) noexcept {
   return done;
 }
 
-// Gives about so many pages of free memory back, of the longest runs first, and returns how many: whole explicit huge pages where the
-// pool has such; else whole frames, or what the longest run has.
+// Gives about so many pages of free memory back, and returns how many: whole explicit huge pages where the pool has such; else no more
+// than is lacking of frames that are broken already, the rest in whole frames, or what the longest run has.
 std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
   const bool whole_kind = !gives_back();
   std::uint32_t given = 0;
@@ -57,8 +58,13 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
       const std::lock_guard guard(run_lock_);
       drain_pending_locked();
       const std::uint32_t left = pages - given;
-      units = whole_kind ? runs_.whole_units(explicit_pages_, left, k_explicit_looks) : runs_.whole_units(k_frame_pages, left, 1);
-      if (units.run == k_no_page && !whole_kind) units = runs_.whole_units(grain(), left, 1);
+      if (whole_kind) {
+        units = runs_.whole_units(explicit_pages_, left, k_explicit_looks);
+      } else {
+        units = runs_.rest_of_frame(grain(), left, k_frame_looks, committed_pages());
+        if (units.run == k_no_page) units = runs_.highest_units(k_frame_pages, left, k_frame_looks);
+        if (units.run == k_no_page) units = runs_.whole_units(grain(), left, 1);
+      }
       if (units.run == k_no_page) break;
       out_of_lists(units.run, units.first, units.end);
     }
@@ -69,11 +75,12 @@ std::uint32_t PageStore::exchange(std::uint32_t pages) noexcept {
   return given;
 }
 
-// A whole frame of free memory, out of the lists; of a long run the last one. k_no_page: some looks find none.
+// A whole frame of free memory, out of the lists: of those that some looks find the one at the highest address, so that what is left
+// lies together. k_no_page: they find none.
 PageIndex PageStore::take_free_frame() noexcept {
   const std::lock_guard guard(run_lock_);
   drain_pending_locked();
-  const PageRuns::Units frame = runs_.whole_units(k_frame_pages, k_frame_pages, PageRuns::k_looks);
+  const PageRuns::Units frame = runs_.highest_units(k_frame_pages, k_frame_pages, k_frame_looks);
   if (frame.run == k_no_page) return k_no_page;
   out_of_lists(frame.run, frame.first, frame.end);
   return frame.first;

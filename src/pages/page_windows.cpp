@@ -1,4 +1,5 @@
 // Windows: free pages in a row, whatever is behind them.
+#include <algorithm>
 #include <initializer_list>
 
 #include "base/bits.hpp"
@@ -40,6 +41,29 @@ PageRuns::Window PageRuns::tail(PageIndex committed) const noexcept {
     if (left.pages == 0) break;
     found = {left.first, found.pages + left.pages, found.absent + left.absent, left.first};
   }
+  return found;
+}
+
+PageRuns::Units PageRuns::rest_of_frame(std::uint32_t grain, std::uint32_t most, unsigned looks, PageIndex committed) const noexcept {
+  Units found;
+  const auto wanted = static_cast<std::uint32_t>(base::align_up(most, grain));
+  const std::uint32_t least = wanted / k_rest_share;  // each costs a call of the kernel
+  look_at_longest(Residency::absent, grain, looks, [&](PageIndex run, std::uint32_t pages) {
+    const PageIndex end = run + pages;
+    const auto behind = static_cast<std::uint32_t>(base::align_up(end, k_frame_pages) - end);
+    if (const Window right = run_at(end, committed); behind != 0 && right.pages != 0) {
+      const std::uint32_t rest = std::min({right.pages, behind, wanted});
+      found = {end, end, static_cast<PageIndex>(base::align_down(end + rest, grain))};
+      if (found.end > found.first + least) return true;
+    }
+    if (const Window left = run_before(run); run % k_frame_pages != 0 && left.pages != 0) {
+      const std::uint32_t rest = std::min({left.pages, run % k_frame_pages, wanted});
+      found = {left.first, static_cast<PageIndex>(base::align_up(run - rest, grain)), run};
+      if (found.end > found.first + least) return true;
+    }
+    found = {};
+    return false;
+  });
   return found;
 }
 

@@ -47,7 +47,7 @@ class RunLock {
 
   // Enters the kernel for the barrier, the first of a process for milliseconds. Does nothing after `share`.
   void favour_this_thread() noexcept {
-    if (is_shared() || memory_->process_barrier() != 0) return;
+    if (is_shared() || favoured_.load(std::memory_order_relaxed) != 0 || memory_->process_barrier() != 0) return;
     guard_.mutex.lock();
     if (!is_shared() && favoured_.load(std::memory_order_relaxed) == 0) {
       favoured_.store(os::PriorityLock::thread(), std::memory_order_relaxed);

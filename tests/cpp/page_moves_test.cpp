@@ -1,6 +1,7 @@
 // Free memory moves to where a request lacks it, in whole frames, instead of going back to the kernel and coming anew.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
@@ -138,6 +139,21 @@ TEST_F(PageMovesTest, WhereTheKernelDoesNotMoveMemoryGoesBackAndComesAnew) {
   EXPECT_EQ(store_.moved_frames(), 0U);
   EXPECT_GT(calls(FakeMemory::k_discard), 0);
   EXPECT_GT(calls(FakeMemory::k_prefault), prefaults_);
+  store_.give(large, 8 * k_mib_pages, false);
+}
+
+// What is left comes to lie together.
+TEST_F(PageMovesTest, TheHighestFreeFramesMove) {
+  if (!kernel_moves()) GTEST_SKIP() << "the kernel does not move memory (before Linux 5.7), or all of it is locked";
+  const PageIndex large = take(8 * k_mib_pages, ready_);
+  os::AddressRange absent[8];
+  const std::size_t count = store_.absent_ranges(absent, 8);
+  for (std::size_t i = 0; i < 8; i += 2) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(address_of(runs_[i]));
+    bool gone = false;
+    for (std::size_t k = 0; k < count; ++k) gone = gone || (absent[k].begin <= begin && begin + 4 * k_mib <= absent[k].end);
+    EXPECT_EQ(gone, i >= 4) << i;
+  }
   store_.give(large, 8 * k_mib_pages, false);
 }
 

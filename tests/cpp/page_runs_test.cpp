@@ -5,6 +5,7 @@
 
 #include <map>
 #include <random>
+#include <tuple>
 #include <vector>
 
 namespace rtpool::pages {
@@ -135,6 +136,45 @@ TEST_F(PageRunsTest, WholeUnitsAreTheLastOfTheLongestRunThatHasSome) {
   runs_.take_whole(1024);
   EXPECT_EQ(runs_.whole_units(k_frame_pages, 1, PageRuns::k_looks).run, k_no_page);
   expect_valid();
+}
+
+TEST_F(PageRunsTest, HighestUnitsAreThoseOfTheLastRunThatHasSome) {
+  runs_.give(1024, 1100, false, k_pages);
+  runs_.give(2560, 600, false, k_pages);
+  runs_.give(3600, 700, false, k_pages);  // no whole frame
+  PageRuns::Units units = runs_.highest_units(k_frame_pages, 1, PageRuns::k_looks);
+  EXPECT_EQ(units.run, 2560U);
+  EXPECT_EQ(units.first, 2560U);
+  EXPECT_EQ(units.end, 3072U);
+  runs_.take_whole(2560);
+  units = runs_.highest_units(k_frame_pages, k_pages, PageRuns::k_looks);
+  EXPECT_EQ(units.run, 1024U);
+  EXPECT_EQ(units.first, 1024U);
+  EXPECT_EQ(units.end, 2048U);
+  EXPECT_EQ(runs_.highest_units(k_frame_pages, 1, 0).run, k_no_page);
+}
+
+TEST_F(PageRunsTest, ARestLiesBesideWhatIsAbsentOfItsFrame) {
+  const auto rest = [&](std::uint32_t grain, std::uint32_t most) {
+    const PageRuns::Units units = runs_.rest_of_frame(grain, most, PageRuns::k_looks, k_pages);
+    return std::tuple(units.run, units.first, units.end);
+  };
+  const std::tuple<PageIndex, PageIndex, PageIndex> none{k_no_page, 0, 0};
+  runs_.give(0, k_frame_pages, true, k_pages, true);  // a whole frame, and behind it another one
+  runs_.give(k_frame_pages, 100, false, k_pages);
+  EXPECT_EQ(rest(1, 50), none);
+  runs_.give(1100, 200, true, k_pages, true);  // inside a frame, with something free on both sides
+  runs_.give(1000, 100, false, k_pages);
+  runs_.give(1300, 1000, false, k_pages);
+  EXPECT_EQ(rest(1, 50), std::tuple(1300U, 1300U, 1350U));
+  EXPECT_EQ(rest(16, 50), std::tuple(1300U, 1300U, 1360U));
+  EXPECT_EQ(rest(1, 5000), none);  // it would be a twentieth
+  EXPECT_EQ(rest(1, 1000), std::tuple(1300U, 1300U, 1536U));  // as far as the frame goes
+  runs_.take_whole(1300);
+  EXPECT_EQ(rest(1, 50), std::tuple(1000U, 1050U, 1100U));
+  EXPECT_EQ(rest(1, 200), std::tuple(1000U, 1024U, 1100U));
+  runs_.take_whole(1000);
+  EXPECT_EQ(rest(1, 50), none);
 }
 
 TEST_F(PageRunsTest, BehavesAsAMap) {

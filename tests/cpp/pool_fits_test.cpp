@@ -393,6 +393,32 @@ TEST_F(PoolFitsTest, WavesDoNotAddUp) {
   }
 }
 
+// Sizes that wander for long, with what is alive going up and down between a third of the peak and all of it: what is free serves them,
+// and hardly ever has the kernel to move or to give anything.
+TEST_F(PoolFitsTest, WanderingSizesSettle) {
+  constexpr int k_round = 1'000'000;
+  memory_.physical = std::size_t{1} << 40;
+  Pool& pool = make();
+  std::mt19937_64 random(2);
+  std::vector<void*> live(64);
+  const auto turns = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      void*& slot = live[random() % live.size()];
+      pool.release(slot);
+      const std::size_t power = std::size_t{1} << (6 + random() % 17);
+      slot = pool.allocate(power + random() % power);
+    }
+  };
+  turns(k_round);
+  const Stats before = pool.stats();
+  turns(3 * k_round);
+  const Stats after = pool.stats();
+  EXPECT_LE(after.kernel_calls - before.kernel_calls, 150U);
+  EXPECT_LE(after.returned_bytes - before.returned_bytes, 16 * k_mib);
+  EXPECT_LE(after.capacity_bytes, after.peak_bytes / 4 * 5);
+  for (void* const block : live) pool.release(block);
+}
+
 // A loop whose sizes add up to far more than is ever alive in it at once settles.
 TEST_F(PoolFitsTest, LoopsSettleWithoutTheKernel) {
   memory_.physical = std::size_t{1} << 40;

@@ -51,6 +51,18 @@ TEST_F(RunLockTest, OneHolderAtATimeWhileBiased) {
   EXPECT_EQ(lock_.favours_this_thread(), !lock_.is_shared());  // ThreadSanitizer does not know the barrier: nobody is favoured then
 }
 
+// Who is favoured and is taken for alone once more, as after every so many misses, asks the kernel for nothing.
+TEST_F(RunLockTest, WhoIsFavouredPassesNoBarrierAgain) {
+  test::FakeMemory memory;
+  RunLock lock;
+  lock.initialise(memory, kernel_calls_);
+  lock.favour_this_thread();
+  const int barriers = memory.barriers;
+  for (int i = 0; i < 3; ++i) lock.favour_this_thread();
+  EXPECT_EQ(memory.barriers, barriers);
+  EXPECT_EQ(lock.favours_this_thread(), !lock.is_shared());
+}
+
 TEST_F(RunLockTest, OneHolderAtATimeUntilShared) {
   lock_.favour_this_thread();
   count(2000, [&] { lock_.share(); });
