@@ -4,7 +4,6 @@
 // pages come at first touch, which keeps tests fast. The kernel's pages are as large as large_pages.hpp has them.
 #pragma once
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
@@ -37,7 +36,7 @@ class FakeMemory final : public os::Memory {
   std::size_t available = 0;
   std::size_t addresses = SIZE_MAX;  // RLIMIT_AS
   bool barrier = true;
-  std::atomic<int> barriers{0};  // asked for
+  int barriers = 0;  // asked for
   bool barrier_fails = false;  // it was there when asked, and is refused from now on
 
   std::size_t page_size() noexcept override { return real().page_size(); }
@@ -105,7 +104,10 @@ class FakeMemory final : public os::Memory {
     return real().resident(address, bytes, out);
   }
   int process_barrier() noexcept override {
-    ++barriers;
+    {
+      const std::lock_guard guard(mutex_);
+      ++barriers;
+    }
     return barrier_fails ? EPERM : barrier ? real().process_barrier() : ENOSYS;
   }
   bool process_barrier_available() noexcept override { return barrier && real().process_barrier_available(); }
