@@ -111,9 +111,13 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def commit() -> str:
-    """Of the sources that were built; with a mark where they are not as committed."""
-    line = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    """Of the sources that were built; with a mark where they, and not results alone, are not as committed."""
+
+    def git(*line: str) -> str:
+        return subprocess.run(["git", *line], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)*/results/*")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
 
 
 def recorded() -> dict[str, Any]:
