@@ -422,7 +422,7 @@ void free_while_forking(Pool& pool, bool with_heap) {
 TEST_F(ThreadsTest, WhatAThreadWithoutAHeapFreesDuringAForkIsNotLostToTheChild) { free_while_forking(*pool_, false); }
 
 void free_in_a_pool_of_its_own_while_forking(Options options) {
-  options.limit = std::size_t{64} << 20;
+  options.limit = std::size_t{512} << 20;  // a debug pool's blocks of a page have guard pages, of up to 64 KiB
   options.prefault = false;
   Pool* const pool = Pool::create(options, test::machine_memory()).pool;
   ASSERT_NE(pool, nullptr);
