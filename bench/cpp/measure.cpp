@@ -81,7 +81,9 @@ void pin_to(unsigned cpu) {
 
 Spread spread(std::vector<double>& values) {
   std::sort(values.begin(), values.end());
-  return {values[values.size() / 2], values.front(), values.back()};
+  const std::size_t half = values.size() / 2;
+  const double median = values.size() % 2 != 0 ? values[half] : (values[half - 1] + values[half]) / 2;
+  return {median, values.front(), values.back()};
 }
 
 std::uint32_t quantile(std::vector<std::uint32_t>& samples, double q) {

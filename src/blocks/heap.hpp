@@ -18,8 +18,6 @@
 // to be found when others need the memory. Pages of misses of new sizes are weighed against those of known ones (that have a bin), two
 // to one; once they are sixteen times the heap's peak ahead, and 256 MiB, a block is freed to the page store at once unless its size
 // comes again often enough for its length. A loop that comes after that has its bins when it has missed as much as that of known sizes.
-// While sizes wander a heap keeps half as much idle: each run that waits in a bin keeps its neighbours apart, and with 8 MiB of such
-// runs a quarter more than the peak was too scattered for what is large.
 //
 // Departing: what goes to the store goes there with the next runs that are wanted of it, two in one turn of its lock. Until then it
 // waits, eight runs and a quarter of what the heap owns at most; before the pool grows whoever needs memory takes it (`give_departing`).
@@ -124,7 +122,6 @@ inline constexpr unsigned k_age_drains = 8;       // blocks taken back, in a ste
 inline constexpr unsigned k_most_drains = 8192;   // such steps in a pass
 inline constexpr unsigned k_most_restarts = 64;   // of bins and lists, in a pass
 inline constexpr std::size_t k_idle_kept = std::size_t{8} << 20;
-inline constexpr std::size_t k_wandering_kept = std::size_t{4} << 20;  // instead, by a heap whose sizes wander
 inline constexpr std::size_t k_idle_kept_each = std::size_t{4} << 20;  // beside it, for each further heap of a pool
 inline constexpr std::uint64_t k_served_share = 4;  // of the peak, the most that counts of a request that idle runs served
 // Wandering: misses of new sizes against those of known ones, in pages; and up to how many pages times misses since the last one of
@@ -234,9 +231,7 @@ class alignas(64) Heap {
   }
   // What it gives departs.
   void decay() noexcept;
-  bool keeps_too_much() const noexcept {
-    return owned_bytes_ - departing_pages_ * os::k_page_size - live_bytes() > (wanders_ ? k_wandering_kept : k_idle_kept);
-  }
+  bool keeps_too_much() const noexcept { return owned_bytes_ - departing_pages_ * os::k_page_size - live_bytes() > k_idle_kept; }
   // Gives idle bins back until `runs` runs are given or the table is through; returns the runs. O(512 + runs).
   unsigned reclaim(unsigned runs) noexcept;
   // Gives all idle runs and empty slabs back; true if there were any. O(512 + runs), on the way to the kernel only.
