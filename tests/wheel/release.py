@@ -105,7 +105,8 @@ def source_archive(tools: Path, report: Report, keep: bool) -> Path:
     shutil.move(archives[0], final)
     for folder in ("source", "unpacked-source"):
         shutil.rmtree(WORK / folder, ignore_errors=True)
-    shutil.unpack_archive(final, WORK / "unpacked-source", filter="data")
+    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
+    shutil.unpack_archive(final, WORK / "unpacked-source", **safely)
     (folder_of_sources,) = (WORK / "unpacked-source").iterdir()
     folder_of_sources.rename(WORK / "source")
     return final
